@@ -1,0 +1,1 @@
+"""Appearance on embeddings: ColorAdapt and Emb-Noise."""

@@ -1,0 +1,21 @@
+"""Emb-Noise: normal noise on embeddings, one part per channel and one per element."""
+
+import torch
+
+
+def add_noise(embeddings, chosen, channel_noise, element_noise, *, channel_scale=1.0, element_scale=1.0):
+    """Add noise to the chosen samples.
+
+    Args:
+        embeddings: (b, c, h, w), float.
+        chosen: which samples change, (b,) bool.
+        channel_noise: standard normal, (b, c, 1, 1).
+        element_noise: standard normal, (b, c, h, w).
+        channel_scale: deviation of the part that a whole channel shares.
+        element_scale: deviation of the part of each element.
+    Returns: new tensor, shape and dtype of `embeddings`.
+    Source: SeiT (arXiv 2303.11114), Emb-Noise. The scales are in units of the codebook: the published one has
+        embeddings of norm sqrt(32); codes on the unit sphere want scales of about 1 / sqrt(32).
+    """
+    noise = (channel_noise * channel_scale + element_noise * element_scale).to(embeddings.dtype)
+    return torch.where(chosen[:, None, None, None], embeddings + noise, embeddings)

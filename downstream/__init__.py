@@ -1,0 +1,1 @@
+"""Downstream evaluation: robustness, the report, the demo and the `seitpp` command."""

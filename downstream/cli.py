@@ -1,0 +1,65 @@
+"""`seitpp`: the stages of the suite under one command. It imports nothing heavy before a stage is chosen."""
+
+import difflib
+import importlib
+import sys
+
+STAGES = {
+    "train-tokenizer": ("tokens.train_tokenizer", "train a VQ tokenizer on your own images"),
+    "tokenize": ("tokens.tokenize", "turn a folder of images into a token store, once"),
+    "train-tokenadapt": ("tokenadapt.train", "train TokenAdapt's f and g for a tokenizer"),
+    "pretrain": ("mtm.pretrain", "pre-train a ViT on a token store by masked token modelling"),
+    "probe": ("finetune.probe", "linear probe, k-NN and simple baselines"),
+    "finetune": ("finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
+    "robustness": ("downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
+    "report": ("downstream.report", "one self-contained page and results.csv of many runs"),
+}
+OTHERS = {
+    "store": "seitpp store info|verify STORE: look at a token store, or check it",
+    "demo": "the whole way on OpenMoji or on your own images, in minutes on a CPU",
+}
+
+
+def main(argv=None):
+    """Run `seitpp STAGE [flags]`; `seitpp STAGE --help` lists a stage's flags."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    stage, rest = argv[0], argv[1:]
+    if stage == "store":
+        from tokens.store_command import main as store_main
+
+        store_main(rest)
+    elif stage == "demo":
+        from downstream.demo import main as demo_main
+
+        demo_main(rest)
+    elif stage in STAGES:
+        sys.argv = [f"seitpp {stage}", *rest]
+        importlib.import_module(STAGES[stage][0]).cli()
+    else:
+        near = difflib.get_close_matches(stage, [*STAGES, *OTHERS], n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]}?" if near else "seitpp --help lists them"
+        print(f"error: no stage {stage}; {advice}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _help():
+    stages = {name: text for name, (_, text) in STAGES.items()} | OTHERS
+    width = max(map(len, stages))
+    lines = [f"  {name:<{width}}  {text}" for name, text in stages.items()]
+    return "\n".join(
+        [
+            "usage: seitpp STAGE [--config RECIPE] [--flag value ...]",
+            "",
+            *lines,
+            "",
+            "seitpp STAGE --help lists a stage's flags. Each stage is also a module for Accelerate:",
+            "accelerate launch -m mtm.pretrain --config vit_base --store STORE --output_dir RUN",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

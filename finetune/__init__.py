@@ -1,0 +1,1 @@
+"""Classifiers on pre-trained encoders: linear probe, k-NN, fine-tuning, training from scratch, baselines."""

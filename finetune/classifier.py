@@ -1,0 +1,111 @@
+"""The classifier of SeiT++: a token encoder, mean over patches, norm, linear head."""
+
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder
+from mtm.model import load_model
+from training.checkpoint import load_weights, save_weights
+
+
+class Classifier(nn.Module):
+    """Ids (b, h, w) to logits (b, classes). The mean over patches comes before the norm, as in MAE's fine-tuning.
+
+    Args:
+        config: an EncoderConfig.
+        view: (h, w) tokens of the input.
+        codebook_size: K.
+        embedding_dim: c.
+        classes: how many.
+        drop_path: stochastic depth.
+    Source: SeiT++ (arXiv 2312.10105), section 4.
+    """
+
+    def __init__(self, config, *, view, codebook_size, embedding_dim, classes, drop_path=0.0):
+        super().__init__()
+        self.described = {
+            "encoder": asdict(config), "view": list(view), "codebook_size": codebook_size,
+            "embedding_dim": embedding_dim, "classes": classes,
+        }  # fmt: skip
+        self.encoder = TokenEncoder(
+            config, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim, drop_path=drop_path
+        )
+        self.encoder.norm = nn.Identity()
+        self.norm = LAYER_NORM(config.width)
+        self.head = nn.Linear(config.width, classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids):
+        """Logits, (b, classes)."""
+        return self.head(self.norm(self.encoder(ids)[:, 1:].mean(dim=1)))
+
+    def layer_of(self, name):
+        """Layer index of a parameter for layer-wise learning rates: 0 below the blocks, depth + 1 for norm and head."""
+        if name.startswith("encoder.blocks."):
+            return int(name.split(".")[2]) + 1
+        return 0 if name.startswith("encoder.") else len(self.encoder.blocks) + 1
+
+    @property
+    def layers(self):
+        """Index of the last layer."""
+        return len(self.encoder.blocks) + 1
+
+
+def classifier_from_pretraining(folder, *, classes, drop_path=0.0):
+    """A classifier whose encoder comes from `mtm.pretrain`; its norm and head are new.
+
+    Args:
+        folder: a run of mtm.pretrain or its weights/.
+        classes: how many.
+        drop_path: stochastic depth.
+    Returns: (Classifier, fingerprint of its tokenizer).
+    """
+    model, fingerprint = load_model(folder)
+    described = model.described
+    classifier = Classifier(
+        EncoderConfig(**described["model"]["encoder"]),
+        view=described["view"],
+        codebook_size=described["codebook_size"],
+        embedding_dim=described["embedding_dim"],
+        classes=classes,
+        drop_path=drop_path,
+    )
+    encoder = {name: value for name, value in model.encoder.state_dict().items() if not name.startswith("norm.")}
+    classifier.encoder.load_state_dict(encoder)
+    return classifier, fingerprint
+
+
+def save_classifier(folder, classifier, *, tokenizer, class_names):
+    """Write a classifier's weights/ with its tokenizer's fingerprint and its class names."""
+    described = {**classifier.described, "tokenizer": tokenizer, "class_names": list(class_names)}
+    save_weights(folder, classifier.state_dict(), described)
+
+
+def load_classifier(folder, device="cpu"):
+    """Load a fine-tuned classifier in evaluation mode.
+
+    Args:
+        folder: a run of finetune.train (one seed's folder) or its weights/.
+        device: where it goes.
+    Returns: (Classifier, fingerprint of its tokenizer, class names).
+    """
+    state, described = load_weights(folder)
+    fingerprint, names = described.pop("tokenizer"), described.pop("class_names")
+    classifier = Classifier(EncoderConfig(**described.pop("encoder")), **described)
+    classifier.load_state_dict(state)
+    return classifier.to(device).eval(), fingerprint, names
+
+
+@torch.no_grad()
+def predict(classifier, batches):
+    """(logits (n, classes), labels (n,)) of Batch objects, on the CPU."""
+    from mtm.augment import centre
+
+    logits, labels = [], []
+    for batch in batches:
+        logits.append(classifier(centre(batch.ids, classifier.encoder.view)).float().cpu())
+        labels.append(batch.labels.cpu())
+    return torch.cat(logits), torch.cat(labels)

@@ -1,0 +1,92 @@
+"""Features of whole stores, for probes: from an encoder, from tokens without one, from pixels."""
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from mtm.augment import centre
+from mtm.encoder import EncoderConfig, TokenEncoder
+from mtm.model import MaskedTokenModel, ModelConfig, load_model
+from tokens.images import open_image_folder, read_all
+from tokens.loader import evaluation_batches
+from training.errors import UserError
+
+FEATURES = {
+    "mtm": "MTM encoder",
+    "random": "random encoder",
+    "bag-of-tokens": "bag of tokens",
+    "pixels": "16 x 16 pixels",
+    "majority": "majority class",
+}
+"""Names on the command line and in tables."""
+
+
+def make_features(name, config, train_set, test_set, device):
+    """Features of both stores.
+
+    Args:
+        name: a key of FEATURES other than "majority".
+        config: a ProbeConfig.
+        train_set: LabelledRows.
+        test_set: LabelledRows.
+        device: where an encoder runs.
+    Returns: ((rows, d), (rows, d)) float32 arrays over all rows of the training and of the test store.
+    """
+    sets = (train_set, test_set)
+    if name == "bag-of-tokens":
+        return tuple(bag_of_tokens(each.store) for each in sets)
+    if name == "pixels":
+        folders = (config.images, config.eval_images)
+        return tuple(pixels(folder, each.store) for folder, each in zip(folders, sets, strict=True))
+    encoder = _encoder(name, config, train_set.store).to(device).eval()
+    return tuple(encode_store(encoder, each.store, config.batch_size, device) for each in sets)
+
+
+@torch.no_grad()
+def encode_store(encoder, store, batch_size, device):
+    """Mean over patches of the normed features of every row, (rows, d) float32."""
+    parts = [
+        encoder.pooled(centre(batch.ids, encoder.view)).float().cpu()
+        for batch in evaluation_batches(store, batch_size, device=device)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def bag_of_tokens(store):
+    """Square roots of how often each code occurs in a row (Hellinger), (rows, k) float32."""
+    ids = store.ids(np.arange(len(store))).flatten(1)
+    counts = torch.zeros(len(ids), store.codebook_size).scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.float32))
+    return counts.sqrt().numpy()
+
+
+def pixels(folder, store, size=(16, 16)):
+    """The images that a store was made of, small: (rows, 3 * height * width) float32 in the store's order."""
+    images = open_image_folder(folder)
+    place = {key: index for index, key in enumerate(images.keys)}
+    missing = [key for key in store.keys() if key not in place]  # noqa: SIM118 (not a dict)
+    if missing:
+        raise UserError(f"{folder} lacks {missing[0]}, which {store.folder} was made of: name the right folder")
+    rows = [place[key] for key in store.keys()]  # noqa: SIM118
+    return rearrange(read_all(images, rows, size), "n c h w -> n (c h w)").numpy()
+
+
+def majority_accuracy(train_targets, test_targets):
+    """Accuracy of always answering the training set's commonest class."""
+    return float((test_targets == np.bincount(train_targets).argmax()).mean())
+
+
+def _encoder(name, config, store):
+    if config.weights is None:
+        return TokenEncoder(
+            config.encoder, view=store.grid, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
+        )
+    model, fingerprint = load_model(config.weights)
+    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+    if name == "mtm":
+        return model.encoder
+    described = model.described
+    encoder = EncoderConfig(**described["model"]["encoder"])
+    return MaskedTokenModel(
+        ModelConfig(encoder=encoder), view=described["view"], codebook_size=described["codebook_size"],
+        embedding_dim=described["embedding_dim"],
+    ).encoder  # fmt: skip

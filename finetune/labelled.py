@@ -1,0 +1,93 @@
+"""The labelled rows of a store, under its own labels or under those of a table."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tokens.permutation import permute
+from tokens.store import TokenStore
+from training.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Part of a store whose labels are known.
+
+    Attributes:
+        store: the TokenStore.
+        rows: indices of the labelled rows, (n,) int64.
+        labels: label of every row of the store, (rows of the store,) int64; -1 where unknown.
+        classes: class names.
+    """
+
+    store: TokenStore
+    rows: np.ndarray
+    labels: np.ndarray
+    classes: list
+
+    def part(self, rows):
+        """The same with other rows."""
+        return LabelledRows(self.store, rows, self.labels, self.classes)
+
+    @property
+    def targets(self):
+        """Labels of `rows`, (n,) int64."""
+        return self.labels[self.rows]
+
+
+def open_labelled(folder, table=None, *, fingerprint=None):
+    """Open a store with labels.
+
+    Args:
+        folder: the store.
+        table: CSV with columns key and label that replaces the store's labels; rows it does not name are unlabelled.
+        fingerprint: of the tokenizer that the store must be of; None: any.
+    Raises: UserError if the table lacks the columns or names no row of the store, or fewer than 2 classes have rows.
+    """
+    store = TokenStore(folder)
+    if fingerprint is not None:
+        store.check_tokenizer(fingerprint, "the model")
+    if table is None:
+        labels, classes = store.labels.astype(np.int64), list(store.classes)
+    else:
+        labels, classes = _labels_from_table(store, table)
+    rows = np.flatnonzero(labels >= 0)
+    if len(np.unique(labels[rows])) < 2:
+        raise UserError(f"{folder} has labels of fewer than two classes{f' in {table}' if table else ''}")
+    return LabelledRows(store, rows, labels, classes)
+
+
+def split_labelled(labelled, share, *, seed):
+    """Divide into two parts, class by class, so that every class of two or more rows is on both sides.
+
+    Args:
+        labelled: LabelledRows.
+        share: of each class that goes to the second part.
+        seed: of the choice.
+    Returns: (LabelledRows, LabelledRows).
+    """
+    first, second = [], []
+    for label in np.unique(labelled.targets):
+        rows = labelled.rows[labelled.targets == label]
+        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, epoch=int(label))]
+        held = min(max(1, round(share * len(rows))), len(rows) - 1) if len(rows) > 1 else 0
+        second.append(rows[:held])
+        first.append(rows[held:])
+    return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))
+
+
+def _labels_from_table(store, table):
+    try:
+        frame = pd.read_csv(table, dtype=str)
+    except FileNotFoundError as error:
+        raise UserError(f"{table}: no such table of labels (CSV with columns key,label)") from error
+    if not {"key", "label"} <= set(frame.columns):
+        raise UserError(f"{table} must have the columns key and label; it has {', '.join(frame.columns)}")
+    classes = sorted(frame.label.dropna().unique())
+    index = {name: place for place, name in enumerate(classes)}
+    label_of = {key: index[label] for key, label in zip(frame.key, frame.label, strict=True)}
+    labels = np.array([label_of.get(key, -1) for key in store.keys()], np.int64)  # noqa: SIM118 (not a dict)
+    if (labels < 0).all():
+        raise UserError(f"{table} names no row of {store.folder}: its keys look like {store.keys()[0]!r}")
+    return labels, classes

@@ -1,0 +1,168 @@
+"""Linear probe and k-NN on frozen features, with the simple baselines that they must beat.
+
+    python -m finetune.probe --store stores/train --eval_store stores/test --weights runs/mtm --output_dir runs/probe
+
+Logistic regression (scikit-learn) on standardised features; its regularisation is chosen on a held-out part of the
+training set, never on the test set.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from finetune.features import FEATURES, majority_accuracy, make_features
+from finetune.labelled import open_labelled, split_labelled
+from finetune.results import Result, write_results
+from mtm.encoder import EncoderConfig
+from training.command import run_command
+from training.config import StageConfig, require
+from training.devices import make_accelerator
+from training.errors import UserError
+from training.progress import Progress
+from training.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(StageConfig):
+    """Linear probe and k-NN on frozen features."""
+
+    store: str
+    """token store with labels to learn from"""
+    eval_store: str
+    """token store to measure on"""
+    labels: str | None = None
+    """CSV with columns key,label: another task on the same stores"""
+    task: str = "classification"
+    """what the tables call this task"""
+    weights: str | None = None
+    """run or weights of mtm.pretrain; needed for the feature `mtm`"""
+    features: tuple[str, ...] = ("mtm",)
+    """what to probe: mtm (the pre-trained encoder), random (the same encoder at its start), bag-of-tokens, pixels
+    (16 x 16), majority (no features: the commonest class)"""
+    images: str | None = None
+    """folder that `store` was made of; needed for the feature `pixels`"""
+    eval_images: str | None = None
+    """folder that `eval_store` was made of; needed for the feature `pixels`"""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """shape of a random encoder where no weights are given"""
+    inverse_regularisation: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    """values of C to choose from"""
+    held_out: float = 0.2
+    """share of the training set that C is chosen on"""
+    neighbours: int = 10
+    """k of k-NN (cosine); 0: no k-NN"""
+    batch_size: int = 256
+    """images per forward pass"""
+
+    def __post_init__(self):
+        for name in self.features:
+            require(self, "features", name in FEATURES, f"has {name!r}; known: {', '.join(FEATURES)}")
+        require(self, "features", "mtm" not in self.features or self.weights, "has mtm: --weights is needed")
+        if "pixels" in self.features and not (self.images and self.eval_images):
+            raise UserError("the feature pixels needs --images and --eval_images")
+
+
+def main(config):
+    """Probe each kind of feature, write results.csv."""
+    accelerator = make_accelerator("no")
+    if not accelerator.is_main_process:
+        return
+    run = RunFolder(config, stage="finetune.probe")
+    if run.finished:
+        print(f"{run.path}: finished before, nothing to do")
+        return
+    train_set = open_labelled(config.store, config.labels)
+    test_set = open_labelled(config.eval_store, config.labels, fingerprint=train_set.store.tokenizer["fingerprint"])
+    learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
+    results, chosen = [], {}
+
+    def note(method, value):
+        results.append(
+            Result(
+                task=config.task, method=method, metric="accuracy", seed=config.seed, value=value,
+                train_images=len(train_set.rows), test_images=len(test_set.rows),
+            )
+        )  # fmt: skip
+
+    with Progress(len(config.features), "probe") as progress:
+        for index, name in enumerate(config.features):
+            if name == "majority":
+                note("majority class", majority_accuracy(train_set.targets, test_set.targets))
+            else:
+                torch.manual_seed(config.seed)
+                features = make_features(name, config, train_set, test_set, accelerator.device)
+                chosen[name], accuracy = linear_probe(features, learned, judged, train_set, test_set, config)
+                note(f"linear probe, {FEATURES[name]}", accuracy)
+                if config.neighbours and name in ("mtm", "random"):
+                    note(
+                        f"{config.neighbours}-NN, {FEATURES[name]}",
+                        nearest_neighbours(features, train_set, test_set, config.neighbours),
+                    )
+            progress.update(index + 1, results[-1].method)
+    write_results(run.path, results)
+    run.finish({result.method: result.value for result in results} | {"C": chosen})
+    for result in results:
+        print(f"{result.task}, {result.method}: accuracy {result.value:.3f}")
+    accelerator.end_training()
+
+
+def linear_probe(features, learned, judged, train_set, test_set, config):
+    """Choose C on the held-out part, fit on all labelled training rows.
+
+    Args:
+        features: (rows, d) arrays of the training and of the test store.
+        learned: part of the training set to fit on.
+        judged: the rest of it, to choose C on.
+        train_set: LabelledRows.
+        test_set: LabelledRows.
+        config: a ProbeConfig.
+    Returns: (C, accuracy on the test set).
+    """
+    train_features, test_features = features
+    scores = {
+        value: _fit(train_features[learned.rows], learned.targets, value).score(
+            train_features[judged.rows], judged.targets
+        )
+        for value in config.inverse_regularisation
+    }
+    best = max(scores, key=scores.get)
+    model = _fit(train_features[train_set.rows], train_set.targets, best)
+    return best, accuracy_score(test_set.targets, model.predict(test_features[test_set.rows]))
+
+
+def nearest_neighbours(features, train_set, test_set, k):
+    """Accuracy of a vote of the k most similar training rows, by cosine, weighted by similarity."""
+    train_features, test_features = (_directions(each) for each in features)
+    similarity = test_features[test_set.rows] @ train_features[train_set.rows].T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    votes = np.zeros((len(nearest), len(train_set.classes)))
+    weights = np.take_along_axis(similarity, nearest, axis=1)
+    np.add.at(votes, (np.arange(len(nearest))[:, None], train_set.targets[nearest]), weights)
+    return float((votes.argmax(1) == test_set.targets).mean())
+
+
+def _directions(features):
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def _fit(features, targets, inverse_regularisation):
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_regularisation, max_iter=300))
+    with warnings.catch_warnings():  # 300 iterations are plenty for a baseline; a last digit is not worth a warning
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(features, targets)
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, ProbeConfig, recipes="probe")
+
+
+if __name__ == "__main__":
+    cli()

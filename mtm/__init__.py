@@ -1,0 +1,1 @@
+"""Masked token modelling: masks, model, augmentation pipeline, pre-training, pictures."""

@@ -1,0 +1,189 @@
+"""The masked token model: encode what is visible, predict the ids of what is masked.
+
+Shapes: b batch, h w token grid, n patches of p q tokens, m masked patches, d width, c embedding dimension, k codes.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder, initialise_linear
+from mtm.masking import places
+from training.checkpoint import load_weights, save_weights
+from training.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Shape of the decoder. Defaults: the papers'."""
+
+    width: int = 512
+    """of the blocks"""
+    depth: int = 4
+    """blocks"""
+    heads: int = 16
+    """attention heads"""
+    dropout: float = 0.1
+    """in attention and MLP"""
+
+    def __post_init__(self):
+        require(self, "width", self.width % self.heads == 0, "must be a multiple of heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The masked token model."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """what is kept"""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """what is thrown away after pre-training"""
+    label_smoothing: float = 0.1
+    """of the loss"""
+
+
+class MaskedTokenModel(nn.Module):
+    """Predict the ids of masked patches from the visible ones.
+
+    Masked patches that are not dropped enter the encoder as a learned vector; dropped ones do not enter it. In the
+    decoder every hidden place holds the projected cls output, to which learned positions are added. The head splits
+    a patch into its tokens and compares each with the detached embedding table.
+
+    Args:
+        config: a ModelConfig.
+        view: (h, w) tokens of the input.
+        codebook_size: K.
+        embedding_dim: c.
+    Source: SeiT++ (arXiv 2312.10105), section 3.1, after MAGE (arXiv 2211.09117).
+    """
+
+    def __init__(self, config, *, view, codebook_size, embedding_dim):
+        super().__init__()
+        self.described = {
+            "model": asdict(config), "view": list(view), "codebook_size": codebook_size, "embedding_dim": embedding_dim,
+        }  # fmt: skip
+        self.label_smoothing = config.label_smoothing
+        self.encoder = TokenEncoder(config.encoder, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.encoder.width))
+        decoder, patches = config.decoder, self.encoder.grid[0] * self.encoder.grid[1]
+        self.decoder_embed = nn.Linear(config.encoder.width, decoder.width)
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, decoder.width))
+        self.decoder_blocks = nn.ModuleList(
+            [
+                Block(
+                    decoder.width, decoder.heads, qkv_bias=True, proj_drop=decoder.dropout, attn_drop=decoder.dropout,
+                    norm_layer=LAYER_NORM,
+                )
+                for _ in range(decoder.depth)
+            ]
+        )  # fmt: skip
+        self.decoder_norm = LAYER_NORM(decoder.width)
+        self.head = nn.Linear(decoder.width, self.encoder.patch_size**2 * embedding_dim)
+        self.head_norm = nn.LayerNorm(embedding_dim)
+        self.head_bias = nn.Parameter(torch.zeros(codebook_size))
+        for part in (self.decoder_embed, self.decoder_blocks, self.head):
+            initialise_linear(part)
+
+    def encode(self, ids, masks):
+        """Normed features of the patches that are not dropped: (b, h, w) ids to (b, 1 + n - dropped, d), cls first."""
+        x = self.encoder.embed(ids)
+        x = torch.where(masks.masked[..., None], self.mask_token.to(x.dtype), x) + self.encoder.positions
+        kept = places(~masks.dropped, x.shape[1] - masks.dropped_count)
+        x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
+        return self.encoder.norm(self.encoder.encode(x))
+
+    def decode(self, latent, masks):
+        """Decoder output at all places: (b, 1 + n - dropped, d) to (b, n, d of the decoder)."""
+        x = self.decoder_embed(latent)
+        cls, visible = x[:, :1], x[:, 1:]
+        # Which row of `visible` a place reads: the number of kept places before it; hidden places take cls instead.
+        source = (~masks.dropped).cumsum(dim=1) - 1
+        filled = visible.gather(1, source.clamp_min(0)[..., None].expand(-1, -1, x.shape[2]))
+        filled = torch.where(masks.masked[..., None], cls, filled)
+        x = torch.cat([cls, filled], dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_norm(x)[:, 1:]
+
+    def logits(self, decoded):
+        """Logits of the tokens of patches: (b, m, d of the decoder) to (b, m, p * q, k)."""
+        side = self.encoder.patch_size
+        x = rearrange(self.head(decoded), "b m (p q c) -> b m (p q) c", p=side, q=side)
+        x = self.head_norm(F.gelu(x))
+        return x @ self.encoder.embeddings.weight.detach().T + self.head_bias
+
+    def targets(self, ids):
+        """Ids by patch: (b, h, w) to (b, n, p * q)."""
+        side = self.encoder.patch_size
+        return rearrange(ids, "b (h p) (w q) -> b (h w) (p q)", p=side, q=side)
+
+    def forward(self, ids, masks):
+        """Loss and measures over masked patches; nothing is computed for the visible ones' logits.
+
+        Args:
+            ids: (b, h, w) int64.
+            masks: Masks over the n patches.
+        Returns: (loss with label smoothing, {"cross_entropy", "accuracy"}: without smoothing, over masked tokens).
+        """
+        hidden = places(masks.masked, masks.masked_count)
+        decoded = self.decode(self.encode(ids, masks), masks)
+        logits = self.logits(decoded.gather(1, hidden[..., None].expand(-1, -1, decoded.shape[2])))
+        targets = self.targets(ids)
+        targets = targets.gather(1, hidden[..., None].expand(-1, -1, targets.shape[2]))
+        flat, wanted = rearrange(logits.float(), "b m t k -> (b m t) k"), rearrange(targets, "b m t -> (b m t)")
+        loss = F.cross_entropy(flat, wanted, label_smoothing=self.label_smoothing)
+        with torch.no_grad():
+            measures = {
+                "cross_entropy": F.cross_entropy(flat, wanted),
+                "accuracy": (flat.argmax(dim=1) == wanted).float().mean(),
+            }
+        return loss, measures
+
+    @torch.no_grad()
+    def complete(self, ids, masks):
+        """Fill masked patches with the most likely ids: (b, h, w) to (b, h, w)."""
+        side = self.encoder.patch_size
+        best = self.logits(self.decode(self.encode(ids, masks), masks)).argmax(dim=-1)
+        filled = torch.where(masks.masked[..., None], best, self.targets(ids))
+        return rearrange(
+            filled, "b (h w) (p q) -> b (h p) (w q)", h=self.encoder.grid[0], w=self.encoder.grid[1], p=side, q=side
+        )
+
+
+def save_model(folder, model, *, tokenizer, grid):
+    """Write a MaskedTokenModel's weights/.
+
+    Args:
+        folder: the destination.
+        model: the MaskedTokenModel.
+        tokenizer: fingerprint of the tokenizer whose ids it reads.
+        grid: (h, w) of the stored ids; the model's view may be smaller.
+    """
+    save_weights(folder, model.state_dict(), {**model.described, "tokenizer": tokenizer, "grid": list(grid)})
+
+
+def load_model(folder, device="cpu"):
+    """Load what pre-training left: (MaskedTokenModel in evaluation mode, fingerprint of its tokenizer).
+
+    Args:
+        folder: a run of `mtm.pretrain` or its weights/.
+        device: where it goes.
+    Raises: UserError if there are no weights.
+    """
+    state, described = load_weights(folder)
+    parts = described["model"]
+    config = ModelConfig(
+        encoder=EncoderConfig(**parts["encoder"]),
+        decoder=DecoderConfig(**parts["decoder"]),
+        label_smoothing=parts["label_smoothing"],
+    )
+    model = MaskedTokenModel(
+        config, view=described["view"], codebook_size=described["codebook_size"],
+        embedding_dim=described["embedding_dim"],
+    )  # fmt: skip
+    model.load_state_dict(state)
+    return model.to(device).eval(), described["tokenizer"]

@@ -1,0 +1,106 @@
+"""Random geometry: one affine map a sample, and one `warp` that applies it to pixels, features or ids alike."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from training.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryConfig:
+    """How views are drawn. Defaults: the papers' (SeiT++, section 3.2 and the published recipe)."""
+
+    flip: float = 0.5
+    """probability of a horizontal flip"""
+    affine: float = 0.5
+    """probability of rotation, translation and shear together; within, each part comes with probability 1/2"""
+    rotation: float = 30.0
+    """largest rotation to either side, degrees"""
+    translation: float = 0.2
+    """largest shift along either axis, share of the side"""
+    shear: float = 15.0
+    """largest shear along either axis, to both signs, degrees"""
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """share of the area that a random resized crop keeps"""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """width to height of the crop"""
+
+    def __post_init__(self):
+        low, high = self.crop_scale
+        require(self, "crop_scale", 0 < low <= high <= 1, "must be two increasing shares in (0, 1]")
+        for name in ("flip", "affine"):
+            require(self, name, 0 <= getattr(self, name) <= 1, "must be a probability")
+
+
+IDENTITY = GeometryConfig(flip=0.0, affine=0.0, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+"""No change at all."""
+
+
+def sample_crop(config, draws, aspect=1.0):
+    """Draw random resized crops.
+
+    Args:
+        config: a GeometryConfig.
+        draws: a Draws.
+        aspect: width / height of the source.
+    Returns: maps from output to source in normalised coordinates (x, y in [-1, 1]), (b, 3, 3).
+    """
+    area, ratio, place_x, place_y = draws.uniform("crop", 4).unbind(1)
+    area = config.crop_scale[0] + (config.crop_scale[1] - config.crop_scale[0]) * area
+    low, high = (math.log(bound) for bound in config.crop_ratio)
+    ratio = torch.exp(low + (high - low) * ratio) / aspect
+    width = (area * ratio).sqrt().clamp(max=1.0)  # shares of the source's sides
+    height = (area / ratio).sqrt().clamp(max=1.0)
+    left, top = (1.0 - width) * place_x, (1.0 - height) * place_y
+    crop = torch.zeros(len(draws), 3, 3, device=draws.device)
+    crop[:, 0, 0], crop[:, 1, 1], crop[:, 2, 2] = width, height, 1.0
+    crop[:, 0, 2], crop[:, 1, 2] = 2.0 * left + width - 1.0, 2.0 * top + height - 1.0
+    return crop
+
+
+def sample_geometry(config, draws, aspect=1.0):
+    """Draw flip, rotation, translation, shear and crop, for each sample its own.
+
+    Args: as for sample_crop.
+    Returns: maps from output to source in normalised coordinates, (b, 3, 3): flip after affine after crop.
+    """
+    parts = draws.uniform("affine", 11)
+    on = (parts[:, :1] < config.affine) & (parts[:, 1:6] < 0.5)
+    signed = torch.where(on, 2.0 * parts[:, 6:11] - 1.0, torch.zeros_like(parts[:, 6:11]))
+    angle = signed[:, 0] * math.radians(config.rotation)
+    shift_x, shift_y = (2.0 * config.translation * signed[:, 1:3]).unbind(1)
+    shear_x, shear_y = torch.tan(signed[:, 3:5] * math.radians(config.shear)).unbind(1)
+    one, cos, sin = torch.ones_like(angle), torch.cos(angle), torch.sin(angle)
+    # Rotation and shear act on lengths, so x is measured in units of the height: multiply by `aspect`, then divide.
+    rotation = _matrix([[cos, -sin / aspect], [sin * aspect, cos]])
+    shear = _matrix([[one, shear_x / aspect], [shear_y * aspect, one + shear_x * shear_y]])
+    affine = rotation @ shear
+    affine[:, 0, 2], affine[:, 1, 2] = shift_x, shift_y
+    flip = torch.eye(3, device=draws.device).repeat(len(draws), 1, 1)
+    flip[:, 0, 0] = torch.where(draws.uniform("flip", 1)[:, 0] < config.flip, -1.0, 1.0)
+    return flip @ affine @ sample_crop(config, draws, aspect)
+
+
+def warp(maps, geometry, size, *, mode="bilinear"):
+    """Resample maps by an affine geometry; outside the source the nearest border value is taken.
+
+    Args:
+        maps: (b, c, h, w), float: pixels, embeddings or features.
+        geometry: (b, 3, 3) from output to source in normalised coordinates, the same for every size of map.
+        size: (height, width) of the result.
+        mode: "bilinear", "bicubic" or "nearest".
+    Returns: (b, c, *size), dtype of `maps`.
+    """
+    grid = F.affine_grid(geometry[:, :2].to(maps.dtype), [maps.shape[0], maps.shape[1], *size], align_corners=False)
+    return F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def _matrix(rows):
+    """(b, 3, 3) from the 2 x 2 upper left part."""
+    upper = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    matrix = torch.eye(3, device=upper.device, dtype=upper.dtype).repeat(len(upper), 1, 1)
+    matrix[:, :2, :2] = upper
+    return matrix

@@ -1,0 +1,94 @@
+"""How well tokens of an image turn into the tokens of the transformed image: TokenAdapt against naive ways."""
+
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+import torch
+
+from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
+from tokenadapt.model import adapt_ids
+from tokens.codebook import embed, nearest_code
+from tokens.reconstruction import mean_psnr
+from training.chance import Draws
+
+METHODS = ("naive embedding", "naive id", "TokenAdapt", "decode, warp, encode")
+"""Warp embeddings and take the nearest code; warp ids (nearest neighbour); f, warp, g; the expensive way by pixels."""
+
+
+def geometries(config):
+    """The geometries that are measured, each with one part of `config` switched on, always or at its full range."""
+    still = replace(IDENTITY, rotation=0.0, translation=0.0, shear=0.0)
+    return {
+        "identity": still,
+        "flip": replace(still, flip=1.0),
+        "crop": replace(still, crop_scale=config.crop_scale, crop_ratio=config.crop_ratio),
+        "rotation": replace(still, affine=1.0, rotation=config.rotation),
+        "shear": replace(still, affine=1.0, shear=config.shear),
+        "all": config,
+    }
+
+
+@torch.no_grad()
+def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
+    """Compare the three cheap ways and the expensive one on held-out images.
+
+    Args:
+        model: a TokenAdapt.
+        tokenizer: the Tokenizer of its ids.
+        images: (n, 3, H, W) in [0, 1], not seen in training.
+        config: the GeometryConfig that TokenAdapt was trained on.
+        seed: of the drawn geometries.
+    Returns: DataFrame with columns geometry, method, agreement (share of ids equal to those of the transformed
+        image), agreement_foreground (the same where the true id is not the images' most frequent one) and psnr (dB, of
+        the decoded ids against the transformed pixels); the method "tokenizer" is the limit: its own reconstruction.
+    """
+    background = tokenizer.encode(images).flatten().mode().values
+    rows = []
+    for name, geometry_config in geometries(config).items():
+        draws = Draws(seed, 0, torch.arange(len(images), device=images.device))
+        geometry = sample_geometry(geometry_config, draws, aspect=images.shape[3] / images.shape[2])
+        wanted = warp(images, geometry, images.shape[2:])
+        true_ids = tokenizer.encode(wanted)
+        foreground = true_ids != background
+        for method in METHODS:
+            ids = transformed_ids(method, model, tokenizer, images, geometry)
+            equal = ids == true_ids
+            rows.append(
+                {
+                    "geometry": name,
+                    "method": method,
+                    "agreement": float(equal.float().mean()),
+                    "agreement_foreground": float(equal[foreground].float().mean()),
+                    "psnr": mean_psnr(tokenizer.decode(ids), wanted),
+                }
+            )
+        limit = mean_psnr(tokenizer.decode(true_ids), wanted)
+        rows.append(
+            {"geometry": name, "method": "tokenizer", "agreement": 1.0, "agreement_foreground": 1.0, "psnr": limit}
+        )
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def transformed_ids(method, model, tokenizer, images, geometry):
+    """Ids of transformed images by one of METHODS, from the ids of the images.
+
+    Args:
+        method: one of METHODS.
+        model: a TokenAdapt.
+        tokenizer: the Tokenizer.
+        images: (b, 3, H, W) in [0, 1].
+        geometry: (b, 3, 3), see sample_geometry.
+    Returns: (b, h', w') int64.
+    """
+    ids = tokenizer.encode(images)
+    if method == "naive id":
+        return warp(ids[:, None].to(torch.float32), geometry, model.view, mode="nearest")[:, 0].to(torch.int64)
+    if method == "decode, warp, encode":
+        return tokenizer.encode(warp(tokenizer.decode(ids), geometry, images.shape[2:]))
+    embeddings = embed(ids, tokenizer.codebook)
+    if method == "naive embedding":
+        return nearest_code(warp(embeddings, geometry, model.view), tokenizer.codebook)
+    size = (2 * model.view[0], 2 * model.view[1])
+    return adapt_ids(model, embeddings, partial(warp, geometry=geometry, size=size))

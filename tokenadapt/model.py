@@ -1,0 +1,115 @@
+"""TokenAdapt's two functions: f takes embeddings to a map that may be warped like pixels, g takes it back to codes."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from einops import rearrange
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from tokens.positions import sincos_positions
+from training.checkpoint import load_weights
+from training.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenAdaptConfig:
+    """Shape of f and g. Defaults: the published ones."""
+
+    width: int = 384
+    """of the transformer blocks, a multiple of 64 (heads have 64 channels)"""
+    depth: int = 1
+    """blocks in f, and in g"""
+
+    def __post_init__(self):
+        require(self, "width", self.width > 0 and self.width % 64 == 0, "must be a multiple of 64")
+        require(self, "depth", self.depth >= 1, "must be at least 1")
+
+
+class _Transformer(nn.Module):
+    """Pre-norm blocks with fixed positions: heads of 64 channels, no bias in qkv, tanh in the MLP."""
+
+    def __init__(self, config, grid):
+        super().__init__()
+        width = config.width
+        self.register_buffer("positions", sincos_positions(width, grid), persistent=False)
+        self.blocks = nn.Sequential(
+            *[Block(width, width // 64, mlp_ratio=4.0, qkv_bias=False, act_layer=nn.Tanh) for _ in range(config.depth)]
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x):
+        """(b, n, d) to (b, n, d)."""
+        return self.norm(self.blocks(x + self.positions))
+
+
+class TokenAdapt(nn.Module):
+    """f: embeddings (b, c, h, w) to features (b, c, 2h, 2w); g: features (b, c, 2h', 2w') to logits (b, k, h', w').
+
+    Args:
+        config: a TokenAdaptConfig.
+        grid: (h, w) of the stored ids.
+        view: (h', w') of the augmented ids.
+        codebook_size: K.
+        embedding_dim: c.
+    Source: SeiT++ (arXiv 2312.10105), section 3.2.
+    """
+
+    def __init__(self, config, *, grid, view, codebook_size, embedding_dim):
+        super().__init__()
+        self.grid, self.view = tuple(grid), tuple(view)
+        self.described = {
+            "tokenadapt": asdict(config), "grid": list(grid), "view": list(view),
+            "codebook_size": codebook_size, "embedding_dim": embedding_dim,
+        }  # fmt: skip
+        self.f_in = nn.Linear(embedding_dim, config.width)
+        self.f_blocks = _Transformer(config, grid)
+        self.f_out = nn.ConvTranspose2d(config.width, embedding_dim, kernel_size=2, stride=2)
+        self.g_in = nn.Conv2d(embedding_dim, config.width, kernel_size=2, stride=2)
+        self.g_blocks = _Transformer(config, view)
+        self.g_out = nn.Linear(config.width, codebook_size)
+        self._initialise()
+
+    def _initialise(self):
+        """Xavier uniform for matrices (a convolution as the matrix it is), zero for biases, as MAE."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.xavier_uniform_(module.weight.data.view(module.weight.shape[0], -1))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def f(self, embeddings):
+        """Features that may be warped: (b, c, h, w) to (b, c, 2h, 2w)."""
+        x = self.f_blocks(self.f_in(rearrange(embeddings, "b c h w -> b (h w) c")))
+        return self.f_out(rearrange(x, "b (h w) d -> b d h w", h=self.grid[0]))
+
+    def g(self, features):
+        """Logits over codes: (b, c, 2h', 2w') to (b, k, h', w')."""
+        x = self.g_blocks(rearrange(self.g_in(features), "b d h w -> b (h w) d"))
+        return rearrange(self.g_out(x), "b (h w) k -> b k h w", h=self.view[0])
+
+    def forward(self, embeddings, transform):
+        """Logits of the codes of the transformed image; `transform` takes and gives feature maps."""
+        return self.g(transform(self.f(embeddings)))
+
+
+def load_token_adapt(folder, device="cpu"):
+    """Load f and g, frozen, in evaluation mode, with the tokenizer's fingerprint.
+
+    Args:
+        folder: a run of `tokenadapt.train` or its weights/.
+        device: where it runs.
+    Returns: (TokenAdapt, fingerprint of the tokenizer that it belongs to).
+    Raises: UserError if there are no weights.
+    """
+    state, described = load_weights(folder)
+    fingerprint = described.pop("tokenizer")
+    model = TokenAdapt(TokenAdaptConfig(**described.pop("tokenadapt")), **described)
+    model.load_state_dict(state)
+    return model.to(device).eval().requires_grad_(False), fingerprint
+
+
+@torch.no_grad()
+def adapt_ids(model, embeddings, transform):
+    """Ids of the transformed image: (b, c, h, w) to (b, h', w') int64."""
+    return model(embeddings, transform).argmax(dim=1)

@@ -1,0 +1,133 @@
+"""Train TokenAdapt's f and g for a tokenizer, on images.
+
+    python -m tokenadapt.train --images photos --tokenizer runs/tokenizer --output_dir runs/tokenadapt
+    accelerate launch -m tokenadapt.train --config demo --images photos --tokenizer runs/tokenizer --output_dir …
+
+For an image x and a geometry A drawn for it, the loss is the cross-entropy between g(A(f(embeddings of x's ids)))
+and the ids of A(x); one `warp` is applied to pixels and to f's map. Nobody published this training; the loss is the
+one that SeiT++ (arXiv 2312.10105, section 3.2) describes.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from tokenadapt.geometry import GeometryConfig, sample_geometry, warp
+from tokenadapt.measure import METHODS, agreement_table, transformed_ids
+from tokenadapt.model import TokenAdapt, TokenAdaptConfig
+from tokens.codebook import embed
+from tokens.images import ImageBatches, open_image_folder, read_all, split_rows
+from tokens.pictures import image_grid
+from tokens.tokenizer import load_tokenizer
+from training.chance import Draws
+from training.checkpoint import save_weights
+from training.command import run_command
+from training.config import TrainConfig, require
+from training.devices import make_accelerator
+from training.files import replacing
+from training.loop import train
+from training.optimizer import make_adamw, parameter_groups
+from training.run_folder import RunFolder
+from training.schedule import make_schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTokenAdaptConfig(TrainConfig):
+    """Train TokenAdapt's f and g for a tokenizer."""
+
+    images: str
+    """folder of images"""
+    tokenizer: str
+    """run folder or weights of the tokenizer"""
+    model: TokenAdaptConfig = field(default_factory=TokenAdaptConfig)
+    """shape of f and g"""
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    """how views are drawn"""
+    unchanged: float = 0.1
+    """share of samples that learn the identity"""
+    held_out: float = 0.05
+    """share of the images that token agreement is measured on"""
+    blr: float = 8e-3
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self, "unchanged", 0 <= self.unchanged < 1, "must lie in [0, 1)")
+        require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
+
+
+def main(config):
+    """Train f and g, then measure token agreement on held-out images."""
+    accelerator = make_accelerator(config.mixed_precision)
+    device = accelerator.device
+    tokenizer = load_tokenizer(config.tokenizer, device)
+    inputs = {"tokenizer": tokenizer.fingerprint}
+    run = RunFolder(config, stage="tokenadapt.train", is_main=accelerator.is_main_process, inputs=inputs)
+    if run.finished:
+        accelerator.print(f"{run.path}: finished before, nothing to do")
+        return
+    images = open_image_folder(config.images)
+    train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
+    torch.manual_seed(config.seed)
+    view = tokenizer.grid
+    token_adapt = TokenAdapt(
+        config.model, grid=tokenizer.grid, view=view, codebook_size=tokenizer.codebook_size,
+        embedding_dim=tokenizer.codebook.shape[1],
+    )  # fmt: skip
+    schedule = make_schedule(config, samples=len(train_rows), world_size=accelerator.num_processes)
+    optimizer = make_adamw(parameter_groups(token_adapt, weight_decay=config.weight_decay), config)
+    model, optimizer = accelerator.prepare(token_adapt, optimizer)
+    batches = ImageBatches(
+        images, train_rows, tokenizer.image_size, config.batch_size, seed=config.seed, device=device,
+        accum_iter=config.accum_iter, rank=accelerator.process_index, world_size=accelerator.num_processes,
+    )  # fmt: skip
+    aspect = tokenizer.image_size[1] / tokenizer.image_size[0]
+
+    def step(batch, index):
+        pixels, positions = batch
+        draws = Draws(config.seed, index, positions)
+        geometry = sample_geometry(config.geometry, draws, aspect)
+        still = draws.uniform("unchanged", 1)[:, 0] < config.unchanged
+        geometry = torch.where(still[:, None, None], torch.eye(3, device=device), geometry)
+        with torch.no_grad():
+            embeddings = embed(tokenizer.encode(pixels), tokenizer.codebook)
+            targets = tokenizer.encode(warp(pixels, geometry, tokenizer.image_size))
+        logits = model(embeddings, partial(warp, geometry=geometry, size=(2 * view[0], 2 * view[1])))
+        return F.cross_entropy(logits.float(), targets), {"agreement": (logits.argmax(1) == targets).float().mean()}
+
+    train(
+        accelerator, run, model=model, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
+        title="TokenAdapt",
+    )  # fmt: skip
+    if accelerator.is_main_process:
+        described = {**token_adapt.described, "tokenizer": tokenizer.fingerprint}
+        save_weights(run.weights, token_adapt.state_dict(), described)
+        token_adapt.eval()
+        held_out = read_all(images, held_out_rows[:256], tokenizer.image_size).to(device)
+        table = agreement_table(token_adapt, tokenizer, held_out, config.geometry, seed=config.seed)
+        with replacing(run.path / "agreement.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        _picture(run.path / "views.png", token_adapt, tokenizer, held_out[:12], config)
+        together = table[table.geometry == "all"].set_index("method")
+        run.finish({f"agreement, {method}": float(together.agreement[method]) for method in METHODS})
+    accelerator.end_training()
+
+
+@torch.no_grad()
+def _picture(path, model, tokenizer, images, config):
+    """Rows: the images, the same transformed, then what each of METHODS makes of their tokens."""
+    draws = Draws(config.seed, 0, torch.arange(len(images), device=images.device))
+    geometry = sample_geometry(config.geometry, draws, images.shape[3] / images.shape[2])
+    rows = [images, warp(images, geometry, images.shape[2:])]
+    rows += [tokenizer.decode(transformed_ids(method, model, tokenizer, images, geometry)) for method in METHODS]
+    image_grid(rows, path)
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, TrainTokenAdaptConfig, recipes="tokenadapt")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,1 @@
+"""Tokens: tokenizers (pixels to ids and back), codec, store, loader and codebook."""

@@ -1,0 +1,74 @@
+"""Token ids to packed bytes and back: ceil(log2 K) bits a token, 8 at least, in planes that unpack in a few vector operations.
+
+A row is one byte plane with the low 8 bits of each token, then one bit plane (an eighth of a byte a token, lowest
+token first) for each further bit. 391 codes on a 32x32 grid take 1024 + 128 = 1152 bytes.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+
+
+def bits_per_token(codebook_size):
+    """Bits that an id below `codebook_size` takes: 8 to 16.
+
+    Raises: ValueError if codebook_size is not in [1, 65536].
+    """
+    if not 1 <= codebook_size <= 65536:
+        raise ValueError(f"codebook_size must lie in [1, 65536], got {codebook_size}")
+    return max(8, math.ceil(math.log2(codebook_size)))
+
+
+def packed_bytes(tokens, codebook_size):
+    """Bytes of a row of `tokens` ids."""
+    return tokens + (bits_per_token(codebook_size) - 8) * math.ceil(tokens / 8)
+
+
+def pack(ids, codebook_size):
+    """Pack ids into bytes.
+
+    Args:
+        ids: (b, h, w), any integer type.
+        codebook_size: K; every id must lie in [0, K).
+    Returns: (b, bytes) uint8.
+    Raises: ValueError if an id lies outside.
+    """
+    flat = rearrange(ids, "b h w -> b (h w)").to(torch.int32)
+    if flat.numel() and not (int(flat.min()) >= 0 and int(flat.max()) < codebook_size):
+        raise ValueError(f"ids must lie in [0, {codebook_size}), got {int(flat.min())} to {int(flat.max())}")
+    planes = [(flat & 255).to(torch.uint8)]
+    padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % 8))
+    weights = 2 ** torch.arange(8, device=ids.device, dtype=torch.int32)
+    for bit in range(8, bits_per_token(codebook_size)):
+        octets = rearrange((padded >> bit) & 1, "b (byte bit) -> b byte bit", bit=8)
+        planes.append((octets * weights).sum(-1).to(torch.uint8))
+    return torch.cat(planes, dim=1)
+
+
+def unpack(packed, codebook_size, grid):
+    """Unpack what `pack` made, on the device that `packed` is on.
+
+    Args:
+        packed: (b, bytes) uint8.
+        codebook_size: K.
+        grid: (h, w).
+    Returns: ids, (b, h, w) int64.
+    Raises: ValueError if the width of `packed` does not fit.
+    """
+    height, width = grid
+    tokens = height * width
+    if packed.shape[1] != packed_bytes(tokens, codebook_size):
+        raise ValueError(
+            f"rows of {packed_bytes(tokens, codebook_size)} bytes expected for K = {codebook_size} on {grid}, "
+            f"got {tuple(packed.shape)}"
+        )
+    ids = packed[:, :tokens].to(torch.int64)
+    shifts = torch.arange(8, device=packed.device, dtype=torch.uint8)
+    plane_bytes = math.ceil(tokens / 8)
+    for index in range(bits_per_token(codebook_size) - 8):
+        start = tokens + index * plane_bytes
+        plane = packed[:, start : start + plane_bytes, None]
+        bits = rearrange((plane >> shifts) & 1, "b byte bit -> b (byte bit)")[:, :tokens]
+        ids |= bits.to(torch.int64) << (8 + index)
+    return rearrange(ids, "b (h w) -> b h w", h=height)

@@ -1,0 +1,177 @@
+"""Folders of images: which there are, their labels, and pixels of one size."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tokens.permutation import permute
+from training.errors import UserError
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+DECODING_ERRORS = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of class folders. Images that lie directly in it are unlabelled.
+
+    Attributes:
+        folder: the root.
+        keys: paths relative to it, posix style, sorted.
+        labels: class index of each, -1 for unlabelled ones, (n,) int32.
+        classes: class names, sorted.
+    """
+
+    folder: Path
+    keys: list
+    labels: np.ndarray
+    classes: list
+
+    def __len__(self):
+        return len(self.keys)
+
+    def read(self, index, size):
+        """Pixels of one image, see `read_image`."""
+        return read_image(self.folder / self.keys[index], size)
+
+
+def open_image_folder(folder, classes=None):
+    """List a folder of images.
+
+    Args:
+        folder: the root.
+        classes: class names of another folder whose indices are to be kept; None: those of this folder.
+    Raises: UserError if there is no such folder, no image in it, or a class that `classes` lacks.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder of images: give one with a folder for each class in it")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not paths:
+        raise UserError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): expected one folder a class")
+    keys = [path.relative_to(folder).as_posix() for path in paths]
+    names = [key.split("/")[0] if "/" in key else None for key in keys]
+    found = sorted({name for name in names if name is not None})
+    if classes is None:
+        classes = found
+    elif set(found) - set(classes):
+        raise UserError(f"{folder} has a class {sorted(set(found) - set(classes))[0]!r} that the classifier lacks")
+    index = {name: place for place, name in enumerate(classes)}
+    labels = np.array([-1 if name is None else index[name] for name in names], np.int32)
+    return ImageFolder(folder, keys, labels, list(classes))
+
+
+def read_image(path, size):
+    """Decode an image: upright, RGB (transparency on white), short side to `size`, centre crop.
+
+    Args:
+        path: any format that Pillow reads.
+        size: (height, width) of the result.
+    Returns: (3, height, width) uint8 array.
+    Raises: what Pillow raises where the file is broken: DECODING_ERRORS.
+    """
+    with Image.open(path) as file:
+        image = _on_white(ImageOps.exif_transpose(file))
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BICUBIC)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)))
+    return rearrange(pixels, "h w c -> c h w")
+
+
+def _on_white(image):
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit greys: Pillow's own conversion would clip them
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257.0).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def to_float(images):
+    """uint8 pixels to float32 in [0, 1]."""
+    return images.to(torch.float32) / 255.0
+
+
+class ImageBatches:
+    """Shuffled batches of pixels as a function of the step, for the stages that train on images.
+
+    The same order as TrainingBatches. Small sets are kept in memory once decoded; larger ones are decoded by threads.
+
+    Args:
+        images: an ImageFolder.
+        rows: indices to use, (n,) int64.
+        size: (height, width).
+        batch_size, seed, device, accum_iter, rank, world_size: as for TrainingBatches.
+        cache_bytes: sets of fewer decoded bytes are kept in memory.
+    """
+
+    def __init__(
+        self, images, rows, size, batch_size, *, seed, device="cpu", accum_iter=1, rank=0, world_size=1,
+        cache_bytes=1 << 30,
+    ):  # fmt: skip
+        self.images = images
+        self.rows = np.asarray(rows)
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = torch.device(device)
+        self.accum_iter = accum_iter
+        self.rank = rank
+        self.world_size = world_size
+        self.steps_per_epoch = len(self.rows) // (batch_size * accum_iter * world_size)
+        self.cache = {} if len(self.rows) * 3 * size[0] * size[1] < cache_bytes else None
+        self.threads = ThreadPoolExecutor(max_workers=4)
+
+    def __call__(self, step, micro=0):
+        """(pixels (b, 3, height, width) float32 in [0, 1], positions (b,) int64) for a step and micro-step."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        positions = (micro * self.world_size + self.rank) * self.batch_size + np.arange(self.batch_size)
+        global_batch = self.batch_size * self.accum_iter * self.world_size
+        order = permute(step_in_epoch * global_batch + positions, len(self.rows), seed=self.seed, epoch=epoch)
+        pixels = np.stack(list(self.threads.map(self._read, self.rows[order])))
+        positions = torch.from_numpy(positions).to(self.device)
+        return to_float(torch.from_numpy(pixels).to(self.device)), positions
+
+    def _read(self, index):
+        if self.cache is None:
+            return read_or_explain(self.images, index, self.size)
+        if index not in self.cache:
+            self.cache[index] = read_or_explain(self.images, index, self.size)
+        return self.cache[index]
+
+
+def read_or_explain(images, index, size):
+    """`images.read`, with a UserError that names the file where it can't be decoded."""
+    try:
+        return images.read(index, size)
+    except DECODING_ERRORS as error:
+        raise UserError(
+            f"{images.folder / images.keys[index]} can't be decoded ({error}): remove or mend it"
+        ) from error
+
+
+def read_all(images, rows, size, threads=4):
+    """Decode rows of a folder at once: (n, 3, height, width) float32 in [0, 1]."""
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        pixels = list(pool.map(partial(read_or_explain, images, size=size), rows))
+    return to_float(torch.from_numpy(np.stack(pixels)))
+
+
+def split_rows(count, held_out, seed):
+    """(training rows, held-out rows) of `count` images; at least one image on both sides."""
+    order = permute(range(count), count, seed=seed, epoch=2**31)
+    held = min(max(1, round(count * held_out)), count - 1)
+    return order[held:], order[:held]

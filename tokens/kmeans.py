@@ -1,0 +1,43 @@
+"""Spherical k-means, to start a codebook."""
+
+import torch
+import torch.nn.functional as F
+
+
+def kmeans_on_sphere(points, weights, centres, *, seed, iterations=10):
+    """Centres of unit vectors by cosine (Dhillon and Modha 2001), started by k-means++ (Arthur and Vassilvitskii 2007).
+
+    Args:
+        points: (n, c) on the unit sphere, n >= 1.
+        weights: how much each point counts, (n,), not negative.
+        centres: how many to find.
+        seed: of the start.
+        iterations: rounds of assignment and mean; an empty centre stays where it is.
+    Returns: (centres, c) on the unit sphere.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(centres, generator=generator).to(points.device)
+    found = points[:1].repeat(centres, 1)
+    distance = torch.full((len(points),), float("inf"), device=points.device)
+    for index in range(centres):
+        chances = weights * distance if index else weights
+        found[index] = points[weighted_choice(chances, uniform[index : index + 1])[0]]
+        distance = torch.minimum(distance, (1.0 - points @ found[index]).clamp_min(0.0))
+    for _ in range(iterations):
+        assigned = (points @ found.T).argmax(dim=1)
+        sums = torch.zeros_like(found).index_add_(0, assigned, points * weights[:, None])
+        counts = torch.bincount(assigned, weights, minlength=centres)
+        found = F.normalize(torch.where(counts[:, None] > 0, sums, found), dim=1)
+    return found
+
+
+def weighted_choice(weights, uniform):
+    """Indices drawn in proportion to weights, by inverting their distribution.
+
+    Args:
+        weights: (n,), not negative; where all are zero every index is as likely.
+        uniform: (m,) in [0, 1).
+    Returns: (m,) int64.
+    """
+    sums = torch.where(weights.sum() > 0, weights, torch.ones_like(weights)).double().cumsum(0)
+    return torch.searchsorted(sums, uniform.double() * sums[-1], right=True).clamp(max=len(weights) - 1)

@@ -1,0 +1,95 @@
+"""Batches of a token store as a pure function of (seed, rank, world size, step): resuming is arithmetic.
+
+No worker processes: a batch is one indexing call on memory-mapped rows, copied to the device packed (about 1 KB an
+image) and unpacked there.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tokens.codec import unpack
+from tokens.permutation import permute
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Ids and what belongs to them, all on one device.
+
+    Attributes:
+        ids: (b, h, w) int64.
+        labels: (b,) int64, -1 where unknown.
+        positions: place of each sample in the whole global batch, (b,) int64: the key of its random draws.
+    """
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+
+
+class TrainingBatches:
+    """Shuffled batches without end; the last incomplete global batch of an epoch is dropped.
+
+    Args:
+        store: a TokenStore.
+        batch_size: samples of one process and micro-step.
+        seed: of the order.
+        device: where batches go.
+        accum_iter: micro-steps of an optimizer step.
+        rank: this process.
+        world_size: number of processes.
+        rows: indices to use, (n,) integers; None: all of the store.
+        labels: (rows of the store,) labels instead of the store's own.
+    """
+
+    def __init__(
+        self, store, batch_size, *, seed, device="cpu", accum_iter=1, rank=0, world_size=1, rows=None, labels=None
+    ):
+        self.store = store
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = torch.device(device)
+        self.accum_iter = accum_iter
+        self.rank = rank
+        self.world_size = world_size
+        self.rows = rows
+        self.labels = store.labels if labels is None else labels
+        self.steps_per_epoch = len(self) // (batch_size * accum_iter * world_size)
+
+    def __len__(self):
+        return len(self.store) if self.rows is None else len(self.rows)
+
+    def __call__(self, step, micro=0):
+        """The Batch of this process for an optimizer step and micro-step."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        positions = (micro * self.world_size + self.rank) * self.batch_size + np.arange(self.batch_size)
+        global_batch = self.batch_size * self.accum_iter * self.world_size
+        order = permute(step_in_epoch * global_batch + positions, len(self), seed=self.seed, epoch=epoch)
+        indices = order if self.rows is None else self.rows[order]
+        return gather(self.store, indices, self.labels[indices], positions, self.device)
+
+
+def evaluation_batches(store, batch_size, *, device="cpu", rank=0, world_size=1, rows=None, labels=None):
+    """Yield every row once, in order; process `rank` of `world_size` gets every world_size-th batch.
+
+    Args: as for TrainingBatches.
+    Yields: Batch; its positions are places in `rows`.
+    """
+    rows = np.arange(len(store)) if rows is None else rows
+    labels = store.labels if labels is None else labels
+    for start in range(rank * batch_size, len(rows), batch_size * world_size):
+        indices = rows[start : start + batch_size]
+        yield gather(store, indices, labels[indices], start + np.arange(len(indices)), torch.device(device))
+
+
+def gather(store, indices, labels, positions, device):
+    """Bring rows to a device packed and unpack them there."""
+    packed = torch.from_numpy(store.packed(indices))
+    if device.type == "cuda":
+        packed = packed.pin_memory().to(device, non_blocking=True)
+    return Batch(
+        ids=unpack(packed, store.codebook_size, store.grid),
+        labels=torch.from_numpy(labels.astype(np.int64)).to(device, non_blocking=True),
+        positions=torch.from_numpy(positions).to(device, non_blocking=True),
+    )

@@ -1,0 +1,1 @@
+"""What every training stage shares: configuration, run folder, loop, optimizer, checkpoints, metrics, chance."""

@@ -1,0 +1,129 @@
+"""How every stage is started: a YAML recipe, then flags; one clear line where something is wrong.
+
+python -m mtm.pretrain --config demo --output_dir runs/mine --blr 3e-4
+accelerate launch -m mtm.pretrain --config configs/pretrain/vit_base.yaml --store tokens --output_dir runs/base
+"""
+
+import difflib
+import errno
+import os
+import sys
+import traceback
+
+from training.config import field_names
+from training.errors import UserError
+from training.loop import Interrupted
+from training.recipes import find_recipe
+
+
+def run_command(main, config_class, *, recipes, argv=None):
+    """Parse the command line into `config_class`, call `main(config)` and exit.
+
+    Exit codes: 0 done; 1 something is wrong, said in one line on standard error; 130 Ctrl-C and 143 SIGTERM, with
+    the state saved, so that the same command goes on.
+
+    Args:
+        main: function of one argument, the configuration.
+        config_class: a StageConfig dataclass.
+        recipes: the stage's folder in configs/, where `--config NAME` is looked up.
+        argv: arguments; None: those of the process.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    speaks = os.environ.get("RANK", "0") == "0"
+    try:
+        main(parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes))
+        code = 0
+    except Interrupted as interruption:
+        code = 128 + interruption.signal
+        message = f"{interruption}. Give the same command again to go on"
+    except KeyboardInterrupt:
+        code, message = 130, "stopped. Give the same command again to go on"
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code, message = 1, f"error: {explain(error)}"
+    finally:
+        _leave_process_group()
+    if code and speaks:
+        print(message, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def parse(config_class, argv, *, recipes):
+    """Read a configuration: the dataclass defaults, then `--config`, then flags.
+
+    Raises: UserError for an unknown key (naming the nearest known one), a missing or a bad value.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(exit_on_error=False, description=(config_class.__doc__ or "").strip())
+    parser.add_argument("--config", action="config", help="a recipe's name or path; flags after it change it")
+    parser.add_class_arguments(config_class, as_group=False)
+    parser.epilog = "--debug shows the traceback of an error"
+    known = [*field_names(config_class), "config", "print_config", "help", "debug"]
+    argv = list(argv)
+    for index, word in enumerate(argv):
+        if word.startswith("--") and word[2:].split("=")[0] not in known:
+            raise UserError(f"unknown flag {word.split('=')[0]}{_nearest(word[2:].split('=')[0], known, '--')}")
+        if word == "--config" and index + 1 < len(argv):
+            argv[index + 1] = _checked_recipe(argv[index + 1], recipes, known)
+        elif word.startswith("--config="):
+            argv[index] = "--config=" + _checked_recipe(word.removeprefix("--config="), recipes, known)
+    try:
+        values = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error
+    values = vars(parser.instantiate_classes(values))
+    return config_class(**{name: value for name, value in values.items() if name != "config"})
+
+
+def _checked_recipe(name, recipes, known):
+    """Path of the recipe `name`, all of whose keys are known."""
+    import yaml
+
+    path = find_recipe(name, recipes)
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a recipe: expected lines of `key: value`")
+    for key in _dotted(content):
+        if key not in known:
+            raise UserError(f"{path}: unknown key {key}{_nearest(key, known)}")
+    return str(path)
+
+
+def _dotted(content, prefix=""):
+    for key, value in content.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _nearest(word, known, dashes=""):
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the known ones"
+
+
+def explain(error):
+    """One line for an error: what is wrong, where, what to do."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk while writing {error.filename or 'a file'}: free some and start again"
+    if isinstance(error, PermissionError):
+        return f"no permission to write or read {error.filename}: choose another folder or change its rights"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    first_line = (str(error).strip() or "no message").split("\n")[0]
+    return f"{type(error).__name__}: {first_line} (unexpected; --debug shows the traceback)"
+
+
+def _leave_process_group():
+    """End the process group of a multi-process run, without a warning, whatever happened."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

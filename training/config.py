@@ -1,0 +1,79 @@
+"""What every stage can be told: where it writes, its seed, and how long and how fast it trains."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from training.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """Every stage has a run folder, a seed and a way to go on."""
+
+    output_dir: str
+    """run folder: everything that the stage writes lies in it"""
+    resume: str = "auto"
+    """auto: go on from this run folder's newest checkpoint, if any; none: start afresh; or the path of a checkpoint"""
+    seed: int = 0
+    """all chance (order, augmentation, masks, initialisation, dropout) is a function of it"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(StageConfig):
+    """A stage that trains. The effective batch is batch_size x accum_iter x processes."""
+
+    batch_size: int = 64
+    """samples per process and backward pass"""
+    accum_iter: int = 1
+    """backward passes per optimizer step"""
+    epochs: float = 100
+    """passes over the training set; ignored where `steps` is given"""
+    steps: int | None = None
+    """optimizer steps of the whole training, instead of `epochs`"""
+    blr: float = 1.5e-4
+    """base learning rate, for an effective batch of 256: lr = blr x effective batch / 256"""
+    lr: float | None = None
+    """absolute peak learning rate, instead of `blr`"""
+    min_lr: float = 0.0
+    """learning rate at the end of the cosine"""
+    warmup_epochs: float = 0.0
+    """linear warm-up, in epochs; ignored where `warmup_steps` is given"""
+    warmup_steps: int | None = None
+    """linear warm-up in optimizer steps, instead of `warmup_epochs`"""
+    weight_decay: float = 0.05
+    """AdamW's decay of matrices; vectors (biases, gains) and embeddings are not decayed"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's averages of the gradient and of its square"""
+    clip_grad: float | None = None
+    """largest norm of the gradient; None: not clipped"""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """precision of the forward pass; auto: bf16 on a GPU, full precision on a CPU"""
+    log_every: int = 20
+    """steps between lines of metrics.jsonl"""
+    save_every: int = 500
+    """steps between checkpoints; one is always saved at the end and on Ctrl-C or SIGTERM"""
+    keep_checkpoints: int = 2
+    """how many of the newest checkpoints are kept"""
+
+    def __post_init__(self):
+        for name in ("batch_size", "accum_iter", "log_every", "save_every", "keep_checkpoints"):
+            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        require(self, "epochs", self.epochs > 0, "must be above 0")
+        require(self, "steps", self.steps is None or self.steps >= 1, "must be at least 1")
+        require(self, "lr", (self.lr if self.lr is not None else self.blr) > 0, "must be above 0")
+
+
+def require(config, field, condition, demand):
+    """Raise a UserError that names `field`, its value and the demand, unless `condition` holds."""
+    if not condition:
+        raise UserError(f"{type(config).__name__}: {field} = {getattr(config, field)!r} {demand}")
+
+
+def field_names(config_class, prefix=""):
+    """All keys of a configuration class in dotted form, nested dataclasses included."""
+    names = []
+    for field in fields(config_class):
+        names.append(prefix + field.name)
+        if hasattr(field.type, "__dataclass_fields__"):
+            names += field_names(field.type, f"{prefix}{field.name}.")
+    return names

@@ -1,0 +1,57 @@
+"""Files that are whole or not there: written to a temporary name beside, then renamed."""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path):
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
+
+    On any error the temporary file or folder is removed and `path` stays as it was.
+
+    Args:
+        path: the file or folder to write. A folder that exists already is replaced.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            if path.exists():
+                _remove(path)
+        else:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.rename(path)
+    finally:
+        _remove(temporary)
+
+
+def write_json(path, value):
+    """Write `value` as indented JSON, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path, text):
+    """Write `text`, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_json(path):
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text())
+
+
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""Progress of a stage: a bar on a terminal, plain lines elsewhere, JSON lines for a program that watches."""
+
+import json
+import os
+import sys
+import time
+
+_PLAIN_SECONDS = 10.0
+_JSON_SECONDS = 0.5
+
+
+class Progress:
+    """Show how far a stage is.
+
+    With SEITPP_PROGRESS=json in the environment one JSON object a line goes to standard output (`done`, `total`,
+    `text`): the demo reads them. Use it as a context manager.
+
+    Args:
+        total: units of work (steps, images).
+        title: what is being done.
+        enabled: False on all processes but the main one.
+        start: units that were done before (after a resume).
+    """
+
+    def __init__(self, total, title, *, enabled=True, start=0):
+        self.total = total
+        self.title = title
+        self.done = self.start = start
+        self.started = self.shown = time.monotonic()
+        self.bar = None
+        self.style = _style() if enabled else "none"
+
+    def __enter__(self):
+        if self.style == "bar":
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
+            self.task = self.bar.add_task(self.title, total=self.total, completed=self.start, text="")
+            self.bar.start()
+        elif self.style == "json":
+            self._print_json("")
+        return self
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self, done, text=""):
+        """Say that `done` of `total` units are finished; `text` holds the newest numbers."""
+        self.done = done
+        if self.style == "bar":
+            self.bar.update(self.task, completed=done, text=text)
+            return
+        now, last = time.monotonic(), done >= self.total
+        if self.style == "json" and (last or now - self.shown >= _JSON_SECONDS):
+            self.shown = now
+            self._print_json(text)
+        elif self.style == "plain" and (last or now - self.shown >= _PLAIN_SECONDS):
+            self.shown = now
+            print(f"{self.title} {done}/{self.total}  {text}  {self._time_left(now)} left", flush=True)
+
+    def _print_json(self, text):
+        print(json.dumps({"title": self.title, "done": self.done, "total": self.total, "text": text}), flush=True)
+
+    def _time_left(self, now):
+        done_here = max(1, self.done - self.start)
+        return readable_seconds((now - self.started) / done_here * (self.total - self.done))
+
+
+def readable_seconds(seconds):
+    """12 s, 3 min 05 s, 2 h 07 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def _style():
+    if os.environ.get("SEITPP_PROGRESS") == "json":
+        return "json"
+    return "bar" if sys.stdout.isatty() else "plain"

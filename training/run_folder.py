@@ -1,0 +1,170 @@
+"""The folder of one run: config.yaml, env.json, metrics.jsonl, checkpoints/, weights/, pictures, summary.json."""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from training.errors import UserError
+from training.files import read_json, write_json, write_text
+
+_MAY_CHANGE = {"output_dir", "resume", "log_every", "save_every", "keep_checkpoints"}
+
+
+class RunFolder:
+    """Open or create the folder of a run.
+
+    A folder that holds the same stage with the same configuration is gone on with; `config.resume` = "none" clears
+    what the former run wrote.
+
+    Args:
+        config: the stage's configuration (a StageConfig).
+        stage: the stage's name, such as "mtm.pretrain".
+        is_main: whether this process writes; the others only read.
+        inputs: fingerprints of what the run reads ({"store": "…"}), kept in env.json.
+    Raises: UserError if the folder holds another run.
+    """
+
+    def __init__(self, config, *, stage, is_main=True, inputs=None):
+        self.path = Path(config.output_dir)
+        self.config = config
+        self.stage = stage
+        self.is_main = is_main
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; --output_dir needs a folder")
+        if is_main:
+            self._open(inputs or {})
+
+    def _open(self, inputs):
+        described = {"stage": self.stage, **_plain(self.config)}
+        if self.config.resume == "none":
+            self._clear()
+        elif self.config_file.exists():
+            self._refuse_another_run(described)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config_file, yaml.safe_dump(described, sort_keys=False))
+        write_json(self.path / "env.json", {**environment(), "inputs": inputs})
+
+    def _refuse_another_run(self, described):
+        former = yaml.safe_load(self.config_file.read_text())
+        different = [
+            f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
+            for key in sorted(former.keys() | described.keys())
+            if key not in _MAY_CHANGE and former.get(key) != described.get(key)
+        ]
+        if different:
+            raise UserError(
+                f"{self.path} holds another run ({'; '.join(different[:3])}): "
+                f"choose another --output_dir, or --resume none to start afresh in this one"
+            )
+
+    def _clear(self):
+        for name in ("summary.json", "metrics.jsonl", "config.yaml", "results.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        for checkpoint in self.checkpoints():
+            _remove_folder(checkpoint)
+
+    @property
+    def config_file(self):
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def weights(self):
+        """Folder of the trained weights (safetensors and config.json)."""
+        return self.path / "weights"
+
+    @property
+    def finished(self):
+        """Whether the run has come to its end."""
+        return (self.path / "summary.json").exists()
+
+    @property
+    def summary(self):
+        """What `finish` wrote."""
+        return read_json(self.path / "summary.json")
+
+    def finish(self, summary):
+        """Mark the run as finished and keep its last numbers."""
+        if self.is_main:
+            write_json(self.path / "summary.json", summary)
+
+    def checkpoints(self):
+        """Folders of whole checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
+    def log(self, record):
+        """Append one line to metrics.jsonl."""
+        if self.is_main:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def metrics(self):
+        """All whole lines of metrics.jsonl as a list of dicts."""
+        return read_metrics(self.path)
+
+    def forget_metrics_from(self, step):
+        """Drop the lines of steps that will be run again after a resume."""
+        file = self.path / "metrics.jsonl"
+        if self.is_main and file.exists():
+            kept = [record for record in self.metrics() if record.get("step", 0) < step]
+            write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def read_metrics(folder):
+    """Read a run's metrics.jsonl; a last line cut off by a kill is left out."""
+    file = Path(folder) / "metrics.jsonl"
+    if not file.exists():
+        return []
+    lines = file.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def environment():
+    """Versions, git commit, machine and device that a run ran with."""
+    import torch
+
+    packages = ("torch", "torchvision", "timm", "accelerate", "diffusers", "numpy", "pyarrow", "seitpp")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in packages},
+        "git_commit": _git_commit(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "command": " ".join(sys.argv),
+        "pid": os.getpid(),
+    }
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit():
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return None
+    return answer.stdout.strip() or None
+
+
+def _plain(config):
+    """The configuration as YAML can hold it."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _remove_folder(folder):
+    import shutil
+
+    shutil.rmtree(folder)
