@@ -14,8 +14,7 @@ def add_noise(embeddings, chosen, channel_noise, element_noise, *, channel_scale
         channel_scale: deviation of the part that a whole channel shares.
         element_scale: deviation of the part of each element.
     Returns: new tensor, shape and dtype of `embeddings`.
-    Source: SeiT (arXiv 2303.11114), Emb-Noise. The scales are in units of the codebook: the published one has
-        embeddings of norm sqrt(32); codes on the unit sphere want scales of about 1 / sqrt(32).
+    Source: SeiT (arXiv 2303.11114), Emb-Noise.
     """
     noise = (channel_noise * channel_scale + element_noise * element_scale).to(embeddings.dtype)
     return torch.where(chosen[:, None, None, None], embeddings + noise, embeddings)

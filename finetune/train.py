@@ -167,10 +167,13 @@ def _build(config, store, classes):
         )
         store.check_tokenizer(fingerprint, f"the model in {config.weights}")
         return classifier
-    return Classifier(
+    classifier = Classifier(
         config.encoder, view=config.view or store.grid, codebook_size=store.codebook_size,
         embedding_dim=store.codebook.shape[1], classes=classes, drop_path=config.drop_path,
     )  # fmt: skip
+    if config.encoder.embedding_init == "codebook":
+        classifier.encoder.start_from_codebook(store.codebook, config.encoder.embedding_std)
+    return classifier
 
 
 def evaluate_classifier(classifier, labelled, batch_size, device):

@@ -35,9 +35,9 @@ class AugmentConfig:
     noise: float = 0.0
     """probability of Emb-Noise; the two exclude each other"""
     noise_channel: float = 1.0
-    """deviation of the noise that a channel shares, in units of the codebook"""
+    """deviation of the noise that a channel shares, where the codebook's own is 1"""
     noise_element: float = 1.0
-    """deviation of the noise of each element"""
+    """deviation of the noise of each element, where the codebook's own is 1"""
 
     def __post_init__(self):
         require(self, "noise", self.noise >= 0 and self.noise + self.color_adapt <= 1, "and color_adapt exceed 1")
@@ -60,6 +60,8 @@ class Augment:
         self.view = tuple(view)
         self.grid = store.grid
         self.codebook = store.codebook.to(device)
+        self.lookup = store.lookup
+        self.deviation = self.codebook.std()
         self.token_adapt = None
         if config.token_adapt is not None:
             self.token_adapt, fingerprint = load_token_adapt(config.token_adapt, device)
@@ -101,17 +103,17 @@ class Augment:
                 chosen,
                 draws.normal("channel noise", channels, 1, 1),
                 draws.normal("element noise", *embeddings.shape[1:]),
-                channel_scale=config.noise_channel,
-                element_scale=config.noise_element,
+                channel_scale=config.noise_channel * self.deviation,
+                element_scale=config.noise_element * self.deviation,
             )
         return result
 
     def _crop(self, embeddings, draws):
         if not self.config.crop:
-            return nearest_code(centre(embeddings, self.view), self.codebook)
+            return nearest_code(centre(embeddings, self.view), self.codebook, self.lookup)
         aspect = self.grid[1] / self.grid[0]
         crop = sample_crop(self.config.geometry, draws, aspect)
-        return nearest_code(warp(embeddings, crop, self.view, mode="bicubic"), self.codebook)
+        return nearest_code(warp(embeddings, crop, self.view, mode="bicubic"), self.codebook, self.lookup)
 
     def _adapt(self, embeddings, draws):
         geometry = sample_geometry(self.config.geometry, draws, self.grid[1] / self.grid[0])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -30,6 +31,9 @@ class EncoderConfig:
     """dropout of token embeddings"""
     embedding_std: float = 0.02
     """deviation of the initial token embeddings. Short trainings want about 1 / sqrt(embedding dimension)"""
+    embedding_init: Literal["normal", "codebook"] = "normal"
+    """normal: at random, as published; codebook: the tokenizer's own embeddings, each channel centred and scaled to
+    embedding_std, so that like codes start alike: small stores learn much faster"""
 
     def __post_init__(self):
         require(
@@ -77,6 +81,12 @@ class TokenEncoder(nn.Module):
         nn.init.xavier_uniform_(self.patches.weight.data.view(self.patches.weight.shape[0], -1))
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.embeddings.weight, std=embedding_std)
+
+    @torch.no_grad()
+    def start_from_codebook(self, codebook, std):
+        """Set the token embeddings to a codebook, (k, c), each channel of mean 0 and deviation `std`."""
+        centred = codebook - codebook.mean(dim=0)
+        self.embeddings.weight.copy_(centred / centred.std(dim=0).clamp_min(1e-6) * std)
 
     def embed(self, ids):
         """Patch embeddings without positions: (b, h, w) ids to (b, n, d)."""

@@ -1,4 +1,4 @@
-"""Masks of a step as pure functions: one ratio for all, equal counts in every sample, dropped patches among the masked."""
+"""Masks of a step as pure functions: one ratio for all, equal counts in every sample, dropped ones among the masked."""
 
 import math
 from dataclasses import dataclass

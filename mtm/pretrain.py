@@ -73,6 +73,8 @@ def main(config):
     model = MaskedTokenModel(
         config.model, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
     )
+    if config.model.encoder.embedding_init == "codebook":
+        model.encoder.start_from_codebook(store.codebook, config.model.encoder.embedding_std)
     augment = Augment(config.augment, store=store, view=view, device=device)
     schedule = make_schedule(config, samples=len(store), world_size=accelerator.num_processes)
     optimizer = make_adamw(parameter_groups(model, weight_decay=config.weight_decay), config)

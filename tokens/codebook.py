@@ -16,17 +16,23 @@ def embed(ids, codebook):
     return rearrange(F.embedding(ids, codebook), "b h w c -> b c h w")
 
 
-def nearest_code(embeddings, codebook, *, block=1 << 24):
-    """The code whose direction is nearest, by cosine.
+def nearest_code(embeddings, codebook, lookup="cosine", *, block=1 << 24):
+    """The nearest code of each embedding, in the sense of the tokenizer that the codebook belongs to.
 
     Args:
         embeddings: (b, c, h, w).
         codebook: (k, c).
+        lookup: "cosine" (the papers' ViT-VQGAN: only directions count) or "euclidean" (VQModel).
         block: at most this many similarities are held at a time, so memory is bounded.
     Returns: ids, (b, h, w) int64.
     """
-    directions = F.normalize(codebook, dim=1)
-    flat = rearrange(embeddings, "b c h w -> (b h w) c")  # its length does not change which code is nearest
-    rows = max(1, block // len(codebook))
-    nearest = [(part @ directions.T).argmax(dim=1) for part in flat.split(rows)]
+    flat = rearrange(embeddings, "b c h w -> (b h w) c")
+    if lookup == "cosine":  # the length of an embedding does not change which direction is nearest
+        codes, offset = F.normalize(codebook, dim=1), None
+    else:  # |z - e|^2 is least where z.e - |e|^2 / 2 is largest
+        codes, offset = codebook, -0.5 * codebook.square().sum(dim=1)
+    nearest = []
+    for part in flat.split(max(1, block // len(codes))):
+        similarity = part @ codes.T if offset is None else torch.addmm(offset, part, codes.T)
+        nearest.append(similarity.argmax(dim=1))
     return rearrange(torch.cat(nearest), "(b h w) -> b h w", b=embeddings.shape[0], h=embeddings.shape[2])

@@ -1,19 +1,18 @@
-"""Spherical k-means, to start a codebook."""
+"""Weighted k-means, to start a codebook."""
 
 import torch
-import torch.nn.functional as F
 
 
-def kmeans_on_sphere(points, weights, centres, *, seed, iterations=10):
-    """Centres of unit vectors by cosine (Dhillon and Modha 2001), started by k-means++ (Arthur and Vassilvitskii 2007).
+def kmeans(points, weights, centres, *, seed, iterations=10):
+    """Lloyd's algorithm, started by k-means++ (Arthur and Vassilvitskii 2007).
 
     Args:
-        points: (n, c) on the unit sphere, n >= 1.
+        points: (n, c), n >= 1.
         weights: how much each point counts, (n,), not negative.
         centres: how many to find.
         seed: of the start.
         iterations: rounds of assignment and mean; an empty centre stays where it is.
-    Returns: (centres, c) on the unit sphere.
+    Returns: (centres, c).
     """
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(centres, generator=generator).to(points.device)
@@ -22,12 +21,12 @@ def kmeans_on_sphere(points, weights, centres, *, seed, iterations=10):
     for index in range(centres):
         chances = weights * distance if index else weights
         found[index] = points[weighted_choice(chances, uniform[index : index + 1])[0]]
-        distance = torch.minimum(distance, (1.0 - points @ found[index]).clamp_min(0.0))
+        distance = torch.minimum(distance, (points - found[index]).square().sum(dim=1))
     for _ in range(iterations):
-        assigned = (points @ found.T).argmax(dim=1)
+        assigned = torch.cdist(points, found).argmin(dim=1)
         sums = torch.zeros_like(found).index_add_(0, assigned, points * weights[:, None])
         counts = torch.bincount(assigned, weights, minlength=centres)
-        found = F.normalize(torch.where(counts[:, None] > 0, sums, found), dim=1)
+        found = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1e-12), found)
     return found
 
 

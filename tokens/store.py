@@ -62,6 +62,11 @@ class TokenStore:
         return self.manifest["tokenizer"]
 
     @property
+    def lookup(self):
+        """How the nearest code of an embedding is meant: "cosine" or "euclidean"."""
+        return self.manifest["lookup"]
+
+    @property
     def codebook(self):
         """Embeddings of the codes, (k, c) float32."""
         from safetensors.torch import load_file
@@ -159,13 +164,14 @@ def write_shard(path, packed, labels, keys):
     return {"file": Path(path).name, "rows": rows, "sha256": checksum}
 
 
-def write_manifest(folder, *, tokenizer, codebook, grid, preprocessing, classes, shards):
+def write_manifest(folder, *, tokenizer, codebook, lookup, grid, preprocessing, classes, shards):
     """Finish a store: write codebook.safetensors, then store.json, which makes it one.
 
     Args:
         folder: the store's folder, its shards written.
         tokenizer: {"name", "fingerprint"}.
         codebook: (k, c) float32.
+        lookup: how the nearest code is meant, "cosine" or "euclidean".
         grid: (h, w).
         preprocessing: how images became the tokenizer's input, a dict.
         classes: class names.
@@ -182,6 +188,7 @@ def write_manifest(folder, *, tokenizer, codebook, grid, preprocessing, classes,
         "tokenizer": tokenizer,
         "codebook_size": codebook_size,
         "bits": bits_per_token(codebook_size),
+        "lookup": lookup,
         "grid": list(grid),
         "preprocessing": preprocessing,
         "classes": list(classes),

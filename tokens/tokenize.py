@@ -151,6 +151,7 @@ def _finish(folder, count, images, tokenizer, config):
         folder,
         tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         codebook=tokenizer.codebook.detach().cpu(),
+        lookup=tokenizer.lookup,
         grid=tokenizer.grid,
         preprocessing=tokenizer.preprocessing,
         classes=images.classes,

@@ -20,6 +20,7 @@ class Tokenizer(Protocol):
         grid: (h, w) of the ids it makes.
         codebook_size: K.
         codebook: embedding of each code, (k, c).
+        lookup: how the nearest code is meant, "cosine" or "euclidean".
         fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused.
     """
 
@@ -28,6 +29,7 @@ class Tokenizer(Protocol):
     grid: tuple
     codebook_size: int
     codebook: torch.Tensor
+    lookup: str
     fingerprint: str
 
     def encode(self, images):

@@ -17,8 +17,9 @@ from accelerate.utils import broadcast
 from einops import rearrange
 from torch import nn
 
+from tokens.codebook import embed, nearest_code
 from tokens.images import ImageBatches, open_image_folder, read_all, split_rows
-from tokens.kmeans import kmeans_on_sphere, weighted_choice
+from tokens.kmeans import kmeans, weighted_choice
 from tokens.pictures import image_grid
 from tokens.reconstruction import measure_reconstruction
 from tokens.vq import VQConfig, VQTokenizer
@@ -81,7 +82,7 @@ class EMACodebook(nn.Module):
     @torch.no_grad()
     def start(self, tokenizer, latents, weights, seed):
         """Set the codes to k-means centres of the main process's `latents`, (n, c), that count by `weights`, (n,)."""
-        centres = broadcast(kmeans_on_sphere(latents, weights, len(self.uses), seed=seed))
+        centres = broadcast(kmeans(latents, weights, len(self.uses), seed=seed))
         tokenizer.codebook.copy_(centres)
         self.sums.copy_(centres)
         self.uses.fill_(1.0)
@@ -92,7 +93,7 @@ class EMACodebook(nn.Module):
 
         Args:
             tokenizer: the VQTokenizer.
-            latents: (n, c) on the unit sphere.
+            latents: (n, c).
             ids: their codes, (n,).
             weights: how much each counts, (n,).
             draws: Draws that revived codes choose their latent by.
@@ -104,12 +105,12 @@ class EMACodebook(nn.Module):
         self.uses.lerp_(uses, 1.0 - self.decay)
         self.sums.lerp_(sums, 1.0 - self.decay)
         dead = self.uses < self.dead_below
-        distance = 1.0 - (latents * F.embedding(ids, tokenizer.codebook)).sum(dim=1)
-        choice = weighted_choice(weights * distance.clamp_min(0.0), draws.uniform("revive", len(self.uses))[0])
+        distance = (latents - F.embedding(ids, tokenizer.codebook)).square().sum(dim=1)
+        choice = weighted_choice(weights * distance, draws.uniform("revive", len(self.uses))[0])
         replacement = broadcast(latents[choice])
         self.sums.copy_(torch.where(dead[:, None], replacement, self.sums))
         self.uses.copy_(torch.where(dead, torch.ones_like(self.uses), self.uses))
-        tokenizer.codebook.copy_(F.normalize(self.sums, dim=1))
+        tokenizer.codebook.copy_(self.sums / self.uses[:, None].clamp_min(1e-12))
 
 
 def main(config):
@@ -147,7 +148,7 @@ def main(config):
         loss, numbers = error, {"mse": error}
         if ids is not None:
             flat, ids = rearrange(latents, "b c h w -> (b h w) c"), ids.flatten()
-            commitment = F.mse_loss(flat, F.embedding(ids, tokenizer.codebook)) * flat.shape[1]
+            commitment = F.mse_loss(flat, F.embedding(ids, tokenizer.codebook))
             loss = loss + config.commitment * commitment
             numbers["commitment"] = commitment
             draws = Draws(config.seed, index, torch.zeros_like(positions[:1]))
@@ -161,6 +162,7 @@ def main(config):
         title="tokenizer", evaluate=lambda: measure_reconstruction(tokenizer, held_out), eval_every=5 * config.save_every,
     )  # fmt: skip
     if accelerator.is_main_process:
+        tokenizer.eval().standardise()
         tokenizer.save(run.weights)
         picture = held_out[:16]
         image_grid([picture, tokenizer.decode(tokenizer.encode(picture))], run.path / "reconstructions.png")
@@ -194,9 +196,8 @@ class _Trained(nn.Module):
         latents = self.tokenizer.latents(pixels)
         if not quantised:
             return self.tokenizer.pixels(latents), latents, None
-        ids = self.tokenizer.nearest(latents)
-        codes = rearrange(F.embedding(ids, self.tokenizer.codebook), "b h w c -> b c h w")
-        straight_through = latents + (codes - latents).detach()
+        ids = nearest_code(latents.detach(), self.tokenizer.codebook, self.tokenizer.lookup)
+        straight_through = latents + (embed(ids, self.tokenizer.codebook) - latents).detach()
         return self.tokenizer.pixels(straight_through), latents, ids
 
 

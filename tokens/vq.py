@@ -2,9 +2,11 @@
 
 from dataclasses import asdict, dataclass
 
+import torch
 from einops import rearrange
 from torch import nn
 
+from tokens.codebook import embed, nearest_code
 from tokens.tokenizer import fingerprint_of
 from training.config import require
 from training.files import read_json, replacing, write_json
@@ -40,14 +42,12 @@ class VQConfig:
 class VQTokenizer(nn.Module):
     """A diffusers VQModel behind the Tokenizer protocol.
 
-    The codes lie on the unit sphere, so VQModel's Euclidean look-up and the cosine look-up of token augmentation
-    choose the same code.
-
     Args:
         config: a VQConfig.
     """
 
     name = "vq"
+    lookup = "euclidean"
 
     def __init__(self, config):
         super().__init__()
@@ -75,7 +75,7 @@ class VQTokenizer(nn.Module):
 
     @property
     def codebook(self):
-        """(k, c) float32 on the unit sphere."""
+        """(k, c) float32."""
         return self.model.quantize.embedding.weight
 
     @property
@@ -89,10 +89,10 @@ class VQTokenizer(nn.Module):
         return fingerprint_of(self.state_dict(), self.preprocessing)
 
     def latents(self, images):
-        """Encoder output on the unit sphere before quantisation: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
+        """Encoder output before quantisation: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
         side = self.config.space_to_depth
         folded = rearrange(images * 2.0 - 1.0, "b c (h s) (w t) -> b (c s t) h w", s=side, t=side)
-        return nn.functional.normalize(self.model.encode(folded).latents, dim=1)
+        return self.model.encode(folded).latents
 
     def pixels(self, embeddings):
         """Decoder: embeddings (b, c, h, w) to images (b, 3, H, W), not clamped."""
@@ -100,20 +100,28 @@ class VQTokenizer(nn.Module):
         folded = self.model.decode(embeddings, force_not_quantize=True).sample
         return (rearrange(folded, "b (c s t) h w -> b c (h s) (w t)", s=side, t=side) + 1.0) / 2.0
 
-    def nearest(self, latents):
-        """Index of the nearest code: (b, c, h, w) to (b, h, w)."""
-        flat = rearrange(latents, "b c h w -> (b h w) c")
-        best = (flat @ self.codebook.T).argmax(dim=1)
-        return rearrange(best, "(b h w) -> b h w", b=latents.shape[0], h=latents.shape[2])
-
     def encode(self, images):
         """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
-        return self.nearest(self.latents(images))
+        return nearest_code(self.latents(images), self.codebook, self.lookup)
 
     def decode(self, ids):
         """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
-        embeddings = rearrange(nn.functional.embedding(ids, self.codebook), "b h w c -> b c h w")
-        return self.pixels(embeddings).clamp(0.0, 1.0)
+        return self.pixels(embed(ids, self.codebook)).clamp(0.0, 1.0)
+
+    @torch.no_grad()
+    def standardise(self):
+        """Shift and scale the codes to mean 0 and deviation 1, as networks that read them expect.
+
+        The 1x1 convolutions around the quantiser take the inverse, so ids and decoded images stay what they were.
+        """
+        before, after, codes = self.model.quant_conv, self.model.post_quant_conv, self.codebook
+        mean = codes.mean(dim=0)
+        scale = (codes - mean).std()
+        after.bias.add_(after.weight[:, :, 0, 0] @ mean)
+        after.weight.mul_(scale)
+        before.bias.sub_(mean).div_(scale)
+        before.weight.div_(scale)
+        codes.sub_(mean).div_(scale)
 
     def save(self, folder):
         """Write a folder that diffusers' `VQModel.from_pretrained` opens too, whole or not at all."""

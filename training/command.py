@@ -11,8 +11,7 @@ import sys
 import traceback
 
 from training.config import field_names
-from training.errors import UserError
-from training.loop import Interrupted
+from training.errors import Interrupted, UserError
 from training.recipes import find_recipe
 
 

@@ -3,3 +3,16 @@
 
 class UserError(Exception):
     """Bad input: shown as one line and exit code 1; `--debug` shows the traceback."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; the state is saved.
+
+    Args:
+        signal_number: SIGINT or SIGTERM.
+        message: where it stopped.
+    """
+
+    def __init__(self, signal_number, message):
+        super().__init__(message)
+        self.signal = signal_number

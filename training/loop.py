@@ -14,17 +14,9 @@ import torch
 
 from training.chance import seed_dropout
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.errors import UserError
+from training.errors import Interrupted, UserError
 from training.optimizer import set_learning_rate
 from training.progress import Progress
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came; the state is saved. `signal` is the signal's number."""
-
-    def __init__(self, signal_number, message):
-        super().__init__(message)
-        self.signal = signal_number
 
 
 def train(accelerator, run, *, model, optimizer, schedule, batch_at, step, title, evaluate=None, eval_every=0):

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -42,12 +43,13 @@ class RunFolder:
             self._open(inputs or {})
 
     def _open(self, inputs):
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self.path)
         described = {"stage": self.stage, **_plain(self.config)}
         if self.config.resume == "none":
             self._clear()
         elif self.config_file.exists():
             self._refuse_another_run(described)
-        self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config_file, yaml.safe_dump(described, sort_keys=False))
         write_json(self.path / "env.json", {**environment(), "inputs": inputs})
 
@@ -115,6 +117,29 @@ class RunFolder:
         if self.is_main and file.exists():
             kept = [record for record in self.metrics() if record.get("step", 0) < step]
             write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def lock_folder(folder, *, patience=10.0):
+    """Keep other processes from writing into a run folder for as long as this process lives.
+
+    Args:
+        folder: the run folder.
+        patience: seconds to wait for another process to end; one whose starter was killed takes a moment.
+    Returns: the open lock file; closing it gives the lock up.
+    Raises: UserError if another process holds it still.
+    """
+    import fcntl
+
+    file = (Path(folder) / ".lock").open("a+")
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"{folder} is being written by another process: wait for it, or end it") from error
+            time.sleep(0.2)
 
 
 def read_metrics(folder):

@@ -1,0 +1,37 @@
+# Every target makes its own .venv and installs with plain pip; nothing else to type.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/demo
+
+.PHONY: demo test test-fast lint bench clean
+
+demo: .venv/demo.stamp
+	$(BIN)/seitpp demo --output_dir $(OUT) $(if $(IMAGES),--images $(IMAGES)) $(if $(QUICK),--quick true)
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest
+
+test-fast: .venv/test.stamp
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/test.stamp
+	$(BIN)/python -m benchmarks.start
+
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+.venv/test.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,180 @@
+"""Charts as inline SVG: a line chart with labels at the lines' ends, and the bar of a table's row.
+
+Colours are CSS classes of the page (`c-mtm`, `c-scratch`, …), so a chart follows its light and dark scheme.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 464, 280
+LEFT, RIGHT, TOP, BOTTOM = 42, 126, 30, 44
+_LABEL_HEIGHT, _LONGEST_LABEL = 15, 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: written at its end; "" for a line that shares the label of another.
+        colour: name of the CSS class, without "c-".
+        points: list of (x, y), sorted by x; a single one is drawn as a dot.
+        marked: whether every point gets a dot.
+    """
+
+    label: str
+    colour: str
+    points: list = field(repr=False)
+    marked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A horizontal line at `y` for a number to compare with, labelled at its end."""
+
+    label: str
+    y: float
+    colour: str = "baseline"
+
+
+def line_chart(lines, *, title, x_label, y_label, rules=()):
+    """Draw lines over a common x axis.
+
+    Args:
+        lines: list of Line; points that are not finite are left out.
+        title: what it shows, in words, for those who don't see it.
+        x_label: what the horizontal axis counts, with its unit.
+        y_label: what the vertical axis measures, with its unit.
+        rules: list of Rule.
+    Returns: Markup of one `<svg>`; empty where there is no point to draw.
+    """
+    lines = [(line, [(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]) for line in lines]
+    lines = [(line, points) for line, points in lines if points]
+    if not lines:
+        return Markup("")
+    xs = [x for _, points in lines for x, _ in points]
+    ys = [y for _, points in lines for _, y in points] + [rule.y for rule in rules]
+    x_ticks, y_ticks = ticks(0, max(xs), 5), ticks(min(ys), max(ys), 6)
+    x_ticks = [value for value in x_ticks if value <= max(xs)]
+    place = _Scale(0, max(xs), min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)))
+
+    parts = [_axes(place, x_ticks, y_ticks, x_label, y_label)]
+    ends = []
+    for rule in rules:
+        y = place.y(rule.y)
+        parts.append(f'<line class="rule c-{rule.colour}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        ends.append((y, WIDTH - RIGHT, rule.label, rule.colour))
+    for line, points in lines:
+        placed = [(place.x(x), place.y(y)) for x, y in points]
+        if len(placed) > 1:
+            path = " ".join(f"{x},{y}" for x, y in placed)
+            parts.append(f'<polyline class="line c-{line.colour}" points="{path}"/>')
+        if line.marked or len(placed) == 1:
+            parts += [f'<circle class="dot c-{line.colour}" cx="{x}" cy="{y}" r="3"/>' for x, y in placed]
+        if line.label:
+            ends.append((placed[-1][1], placed[-1][0], line.label, line.colour))
+    parts += _end_labels(ends)
+    body = "".join(parts)
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{body}</svg>"
+    )
+
+
+def curve(records, name, *, offset=0, **style):
+    """The Line of one measure in a run's metrics.
+
+    Args:
+        records: dicts with "step" and some with `name`.
+        name: the measure.
+        offset: added to the step: 1 where a record tells of the step itself, 0 where of the state before it.
+        **style: the Line's other attributes.
+    """
+    return Line(points=[(record["step"] + offset, record[name]) for record in records if name in record], **style)
+
+
+def bar(value, limit, *, colour, deviation=None):
+    """Draw the bar of a table's row, `value` of `limit` long, with a whisker of one deviation to both sides.
+
+    It fills the width that it is given; the number itself stands in the table, so it is hidden from screen readers.
+    """
+    if not (limit > 0 and math.isfinite(value)):
+        return Markup("")
+    end = 100 * min(max(value / limit, 0.0), 1.0)
+    whisker = ""
+    if deviation is not None and deviation > 0:
+        low, high = (100 * min(max((value + sign * deviation) / limit, 0.0), 1.0) for sign in (-1, 1))
+        whisker = f'<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
+    return Markup(
+        f'<svg class="bar" aria-hidden="true"><rect class="track" width="100%" height="100%"/>'
+        f'<rect class="fill c-{escape(colour)}" width="{end:.2f}%" height="100%"/>{whisker}</svg>'
+    )
+
+
+def ticks(low, high, count):
+    """About `count` round numbers that cover [low, high], a list of floats.
+
+    The step is 1, 2 or 5 times a power of ten.
+    """
+    span = high - low if high > low else max(abs(high), 1.0)
+    rough = span / max(count - 1, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, max(last, first + 1) + 1)]
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From data to the chart's units."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, value):
+        return round(LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(self, value):
+        return round(HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _axes(place, x_ticks, y_ticks, x_label, y_label):
+    """Grid, numbers and labels of both axes."""
+    parts = []
+    for value in y_ticks:
+        y = place.y(value)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4}" text-anchor="end">{_number(value)}</text>')
+    for value in x_ticks:
+        text = f'<text class="tick" x="{place.x(value)}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">'
+        parts.append(f"{text}{_number(value)}</text>")
+    parts.append(
+        f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(x_label)}</text>'
+        f'<text class="axis" x="0" y="12">{escape(y_label)}</text>'
+    )
+    return "".join(parts)
+
+
+def _end_labels(ends):
+    """Texts right of the plot at the height of their lines, moved apart where they would touch."""
+    ends = sorted(ends)
+    heights = [y for y, *_ in ends]
+    for index in range(1, len(heights)):
+        heights[index] = max(heights[index], heights[index - 1] + _LABEL_HEIGHT)
+    lowest = HEIGHT - BOTTOM + 4
+    for index in reversed(range(len(heights))):
+        heights[index] = min(heights[index], lowest - _LABEL_HEIGHT * (len(heights) - 1 - index))
+    x = WIDTH - RIGHT + 10
+    for height, (y, end, label, colour) in zip(heights, ends, strict=True):
+        yield f'<path class="leader c-{colour}" d="M{end + 3} {y}L{x - 3} {height:.1f}"/>'
+        short = label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "\u2026"
+        yield f'<text class="end c-{colour}" x="{x}" y="{height + 4:.1f}">{escape(short)}</text>'
+
+
+def _number(value):
+    """A tick's number, without digits that it doesn't need."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"

@@ -1,0 +1,399 @@
+"""The command line of every stage: recipe, then flags; one clear line where something is wrong."""
+
+import ast
+import inspect
+import re
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tiny
+from downstream.robustness import RobustnessConfig
+from finetune.probe import ProbeConfig
+from finetune.train import FinetuneConfig
+from mtm.pretrain import PretrainConfig
+from tokenadapt.train import TrainTokenAdaptConfig
+from tokens.store import TokenStore
+from tokens.tokenize import TokenizeConfig
+from tokens.train_tokenizer import TrainTokenizerConfig
+from training.command import parse, run_command
+from training.config import StageConfig, require
+from training.recipes import find_recipe, recipes_folder
+from training.run_folder import RunFolder
+
+STAGES = {
+    "train_tokenizer": ("tokens.train_tokenizer", TrainTokenizerConfig),
+    "tokenize": ("tokens.tokenize", TokenizeConfig),
+    "tokenadapt": ("tokenadapt.train", TrainTokenAdaptConfig),
+    "pretrain": ("mtm.pretrain", PretrainConfig),
+    "probe": ("finetune.probe", ProbeConfig),
+    "finetune": ("finetune.train", FinetuneConfig),
+    "robustness": ("downstream.robustness", RobustnessConfig),
+}
+RECIPES = sorted(recipes_folder(".").glob("*/*.yaml"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeConfig:
+    """A part."""
+
+    width: int = 8
+    """channels"""
+    sides: tuple[int, int] = (2, 3)
+    """rows and columns"""
+
+    def __post_init__(self):
+        require(self, "width", self.width > 0, "must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(StageConfig):
+    """A stage."""
+
+    images: str
+    """where they are"""
+    rate: float = 0.5
+    """how fast"""
+    crop: bool = True
+    """whether to crop"""
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    """of the model"""
+    domains: dict[str, str] = field(default_factory=dict)
+    """name to folder"""
+
+
+def parsed(*words):
+    return parse(DemoConfig, ["--output_dir", "out", "--images", "in", *words], recipes="pretrain")
+
+
+def said(capsys, *words, stage=lambda config: None, config_class=DemoConfig):
+    """Run a command that fails: the line it says. Its exit code is 1 and it says nothing else."""
+    argv = ["--output_dir", "out", "--images", "in", *words] if config_class is DemoConfig else list(words)
+    with pytest.raises(SystemExit) as stopped:
+        run_command(stage, config_class, recipes="pretrain", argv=argv)
+    assert stopped.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    line = tiny.one_line(captured.err)
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text):
+        (tmp_path / "mine.yaml").write_text(text)
+        return str(tmp_path / "mine.yaml")
+
+    return write
+
+
+# What is given
+
+
+def test_a_configuration_is_the_defaults_where_nothing_is_given():
+    assert parsed() == DemoConfig(output_dir="out", images="in")
+
+
+def test_a_recipe_changes_the_defaults_and_flags_change_the_recipe(recipe):
+    path = recipe("rate: 0.25\nseed: 3\nshape: {width: 9}\n")
+    config = parsed("--config", path, "--seed", "4", "--shape.sides", "[5, 6]", "--crop", "false")
+    assert config == DemoConfig(
+        output_dir="out", images="in", rate=0.25, seed=4, crop=False, shape=ShapeConfig(width=9, sides=(5, 6))
+    )
+
+
+def test_a_flag_may_hold_its_value_behind_an_equals_sign(recipe):
+    assert parsed(f"--config={recipe('rate: 0.25')}", "--shape.width=4") == DemoConfig(
+        output_dir="out", images="in", rate=0.25, shape=ShapeConfig(width=4)
+    )
+
+
+def test_numbers_may_be_written_with_an_exponent(recipe):
+    assert parsed("--rate", "3e-4").rate == 3e-4
+    assert parsed("--config", recipe("rate: 3e-4")).rate == 3e-4
+
+
+@pytest.mark.parametrize("how", ["flag", "recipe"])
+def test_a_field_that_is_a_dictionary_takes_any_keys(recipe, how):
+    words = ["--config", recipe("domains: {sketch: a/b, photo: c}")]
+    if how == "flag":
+        words = ["--domains", "{sketch: a/b, photo: c}"]
+    assert parsed(*words).domains == {"sketch": "a/b", "photo": "c"}
+
+
+def test_a_command_that_does_its_work_exits_with_0():
+    seen = []
+    with pytest.raises(SystemExit) as stopped:
+        run_command(seen.append, DemoConfig, recipes="pretrain", argv=["--output_dir", "o", "--images", "i"])
+    assert stopped.value.code == 0
+    assert seen == [DemoConfig(output_dir="o", images="i")]
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("flag", "nearest"),
+    [
+        ("--rat", "--rate"),
+        ("--shape.widht", "--shape.width"),
+        ("--output-dir", "--output_dir"),
+        ("--imges=x", "--images"),
+    ],
+)
+def test_an_unknown_flag_names_the_nearest(capsys, flag, nearest):
+    assert said(capsys, flag, "1") == f"unknown flag {flag.split('=')[0]}; did you mean {nearest}?"
+
+
+def test_an_unknown_flag_like_no_other_points_to_help(capsys):
+    assert said(capsys, "--qqqq", "1") == "unknown flag --qqqq; --help lists the known ones"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [("raet: 1", "raet", "rate"), ("shape: {wdith: 3}", "shape.wdith", "shape.width"), ("Rate: 1", "Rate", "rate")],
+)
+def test_an_unknown_key_of_a_recipe_names_file_and_nearest(capsys, recipe, text, key, nearest):
+    path = recipe(text)
+    assert said(capsys, "--config", path) == f"{path}: unknown key {key}; did you mean {nearest}?"
+
+
+def test_an_unknown_recipe_names_the_nearest(capsys):
+    assert said(capsys, "--config", "dmeo") == "no recipe dmeo for this stage; did you mean demo?"
+
+
+@pytest.mark.parametrize(("text", "matters"), [("rate: [", "is not YAML"), ("- 1\n- 2", "is not a recipe")])
+def test_a_recipe_that_is_no_recipe_is_named(capsys, recipe, text, matters):
+    path = recipe(text)
+    line = said(capsys, "--config", path)
+    assert path in line
+    assert matters in line
+
+
+@pytest.mark.parametrize(
+    ("words", "matters"),
+    [
+        (["--rate", "fast"], ["rate", "fast"]),
+        (["--shape.width", "0"], ["ShapeConfig: width = 0 must be above 0"]),
+        (["--shape.width", "1.5"], ["width", "1.5"]),
+        (["--shape.sides", "[1]"], ["sides"]),
+        (["--crop", "maybe"], ["crop", "maybe"]),
+        (["--seed"], ["seed"]),
+        (["stray"], ["stray"]),
+        (["--config"], ["config"]),
+    ],
+    ids=str,
+)
+def test_a_bad_value_is_named(capsys, words, matters):
+    line = said(capsys, *words)
+    for part in matters:
+        assert part in line
+
+
+def test_a_bad_value_in_a_recipe_is_named(capsys, recipe):
+    line = said(capsys, "--config", recipe("rate: fast"))
+    assert "rate" in line
+    assert "fast" in line
+
+
+def test_a_missing_value_is_named(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(lambda config: None, DemoConfig, recipes="pretrain", argv=["--output_dir", "out"])
+    assert stopped.value.code == 1
+    assert "images" in tiny.one_line(capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_no_write_permission_is_one_line_that_says_what_to_do(capsys):
+    line = said(capsys, "--output_dir", "/locked", stage=lambda config: RunFolder(config, stage="demo"))
+    assert line == "no permission to write or read /locked: choose another folder or change its rights"
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full, a device without room, here")
+def test_a_full_disk_is_one_line_that_says_what_to_do(capsys, tmp_path):
+    def stage(config):
+        run = RunFolder(config, stage="demo")
+        (run.path / "metrics.jsonl").symlink_to("/dev/full")
+        run.log({"step": 0})
+
+    line = said(capsys, "--output_dir", str(tmp_path / "run"), stage=stage)
+    assert re.match(r"no space left on the disk while writing .*: free some and start again", line)
+
+
+def test_a_missing_store_is_one_line_that_says_what_to_do(capsys, tmp_path):
+    line = said(capsys, stage=lambda config: TokenStore(tmp_path / "nothing"))
+    assert line.endswith("nothing is not a token store (no store.json): make one with seitpp tokenize")
+
+
+def fail(config):
+    raise RuntimeError("first line\nsecond line")
+
+
+def test_an_unexpected_error_is_one_line_too(capsys):
+    line = said(capsys, stage=fail)
+    assert line == "RuntimeError: first line (unexpected; --debug shows the traceback)"
+
+
+def test_debug_shows_the_traceback(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_command(fail, DemoConfig, recipes="pretrain", argv=["--debug", "--output_dir", "o", "--images", "i"])
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert "second line" in error
+
+
+def test_ctrl_c_outside_a_training_is_one_line_and_exit_code_130(capsys):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(interrupted, DemoConfig, recipes="pretrain", argv=["--output_dir", "o", "--images", "i"])
+    assert stopped.value.code == 130
+    assert tiny.one_line(capsys.readouterr().err) == "stopped. Give the same command again to go on"
+
+
+@pytest.mark.parametrize(
+    ("stage", "words", "matters"),
+    [
+        ("pretrain", ["--mask.mask_ratio_min", "2"], "mask_ratio_min"),
+        ("pretrain", ["--augment.noise", "0.7", "--augment.color_adapt", "0.7"], "noise"),
+        ("pretrain", ["--eval_mask_ratio", "0.1"], "eval_mask_ratio"),
+        ("pretrain", ["--batch_size", "0"], "batch_size"),
+        ("finetune", ["--seeds", "0"], "seeds"),
+        ("finetune", ["--lr", "0.1", "--blr_candidates", "[0.1, 0.2]"], "lr"),
+        ("tokenize", ["--max_skipped", "2"], "max_skipped"),
+        ("train_tokenizer", ["--model.image_size", "[60, 64]"], "image_size"),
+        ("tokenadapt", ["--held_out", "1"], "held_out"),
+        ("robustness", ["--severities", "[6]"], "severities"),
+        ("probe", ["--features", "[mtm, wavelets]"], "wavelets"),
+        ("probe", ["--features", "[pixels]"], "--images and --eval_images"),
+    ],
+)
+def test_stages_refuse_impossible_values_by_name(capsys, stage, words, matters):
+    _, config_class = STAGES[stage]
+    argv = [*required_flags(config_class), *words]
+    assert matters in said(capsys, *argv, config_class=config_class)
+
+
+# Recipes
+
+
+def required_flags(config_class):
+    """Some value for each field that has no default."""
+    missing = [each for each in fields(config_class) if each.default is each.default_factory is MISSING]
+    values = {each.name: "[somewhere]" if each.type == tuple[str, ...] else "somewhere" for each in missing}
+    return [word for name, value in values.items() for word in (f"--{name}", value)]
+
+
+def flat(content, prefix=""):
+    """{"a.b": value} of nested dictionaries."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def defaults(config_class, prefix=""):
+    """{"a.b": default} of a configuration class, nested dataclasses included."""
+    for each in fields(config_class):
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        if is_dataclass(each.type):
+            yield from defaults(each.type, f"{prefix}{each.name}.")
+        else:
+            yield f"{prefix}{each.name}", list(default) if isinstance(default, tuple) else default
+
+
+def documented_fields(config_class, prefix=""):
+    """(name, docstring or None) of each field, by the source text; nested dataclasses included."""
+    own = {}
+    for base in reversed(config_class.__mro__[:-1]):
+        (body,) = (node.body for node in ast.parse(inspect.getsource(base)).body)
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign):
+                has_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                own[node.target.id] = after.value.value if has_text else own.get(node.target.id)
+    for each in fields(config_class):
+        yield f"{prefix}{each.name}", own[each.name]
+        if is_dataclass(each.type):
+            yield from documented_fields(each.type, f"{prefix}{each.name}.")
+
+
+def test_every_folder_of_recipes_belongs_to_a_stage():
+    folders = {path.name for path in recipes_folder(".").iterdir() if path.is_dir() and list(path.glob("*.yaml"))}
+    assert folders <= set(STAGES)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_loads(path):
+    _, config_class = STAGES[path.parent.name]
+    given = dict(flat(yaml.safe_load(path.read_text())))
+    extra = []
+    if config_class is ProbeConfig:
+        extra = ["--weights", "w", "--images", "i", "--eval_images", "e"]
+    config = parse(
+        config_class, ["--config", path.stem, *required_flags(config_class), *extra], recipes=path.parent.name
+    )
+    for name, value in given.items():
+        found = config
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert (list(found) if isinstance(found, tuple) else found) == value, name
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_states_only_what_differs_from_the_defaults(path):
+    _, config_class = STAGES[path.parent.name]
+    usual = dict(defaults(config_class))
+    repeated = [name for name, value in flat(yaml.safe_load(path.read_text())) if usual[name] == value]
+    assert repeated == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_begins_with_its_command(path):
+    module, _ = STAGES[path.parent.name]
+    first = path.read_text().split("\n")[0]
+    assert re.match(rf"# (python|accelerate launch) -m {re.escape(module)} --config {path.stem}\b", first)
+
+
+def test_a_recipe_is_found_by_name_by_path_and_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packaged = recipes_folder("pretrain") / "demo.yaml"
+    assert find_recipe("demo", "pretrain") == packaged
+    assert find_recipe("configs/pretrain/demo.yaml", "pretrain") == packaged
+    (tmp_path / "mine.yaml").write_text("")
+    assert find_recipe("mine.yaml", "pretrain") == Path("mine.yaml")
+
+
+# Help
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_field_of_every_stage_is_documented(stage):
+    _, config_class = STAGES[stage]
+    assert [name for name, text in documented_fields(config_class) if not text] == []
+
+
+def test_help_lists_every_field_with_its_documentation():
+    done = tiny.run("-m", "mtm.pretrain", "--help", COLUMNS="100")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.split())
+    for name, documentation in documented_fields(PretrainConfig):
+        assert f"--{name} " in text, name
+        assert " ".join(documentation.split())[:60] in text, name
+
+
+def test_the_configuration_can_be_printed_and_read_again(capsys, recipe):
+    with pytest.raises(SystemExit):
+        run_command(
+            lambda config: None, DemoConfig, recipes="pretrain",
+            argv=["--output_dir", "out", "--images", "in", "--rate", "0.125", "--print_config"],
+        )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert parse(DemoConfig, ["--config", recipe(printed)], recipes="pretrain") == DemoConfig(
+        output_dir="out", images="in", rate=0.125
+    )

@@ -1,0 +1,132 @@
+"""The house: imports run only down DESIGN.md's table of rooms, and light commands stay light."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+import tiny
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "configs": set(),
+    "training": set(),
+    "tokens": {"training"},
+    "coloradapt": {"tokens", "training"},
+    "tokenadapt": {"tokens", "training"},
+    "mtm": {"coloradapt", "tokenadapt", "tokens", "training"},
+    "finetune": {"mtm", "coloradapt", "tokenadapt", "tokens", "training"},
+    "downstream": {"finetune", "mtm", "coloradapt", "tokenadapt", "tokens", "training"},
+}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "accelerate",
+    "diffusers",
+    "pandas",
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "jsonargparse",
+}
+
+
+def modules_of(room):
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+ALL = [path for room in MAY_IMPORT for path in modules_of(room)]
+
+
+def imports_of(path):
+    """(line, dotted name, whether it runs on import) of every import of a file; relative ones begin with a dot."""
+    tree = ast.parse(path.read_text(), filename=str(path))
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, id(node) not in inside
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or ""), id(node) not in inside
+
+
+def named(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_name(path):
+    return named(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def test_every_package_is_a_room():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages - {"benchmarks", "tests"} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_run_only_down_the_table_of_rooms(room):
+    wrong = [
+        f"{named(path)}:{line} imports {name}"
+        for path in modules_of(room)
+        for line, name, _ in imports_of(path)
+        if name.split(".")[0] in MAY_IMPORT.keys() - {room} - MAY_IMPORT[room]
+    ]
+    assert wrong == []
+
+
+def test_no_import_is_relative_and_none_reaches_the_tests_or_benchmarks():
+    wrong = [
+        f"{named(path)}:{line} imports {name}"
+        for path in ALL
+        for line, name, _ in imports_of(path)
+        if name.startswith(".") or name.split(".")[0] in {"tests", "benchmarks"}
+    ]
+    assert wrong == []
+
+
+def test_no_module_reaches_itself_through_what_it_imports_at_its_top():
+    modules = {module_name(path): path for path in ALL}
+    reaches = {
+        name: {target for _, target, at_top in imports_of(path) if at_top and target in modules}
+        for name, path in modules.items()
+    }
+    for name in reaches:
+        seen, waiting = set(), list(reaches[name])
+        while waiting:
+            target = waiting.pop()
+            if target not in seen:
+                seen.add(target)
+                waiting += reaches[target]
+        assert name not in seen, f"{name} imports itself in a circle"
+
+
+def test_no_stage_uses_anothers_entry_point():
+    wrong = [
+        f"{named(path)}:{node.lineno} imports {alias.name} of {node.module}"
+        for path in ALL
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and path.name != "cli.py"
+        for alias in node.names
+        if alias.name in ("main", "cli")
+    ]
+    assert wrong == []
+
+
+def test_a_file_is_named_after_its_idea():
+    assert [
+        named(path) for path in ALL if {"utils", "util", "misc", "helpers", "common"} & set(path.stem.split("_"))
+    ] == []
+
+
+LOADED = "import json, sys; import {0}; print(json.dumps(sorted(m.split('.')[0] for m in sys.modules)))"
+
+
+@pytest.mark.parametrize(
+    "module", ["downstream.cli", "mtm", "tokens", "finetune", "tokens.store_command", "training.command"]
+)
+def test_a_light_import_stays_light(module):
+    done = tiny.run("-c", LOADED.format(module))
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) & HEAVY == set()

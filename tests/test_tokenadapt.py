@@ -1,0 +1,184 @@
+"""TokenAdapt: f and g, what is measured of them, and their training."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import published
+import tiny
+from tokenadapt import train as stage
+from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
+from tokenadapt.measure import METHODS, agreement_table, transformed_ids
+from tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
+from tokens.images import open_image_folder, read_all
+from tokens.tokenizer import load_tokenizer
+from training.chance import Draws
+from training.errors import UserError
+from training.run_folder import read_metrics
+
+PARTS = [
+    ("conversion_function.0.", "f_in."),
+    ("conversion_function.1.transformer.", "f_blocks."),
+    ("conversion_function.1.to_pixel.1.", "f_out."),
+    ("reverse_transform.0.to_patch_embedding.0.", "g_in."),
+    ("reverse_transform.0.transformer.", "g_blocks."),
+    ("reverse_transform.1.", "g_out."),
+    ("layers.", "blocks."),
+    (".0.norm.", ".norm1."),
+    (".0.fn.to_qkv.", ".attn.qkv."),
+    (".0.fn.to_out.", ".attn.proj."),
+    (".1.norm.", ".norm2."),
+    (".1.fn.net.0.", ".mlp.fc1."),
+    (".1.fn.net.2.", ".mlp.fc2."),
+]
+
+
+def make_model(grid=(2, 3), view=(4, 5)):
+    torch.manual_seed(0)
+    return TokenAdapt(TokenAdaptConfig(width=64), grid=grid, view=view, codebook_size=37, embedding_dim=5).eval()
+
+
+@pytest.fixture(scope="module")
+def published_model():
+    model = TokenAdapt(TokenAdaptConfig(), grid=(32, 32), view=(28, 28), codebook_size=391, embedding_dim=32)
+    model.load_state_dict(published.renamed(published.published_weights("tokenadapt"), PARTS))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_folder):
+    return load_tokenizer(tokenizer_folder)
+
+
+@pytest.fixture(scope="module")
+def pixels(images):
+    return read_all(open_image_folder(images), range(12), tiny.IMAGE_SIZE)
+
+
+# f and g
+
+
+def test_f_doubles_the_grid_and_g_halves_the_view():
+    model = make_model()
+    features = model.f(torch.randn(2, 5, 2, 3))
+    assert features.shape == (2, 5, 4, 6)
+    assert model.g(torch.randn(2, 5, 8, 10)).shape == (2, 37, 4, 5)
+
+
+def test_the_transform_stands_between_f_and_g():
+    model, embeddings = make_model(), torch.randn(2, 5, 2, 3)
+    geometry = sample_geometry(GeometryConfig(), Draws(0, 0, torch.arange(2)), 1.5)
+    logits = model(embeddings, partial(warp, geometry=geometry, size=(8, 10)))
+    expected = model.g(warp(model.f(embeddings), geometry, (8, 10)))
+    assert torch.equal(logits, expected)
+    ids = adapt_ids(model, embeddings, partial(warp, geometry=geometry, size=(8, 10)))
+    assert ids.tolist() == expected.detach().numpy().argmax(1).tolist()
+
+
+@torch.no_grad()
+def test_parity_of_f(published_model):
+    recorded = published.recording("tokenadapt")
+    converted = published_model.f(recorded["embedding"])
+    assert published.largest_difference(converted[:, ::4], recorded["converted_every_4th_channel"]) < 1e-4
+
+
+@torch.no_grad()
+def test_parity_of_g(published_model):
+    recorded = published.recording("tokenadapt")
+    logits = published_model.g(recorded["augmented"]).flatten(2).transpose(1, 2)
+    assert published.largest_difference(logits[:, ::16], recorded["code_logits_every_16th"]) < 1e-4
+    assert torch.equal(logits.argmax(2), recorded["codes"].long())
+
+
+@pytest.mark.parametrize("wrong", [{"width": 100}, {"width": 0}, {"depth": 0}])
+def test_impossible_shapes_are_refused(wrong):
+    with pytest.raises(UserError, match=f"TokenAdaptConfig: {next(iter(wrong))}"):
+        TokenAdaptConfig(**wrong)
+
+
+# Measures
+
+
+@torch.no_grad()
+def test_naive_ids_of_flipped_images_are_flipped_ids(tokenizer, pixels):
+    mirror = torch.eye(3).repeat(12, 1, 1)
+    mirror[:, 0, 0] = -1.0
+    model = make_model(tiny.GRID, tiny.GRID)
+    ids = transformed_ids("naive id", model, tokenizer, pixels, mirror)
+    assert torch.equal(ids, tokenizer.encode(pixels).flip(2))
+    embedded = transformed_ids("naive embedding", model, tokenizer, pixels, mirror)
+    assert torch.equal(embedded, tokenizer.encode(pixels).flip(2))
+    by_pixels = transformed_ids("decode, warp, encode", model, tokenizer, pixels, mirror)
+    assert torch.equal(by_pixels, tokenizer.encode(tokenizer.decode(tokenizer.encode(pixels)).flip(3)))
+
+
+@torch.no_grad()
+def test_the_table_of_agreement_counts_equal_ids(tokenizer, pixels):
+    model = make_model(tiny.GRID, tiny.GRID)
+    table = agreement_table(model, tokenizer, pixels, GeometryConfig(), seed=0).set_index(["geometry", "method"])
+    ids, flipped = tokenizer.encode(pixels), tokenizer.encode(pixels.flip(3))
+    row = table.loc["flip", "naive id"]
+    assert row.agreement == pytest.approx(float((ids.flip(2) == flipped).double().mean()))
+    background = np.bincount(ids.flatten().numpy()).argmax()
+    foreground = (flipped != background).numpy()
+    equal = (ids.flip(2) == flipped).numpy()
+    assert row.agreement_foreground == pytest.approx(equal[foreground].mean())
+    errors = (tokenizer.decode(ids.flip(2)) - pixels.flip(3)).square().flatten(1).mean(1).numpy()
+    assert row.psnr == pytest.approx((-10 * np.log10(errors)).mean(), abs=1e-3)
+    limit = (tokenizer.decode(flipped) - pixels.flip(3)).square().flatten(1).mean(1).numpy()
+    assert table.loc["flip", "tokenizer"].psnr == pytest.approx((-10 * np.log10(limit)).mean(), abs=1e-3)
+
+
+def test_the_identity_is_measured_as_the_identity_on_any_aspect(tokenizer, pixels):
+    model = make_model(tiny.GRID, tiny.GRID)
+    table = agreement_table(model, tokenizer, pixels, GeometryConfig(), seed=0).set_index(["geometry", "method"])
+    assert table.loc[("identity", "naive id"), "agreement"] == 1.0
+    assert table.loc[("identity", "naive embedding"), "agreement"] == 1.0
+
+
+def test_the_table_has_every_geometry_and_method(tokenizer, pixels):
+    table = agreement_table(make_model(tiny.GRID, tiny.GRID), tokenizer, pixels, GeometryConfig(), seed=0)
+    assert set(table.method) == {*METHODS, "tokenizer"}
+    assert set(table.geometry) == {"identity", "flip", "crop", "rotation", "shear", "all"}
+    assert len(table) == 30
+    assert table.agreement.between(0, 1).all()
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def trained(images, tokenizer_folder, tmp_path_factory):
+    config = stage.TrainTokenAdaptConfig(
+        images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path_factory.mktemp("run") / "ta"),
+        model=TokenAdaptConfig(width=64), geometry=replace(IDENTITY, flip=0.5), steps=60, batch_size=8, lr=3e-3,
+        held_out=0.2, log_every=4, mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    return config
+
+
+def test_training_brings_the_tokens_of_the_transformed_image(trained):
+    first, *_, last = (line for line in read_metrics(trained.output_dir) if "agreement" in line)
+    assert last["agreement"] > first["agreement"] + 0.05
+    assert last["loss"] < first["loss"] - 0.2
+
+
+def test_training_leaves_weights_a_table_and_a_picture(trained, tokenizer):
+    run = trained.output_dir
+    model, fingerprint = load_token_adapt(run)
+    assert fingerprint == tokenizer.fingerprint
+    assert (model.grid, model.view) == (tiny.GRID, tiny.GRID)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert len(pd.read_csv(f"{run}/agreement.csv")) == 30
+    assert (Path(run) / "views.png").stat().st_size > 1000
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no weights"):
+        load_token_adapt(tmp_path)

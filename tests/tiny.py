@@ -1,0 +1,103 @@
+"""A tiny world: images, tokenizers and stores small enough that a test takes milliseconds, with unequal sides."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tokens.codec import pack
+from tokens.store import write_manifest, write_shard
+
+IMAGE_SIZE = (16, 24)
+GRID = (4, 6)
+CODES = 37
+
+
+def make_images(folder, counts, *, seed=0, size=IMAGE_SIZE):
+    """Write a folder of class folders of PNGs: each class has its own hue, each image its own stripes."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    for hue, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.full((height, width, 3), 60 + random.integers(60), np.uint8)
+            pixels[..., hue % 3] += 100
+            top = random.integers(height - 3)
+            pixels[top : top + 3] = random.integers(256, size=3)
+            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
+    return folder
+
+
+def make_tokenizer(folder, *, seed=0, codes=CODES):
+    """Save an untrained VQTokenizer whose codes are random directions; returns the folder."""
+    from tokens.vq import VQConfig, VQTokenizer
+
+    torch.manual_seed(seed)
+    config = VQConfig(
+        image_size=IMAGE_SIZE, space_to_depth=4, widths=(32,), attention=False, codebook_size=codes, codebook_dim=5
+    )
+    tokenizer = VQTokenizer(config).requires_grad_(False)
+    tokenizer.codebook.copy_(torch.nn.functional.normalize(torch.randn(codes, 5), dim=1))
+    tokenizer.save(folder / "weights")
+    return folder
+
+
+def random_ids(rows, codes, grid, *, seed=0):
+    """(rows, h, w) int64, every id as likely."""
+    return torch.from_numpy(np.random.default_rng(seed).integers(codes, size=(rows, *grid)))
+
+
+def make_store(
+    folder, ids, *, codes=CODES, labels=None, classes=("ant", "bee", "cow"), keys=None, rows_per_shard=7, dim=5,
+    fingerprint="a" * 64, seed=3,
+):  # fmt: skip
+    """Write a store of given ids, several shards, with random unit vectors as codebook; returns the folder."""
+    folder = Path(folder)
+    rows = len(ids)
+    labels = np.arange(rows) % len(classes) if labels is None else np.asarray(labels)
+    keys = [f"{row:04d}.png" for row in range(rows)] if keys is None else keys
+    packed = pack(ids, codes).numpy()
+    shards = []
+    for start in range(0, rows, rows_per_shard):
+        part = slice(start, start + rows_per_shard)
+        path = folder / f"shard-{len(shards):05d}.arrow"
+        shards.append(write_shard(path, packed[part], labels[part], keys[part]))
+    directions = np.random.default_rng(seed).standard_normal((codes, dim))
+    write_manifest(
+        folder,
+        tokenizer={"name": "vq", "fingerprint": fingerprint},
+        codebook=torch.from_numpy(directions / np.linalg.norm(directions, axis=1, keepdims=True)).float(),
+        grid=ids.shape[1:],
+        preprocessing={},
+        classes=list(classes),
+        shards=shards,
+    )
+    return folder
+
+
+def striped_ids(labels, grid, *, codes=CODES, seed=0):
+    """Ids that tell the label: class i fills its maps with ids near 7 i, in rows that vary by sample."""
+    random = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    noise = random.integers(3, size=(len(labels), *grid))
+    return torch.from_numpy((7 * labels[:, None, None] + noise) % codes)
+
+
+def run(*words, timeout=120, **environment):
+    """Run `python words...` in a fresh process; returns CompletedProcess with text output."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=timeout, check=False,
+        env={**os.environ, **environment}, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+
+
+def one_line(text):
+    """The only line of a text, checked to be the only one."""
+    lines = re.sub(r"\n+$", "", text).split("\n")
+    assert len(lines) == 1, f"one line expected, got:\n{text}"
+    return lines[0]
