@@ -92,7 +92,8 @@ def curve(records, name, *, offset=0, **style):
         offset: added to the step: 1 where a record tells of the step itself, 0 where of the state before it.
         **style: the Line's other attributes.
     """
-    return Line(points=[(record["step"] + offset, record[name]) for record in records if name in record], **style)
+    known = [record for record in records if record.get(name) is not None]
+    return Line(points=[(record["step"] + offset, record[name]) for record in known], **style)
 
 
 def bar(value, limit, *, colour, deviation=None):

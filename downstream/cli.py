@@ -12,11 +12,11 @@ STAGES = {
     "probe": ("finetune.probe", "linear probe, k-NN and simple baselines"),
     "finetune": ("finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
     "robustness": ("downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
+    "demo": ("downstream.demo", "the whole way on OpenMoji or on your own images, in minutes on a CPU"),
     "report": ("downstream.report", "one self-contained page and results.csv of many runs"),
 }
 OTHERS = {
     "store": "seitpp store info|verify STORE: look at a token store, or check it",
-    "demo": "the whole way on OpenMoji or on your own images, in minutes on a CPU",
 }
 
 
@@ -31,10 +31,6 @@ def main(argv=None):
         from tokens.store_command import main as store_main
 
         store_main(rest)
-    elif stage == "demo":
-        from downstream.demo import main as demo_main
-
-        demo_main(rest)
     elif stage in STAGES:
         sys.argv = [f"seitpp {stage}", *rest]
         importlib.import_module(STAGES[stage][0]).cli()

@@ -2,7 +2,7 @@
 
     seitpp demo                        OpenMoji, in minutes on two cores
     seitpp demo --images FOLDER        your own folder of class folders
-    seitpp demo --quick                a few steps of everything, to see that it runs
+    seitpp demo --quick true           a few steps of everything, to see that it runs
 
 Steps that do not need each other run side by side, one core each. Stopped with Ctrl-C, or killed, the same command
 goes on where it was.

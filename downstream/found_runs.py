@@ -203,7 +203,10 @@ def _json(file):
 
 def _metrics(folder):
     with reading(folder / "metrics.jsonl"):
-        return read_metrics(folder)
+        records = read_metrics(folder)
+        for record in records:
+            record["step"]
+    return records
 
 
 def _commands(file):

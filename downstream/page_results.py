@@ -35,7 +35,7 @@ def task_sections(found, results):
                 "bars": [
                     bar(score.mean, limit, colour=COLOURS[score.kind], deviation=score.deviation) for score in measured
                 ],
-                "colours": COLOURS,
+                "drawn": {COLOURS[score.kind] for score in measured},
                 "differences": differences(measured),
                 "sentences": [difference_sentence(each) for each in differences(measured)]
                 + baseline_sentences(measured),
@@ -53,7 +53,8 @@ def task_sections(found, results):
 def robustness_sets(rows, kinds):
     """{name of a set of images: Scores} of one task's rows with the metric "accuracy, <name>"."""
     names = [metric.removeprefix("accuracy, ") for metric in rows["metric"].unique() if metric.startswith("accuracy, ")]
-    return {name: scores(rows, f"accuracy, {name}", kinds) for name in names}
+    sets = {name: scores(rows, f"accuracy, {name}", kinds) for name in names}
+    return {name: measured for name, measured in sets.items() if measured}
 
 
 def trained_kinds(found):

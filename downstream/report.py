@@ -25,6 +25,7 @@ from downstream.page_summary import TIMES, steps, summary_sentences, tiles
 from downstream.provenance import command_section, environment_section
 from downstream.scores import MINUS
 from finetune.results import COLUMNS
+from training.command import explain
 from training.errors import UserError
 from training.files import replacing
 
@@ -169,8 +170,6 @@ def cli(argv=None):
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        from training.command import explain  # brings torch, which a page that is written does not need
-
         if "--debug" in argv:
             raise
         print(f"error: {explain(error)}", file=sys.stderr)

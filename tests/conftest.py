@@ -29,7 +29,7 @@ def test_images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory):
-    """An untrained tokenizer of 16 x 24 pixels to 4 x 6 tokens, K = 37, codes on the unit sphere."""
+    """An untrained tokenizer of 16 x 24 pixels to 4 x 6 tokens, K = 37 random codes."""
     return tiny.make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 

@@ -82,17 +82,22 @@ def test_unknown_labels_are_minus_one(tmp_path, ids):
     assert store.labels.dtype == np.int32
 
 
-def test_keys_classes_tokenizer_and_codebook_come_back(tmp_path, ids):
+def test_keys_classes_tokenizer_codebook_and_its_lookup_come_back(tmp_path, ids):
     keys = [f"klasse/ü {row}.png" for row in range(16)]
-    store = TokenStore(tiny.make_store(tmp_path, ids, codes=CODES, keys=keys, fingerprint="f" * 64))
+    codebook = torch.arange(CODES * 5.0).reshape(CODES, 5)
+    store = TokenStore(
+        tiny.make_store(
+            tmp_path, ids, codes=CODES, keys=keys, fingerprint="f" * 64, lookup="cosine", codebook=codebook
+        )
+    )
     assert store.keys() == keys
     assert store.classes == ["ant", "bee", "cow"]
     assert store.tokenizer == {"name": "vq", "fingerprint": "f" * 64}
     assert store.grid == GRID
     assert store.codebook_size == CODES
     assert store.manifest["bits"] == 9
-    assert store.codebook.shape == (CODES, 5)
-    assert store.codebook.norm(dim=1).numpy() == pytest.approx(np.ones(CODES), abs=1e-5)
+    assert store.lookup == "cosine"
+    assert torch.equal(store.codebook, codebook)
 
 
 def test_a_shard_without_rows_is_no_harm(tmp_path, ids):

@@ -33,17 +33,41 @@ def make_images(folder, counts, *, seed=0, size=IMAGE_SIZE):
     return folder
 
 
-def make_tokenizer(folder, *, seed=0, codes=CODES):
-    """Save an untrained VQTokenizer whose codes are random directions; returns the folder."""
+def make_tokenizer(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE):
+    """Save an untrained VQTokenizer with random codes, mean 0 and deviation 1; returns the folder."""
     from tokens.vq import VQConfig, VQTokenizer
 
     torch.manual_seed(seed)
     config = VQConfig(
-        image_size=IMAGE_SIZE, space_to_depth=4, widths=(32,), attention=False, codebook_size=codes, codebook_dim=5
+        image_size=image_size, space_to_depth=4, widths=(32,), attention=False, codebook_size=codes, codebook_dim=5
     )
     tokenizer = VQTokenizer(config).requires_grad_(False)
-    tokenizer.codebook.copy_(torch.nn.functional.normalize(torch.randn(codes, 5), dim=1))
+    tokenizer.codebook.copy_(torch.randn(codes, 5))
     tokenizer.save(folder / "weights")
+    return folder
+
+
+def make_token_adapt(folder, *, grid=GRID, view=GRID, codes=CODES, dim=5, fingerprint="a" * 64):
+    """Save a TokenAdapt with random weights; returns the folder."""
+    from tokenadapt.model import TokenAdapt, TokenAdaptConfig
+    from training.checkpoint import save_weights
+
+    torch.manual_seed(1)
+    model = TokenAdapt(TokenAdaptConfig(width=64), grid=grid, view=view, codebook_size=codes, embedding_dim=dim)
+    save_weights(folder / "weights", model.state_dict(), {**model.described, "tokenizer": fingerprint})
+    return folder
+
+
+def make_mtm(folder, *, grid=GRID, view=GRID, codes=CODES, dim=5, fingerprint="a" * 64):
+    """Save a masked token model with random weights; returns the folder."""
+    from mtm.encoder import EncoderConfig
+    from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, save_model
+
+    torch.manual_seed(2)
+    encoder = EncoderConfig(width=24, depth=2, heads=3, patch_size=2, embedding_std=0.5)
+    config = ModelConfig(encoder=encoder, decoder=DecoderConfig(width=16, depth=1, heads=2))
+    model = MaskedTokenModel(config, view=view, codebook_size=codes, embedding_dim=dim)
+    save_model(folder / "weights", model, tokenizer=fingerprint, grid=grid)
     return folder
 
 
@@ -54,9 +78,9 @@ def random_ids(rows, codes, grid, *, seed=0):
 
 def make_store(
     folder, ids, *, codes=CODES, labels=None, classes=("ant", "bee", "cow"), keys=None, rows_per_shard=7, dim=5,
-    fingerprint="a" * 64, seed=3,
+    fingerprint="a" * 64, lookup="euclidean", codebook=None,
 ):  # fmt: skip
-    """Write a store of given ids, several shards, with random unit vectors as codebook; returns the folder."""
+    """Write a store of given ids, several shards, with a random codebook; returns the folder."""
     folder = Path(folder)
     rows = len(ids)
     labels = np.arange(rows) % len(classes) if labels is None else np.asarray(labels)
@@ -67,11 +91,13 @@ def make_store(
         part = slice(start, start + rows_per_shard)
         path = folder / f"shard-{len(shards):05d}.arrow"
         shards.append(write_shard(path, packed[part], labels[part], keys[part]))
-    directions = np.random.default_rng(seed).standard_normal((codes, dim))
+    if codebook is None:
+        codebook = torch.from_numpy(np.random.default_rng(3).standard_normal((codes, dim))).float()
     write_manifest(
         folder,
         tokenizer={"name": "vq", "fingerprint": fingerprint},
-        codebook=torch.from_numpy(directions / np.linalg.norm(directions, axis=1, keepdims=True)).float(),
+        codebook=codebook,
+        lookup=lookup,
         grid=ids.shape[1:],
         preprocessing={},
         classes=list(classes),

@@ -52,8 +52,8 @@ class TrainTokenizerConfig(TrainConfig):
     dead_below: float = 0.05
     """a code used less often a step than this, on average, starts again"""
     flat_weight: float = 0.02
-    """how much a patch of one colour counts for the codebook; the most detailed count 1. With 1, half of the codes go to
-    a background's shades, and tokens of like patches differ by chance"""
+    """how much a patch of one colour counts for the codebook; the most detailed count 1. Where flat patches count as
+    much, half of the codes go to the shades of a background, and tokens of like patches differ by chance"""
     blr: float = 0.024
 
     def __post_init__(self):
@@ -159,7 +159,8 @@ def main(config):
     held_out = read_all(images, held_out_rows[:256], config.model.image_size).to(accelerator.device)
     measures = train(
         accelerator, run, model=model, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
-        title="tokenizer", evaluate=lambda: measure_reconstruction(tokenizer, held_out), eval_every=5 * config.save_every,
+        title="tokenizer", evaluate=lambda: measure_reconstruction(tokenizer, held_out),
+        eval_every=5 * config.save_every,
     )  # fmt: skip
     if accelerator.is_main_process:
         tokenizer.eval().standardise()

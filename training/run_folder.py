@@ -181,7 +181,7 @@ def _git_commit():
         answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     except OSError:  # git is not installed
         return None
-    return answer.stdout.strip() or None
+    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def _plain(config):

@@ -1,0 +1,223 @@
+"""Images: any file that Pillow reads becomes RGB pixels of one size; folders have labels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from tokens.images import ImageBatches, open_image_folder, read_all, read_image, split_rows
+from tokens.pictures import image_grid
+from training.errors import UserError
+
+
+def save(folder, name, pixels, mode=None, **options):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def flat(*colour, size=(6, 10)):
+    """An image of one colour, (height, width) pixels."""
+    return np.full((*size, len(colour)), colour, np.uint8) if len(colour) > 1 else np.full(size, colour[0], np.uint8)
+
+
+def all_pixels(path, size=(6, 10)):
+    """The one colour of an image after reading; it must have no other."""
+    pixels = read_image(path, size)
+    assert pixels.shape == (3, *size)
+    assert pixels.dtype == np.uint8
+    colours = {tuple(colour) for colour in pixels.reshape(3, -1).T.tolist()}
+    assert len(colours) == 1
+    return colours.pop()
+
+
+# One image
+
+
+def test_rgb_is_read_as_it_is(tmp_path):
+    assert all_pixels(save(tmp_path, "a.png", flat(10, 20, 30))) == (10, 20, 30)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    assert all_pixels(save(tmp_path, "a.png", flat(77))) == (77, 77, 77)
+
+
+def test_black_and_white_becomes_black_and_white(tmp_path):
+    assert all_pixels(save(tmp_path, "a.png", flat(255), mode="1")) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("alpha", "colour"), [(255, (10, 20, 30)), (0, (255, 255, 255)), (51, (206, 208, 210))])
+def test_transparency_lies_on_white(tmp_path, alpha, colour):
+    assert all_pixels(save(tmp_path, "a.png", flat(10, 20, 30, alpha))) == colour
+
+
+def test_grey_with_transparency_lies_on_white(tmp_path):
+    assert all_pixels(save(tmp_path, "a.png", flat(0, 0, 0, 0), mode="LA")) == (255, 255, 255)
+
+
+def test_a_palette_gives_its_colours(tmp_path):
+    palette = Image.fromarray(flat(1)).convert("P")
+    palette.putpalette([0, 0, 0, 9, 8, 7])
+    assert all_pixels(save(tmp_path, "a.png", palette)) == (9, 8, 7)
+
+
+def test_a_palettes_transparent_colour_is_white(tmp_path):
+    palette = Image.fromarray(flat(1)).convert("P")
+    palette.putpalette([0, 0, 0, 9, 8, 7])
+    assert all_pixels(save(tmp_path, "a.png", palette, transparency=1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("RGB", (9, 8, 7)), ("L", 9)])
+def test_a_transparent_colour_of_a_png_without_alpha_is_white(tmp_path, mode, colour):
+    path = save(tmp_path, "a.png", Image.new(mode, (10, 6), colour), transparency=colour)
+    assert all_pixels(path) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("level", "grey"), [(0, 0), (257 * 90, 90), (65535, 255)])
+def test_sixteen_bit_greys_are_scaled_not_clipped(tmp_path, level, grey):
+    image = Image.fromarray(np.full((6, 10), level, np.uint16))
+    assert image.mode == "I;16"
+    assert all_pixels(save(tmp_path, "a.png", image)) == (grey, grey, grey)
+
+
+def test_cmyk_is_converted(tmp_path):
+    path = save(tmp_path, "a.jpg", Image.new("CMYK", (10, 6), (0, 255, 255, 0)))
+    red, green, blue = all_pixels(path)
+    assert red > 150 > green
+    assert blue < 100
+
+
+def test_an_image_of_one_pixel_fills_the_frame(tmp_path):
+    assert all_pixels(save(tmp_path, "a.png", flat(10, 20, 30, size=(1, 1)))) == (10, 20, 30)
+
+
+def test_the_short_side_fits_and_the_centre_is_kept(tmp_path):
+    pixels = np.zeros((6, 40, 3), np.uint8)
+    pixels[:, 15:25] = (200, 100, 50)
+    assert all_pixels(save(tmp_path, "wide.png", pixels)) == (200, 100, 50)
+    pixels = np.zeros((40, 10, 3), np.uint8)
+    pixels[17:23] = (200, 100, 50)
+    assert all_pixels(save(tmp_path, "tall.png", pixels)) == (200, 100, 50)
+
+
+def test_an_image_of_the_right_size_is_not_resampled(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(6, 10, 3), dtype=np.uint8)
+    assert read_image(save(tmp_path, "a.png", pixels), (6, 10)).tolist() == pixels.transpose(2, 0, 1).tolist()
+
+
+def test_a_camera_held_sideways_gives_upright_pixels(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(6, 10, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    path = save(tmp_path, "a.png", pixels, exif=exif)
+    assert read_image(path, (10, 6)).tolist() == np.rot90(pixels, -1).transpose(2, 0, 1).tolist()
+
+
+# A folder
+
+
+def test_labels_are_indices_of_sorted_class_folders_and_minus_one_at_the_root(tmp_path):
+    for name in ("zoo/b.png", "ant/sub/a.PNG", "ant/z.jpg", "root.png"):
+        save(tmp_path, name, flat(9, 9, 9))
+    (tmp_path / "ant" / "notes.txt").write_text("no image")
+    folder = open_image_folder(tmp_path)
+    assert folder.keys == ["ant/sub/a.PNG", "ant/z.jpg", "root.png", "zoo/b.png"]
+    assert folder.labels.tolist() == [0, 0, -1, 1]
+    assert folder.classes == ["ant", "zoo"]
+    assert len(folder) == 4
+
+
+def test_class_names_of_another_folder_keep_their_indices(tmp_path):
+    save(tmp_path, "cow/a.png", flat(9, 9, 9))
+    folder = open_image_folder(tmp_path, classes=["ant", "bee", "cow"])
+    assert folder.labels.tolist() == [2]
+    assert folder.classes == ["ant", "bee", "cow"]
+    with pytest.raises(UserError, match="'cow' that the classifier lacks"):
+        open_image_folder(tmp_path, classes=["ant", "bee"])
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "a file"])
+def test_a_folder_without_images_is_refused(tmp_path, what):
+    path = tmp_path / "images"
+    if what == "empty":
+        (path / "ant").mkdir(parents=True)
+    elif what == "a file":
+        path.write_text("")
+    with pytest.raises(UserError, match="images (is not a folder of images|holds no images)"):
+        open_image_folder(path)
+
+
+def test_a_broken_image_is_named(tmp_path):
+    path = save(tmp_path, "ant/a.png", flat(9, 9, 9))
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"ant/a\.png can't be decoded.*remove or mend it"):
+        read_all(open_image_folder(tmp_path), [0], (6, 10))
+
+
+def test_all_pixels_come_in_the_order_asked_for(images):
+    folder = open_image_folder(images)
+    pixels = read_all(folder, [29, 0, 4], tiny.IMAGE_SIZE)
+    assert pixels.dtype == torch.float32
+    for row, image in zip([29, 0, 4], pixels, strict=True):
+        expected = read_image(images / folder.keys[row], tiny.IMAGE_SIZE) / np.float32(255)
+        assert image.numpy() == pytest.approx(expected, abs=1e-6)
+
+
+# Batches
+
+
+def test_an_epoch_of_images_visits_every_row_once_divided_among_ranks(images):
+    folder, rows = open_image_folder(images), np.arange(3, 27)
+    whole = ImageBatches(folder, rows, tiny.IMAGE_SIZE, 12, seed=4)
+    parts = [
+        ImageBatches(folder, rows, tiny.IMAGE_SIZE, 3, seed=4, accum_iter=2, rank=rank, world_size=2) for rank in (0, 1)
+    ]
+    by_row = read_all(folder, rows, tiny.IMAGE_SIZE)
+    for epoch in range(2):
+        seen = []
+        for step in (2 * epoch, 2 * epoch + 1):
+            pixels, positions = whole(step)
+            assert positions.tolist() == list(range(12))
+            divided = {}
+            for part in parts:
+                for micro in (0, 1):
+                    some, places = part(step, micro)
+                    divided |= dict(zip(places.tolist(), some, strict=True))
+            assert torch.equal(torch.stack([divided[place] for place in range(12)]), pixels)
+            seen += [int((by_row - image).abs().sum((1, 2, 3)).argmin()) for image in pixels]
+        assert sorted(seen) == list(range(24))
+
+
+def test_batches_are_the_same_with_and_without_a_cache(images):
+    folder = open_image_folder(images)
+    kept = ImageBatches(folder, np.arange(10), tiny.IMAGE_SIZE, 4, seed=0)
+    read = ImageBatches(folder, np.arange(10), tiny.IMAGE_SIZE, 4, seed=0, cache_bytes=0)
+    for step in (0, 1, 2, 1):
+        assert torch.equal(kept(step)[0], read(step)[0])
+
+
+@pytest.mark.parametrize(("count", "share", "held"), [(30, 0.2, 6), (30, 0.01, 1), (2, 0.9, 1), (7, 0.99, 6)])
+def test_held_out_images_are_a_share_and_none_is_on_both_sides(count, share, held):
+    train, held_out = split_rows(count, share, seed=3)
+    assert len(held_out) == held
+    assert sorted([*train, *held_out]) == list(range(count))
+
+
+# Pictures
+
+
+def test_a_picture_puts_rows_of_images_side_by_side(tmp_path):
+    rows = [torch.rand(3, 3, 2, 4) for _ in range(2)]
+    image_grid(rows, tmp_path / "grid.png", gap=1)
+    with Image.open(tmp_path / "grid.png") as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (2 * 2 + 1, 3 * 4 + 2, 3)
+    for row in range(2):
+        for column in range(3):
+            cell = pixels[3 * row : 3 * row + 2, 5 * column : 5 * column + 4]
+            assert np.abs(cell / 255 - rows[row][column].permute(1, 2, 0).numpy()).max() < 0.003
+    assert (pixels[2] == 255).all()
+    assert (pixels[:, 4] == 255).all()

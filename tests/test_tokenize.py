@@ -1,0 +1,219 @@
+"""Tokenising: a folder of images becomes a store, also when it was stopped, also when images are broken."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from tokens import tokenize as stage
+from tokens.images import open_image_folder, read_all
+from tokens.store import TokenStore
+from tokens.tokenizer import load_tokenizer
+from training.command import run_command
+from training.errors import UserError
+
+
+@pytest.fixture
+def tokenise(tmp_path, tokenizer_folder):
+    def start(images, output="store", **fields):
+        fields = {"rows_per_shard": 8, "batch_size": 3, **fields}
+        config = stage.TokenizeConfig(
+            images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path / output), **fields
+        )
+        stage.main(config)
+        return TokenStore(config.output_dir)
+
+    return start
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """A folder of the test's own: 2 classes of 6 + 4 images and 2 unlabelled ones."""
+    folder = tiny.make_images(tmp_path / "own", {"ant": 6, "bee": 4})
+    for index in range(2):
+        Image.new("RGB", (20, 16), (50, 60 * index, 70)).save(folder / f"root {index}.png")
+    return folder
+
+
+def content(folder):
+    """{name: bytes} of a store; hidden names are leftovers that no reader opens."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if not path.name.startswith(".")}
+
+
+def break_file(path):
+    path.write_bytes(path.read_bytes()[:50])
+
+
+# What a store holds
+
+
+def test_ids_are_those_of_the_tokenizer_image_by_image(tokenise, images, tokenizer_folder):
+    store = tokenise(images)
+    store.verify()
+    folder, tokenizer = open_image_folder(images), load_tokenizer(tokenizer_folder)
+    assert store.keys() == folder.keys
+    for row in range(len(folder)):
+        expected = tokenizer.encode(read_all(folder, [row], tiny.IMAGE_SIZE))
+        assert torch.equal(store.ids([row]), expected)
+
+
+def test_labels_are_class_folders_and_minus_one_at_the_root(tokenise, own_images):
+    store = tokenise(own_images)
+    assert store.classes == ["ant", "bee"]
+    assert dict(zip(store.keys(), store.labels.tolist(), strict=True)) == {
+        **{f"ant/{index:03d}.png": 0 for index in range(6)},
+        **{f"bee/{index:03d}.png": 1 for index in range(4)},
+        "root 0.png": -1,
+        "root 1.png": -1,
+    }
+
+
+def test_the_store_knows_its_tokenizer(tokenise, images, tokenizer_folder):
+    store, tokenizer = tokenise(images), load_tokenizer(tokenizer_folder)
+    assert store.tokenizer == {"name": "vq", "fingerprint": tokenizer.fingerprint}
+    assert torch.equal(store.codebook, tokenizer.codebook)
+    assert store.lookup == tokenizer.lookup
+    assert store.grid == tiny.GRID
+    assert store.manifest["preprocessing"]["image_size"] == [16, 24]
+
+
+@pytest.mark.parametrize(("rows_per_shard", "batch_size"), [(30, 64), (7, 2), (1, 1)])
+def test_shards_and_batches_do_not_change_what_is_stored(tokenise, images, rows_per_shard, batch_size):
+    usual = tokenise(images, "usual")
+    other = tokenise(images, "other", rows_per_shard=rows_per_shard, batch_size=batch_size)
+    assert len(other.manifest["shards"]) == -(-30 // rows_per_shard)
+    assert torch.equal(other.ids(range(30)), usual.ids(range(30)))
+
+
+def test_a_test_set_keeps_the_classes_of_its_training_set(tokenise, images, tmp_path):
+    tokenise(images, "train")
+    few = tiny.make_images(tmp_path / "few", {"cow": 2})
+    store = tokenise(few, "test", like=str(tmp_path / "train"))
+    assert store.classes == ["ant", "bee", "cow"]
+    assert store.labels.tolist() == [2, 2]
+
+
+def test_unusual_images_are_stored_like_any_other(tokenise, tmp_path):
+    folder = tmp_path / "odd" / "ant"
+    folder.mkdir(parents=True)
+    Image.new("L", (9, 30), 90).save(folder / "grey.png")
+    Image.new("RGBA", (50, 20), (1, 2, 3, 100)).save(folder / "transparent.png")
+    Image.new("P", (24, 16)).save(folder / "palette.gif")
+    Image.fromarray(np.full((20, 20), 40000, np.uint16)).save(folder / "deep.png")
+    Image.new("RGB", (1, 1), (9, 9, 9)).save(folder / "one pixel.bmp")
+    store = tokenise(tmp_path / "odd")
+    assert len(store) == 5
+    store.verify()
+
+
+# Broken images
+
+
+def test_broken_images_are_skipped_and_listed(tokenise, own_images, tmp_path):
+    break_file(own_images / "ant" / "002.png")
+    (own_images / "bee" / "000.png").write_text("no image at all")
+    store = tokenise(own_images, max_skipped=0.2)
+    store.verify()
+    assert len(store) == 10
+    assert not {"ant/002.png", "bee/000.png"} & set(store.keys())
+    with (tmp_path / "store" / "skipped.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["ant/002.png", "bee/000.png"]
+    assert all(row["reason"] for row in rows)
+
+
+def test_a_shard_of_nothing_but_broken_images_is_no_harm(tokenise, own_images):
+    for index in range(4):
+        break_file(own_images / "ant" / f"{index:03d}.png")
+    store = tokenise(own_images, max_skipped=0.5, rows_per_shard=4)
+    store.verify()
+    assert [shard["rows"] for shard in store.manifest["shards"]] == [0, 4, 4]
+
+
+def test_too_many_broken_images_are_one_line_and_exit_code_1(own_images, tokenizer_folder, tmp_path, capsys):
+    break_file(own_images / "ant" / "002.png")
+    flags = {"images": own_images, "tokenizer": tokenizer_folder, "output_dir": tmp_path / "store"}
+    argv = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(stage.main, stage.TokenizeConfig, recipes="tokenize", argv=argv)
+    assert stopped.value.code == 1
+    line = tiny.one_line(capsys.readouterr().err)
+    assert line.startswith("error: 1 of 12 images can't be decoded (first: ")
+    assert "ant/002.png" in line
+    assert line.endswith("skipped.csv): mend them, or raise --max_skipped")
+    assert not (tmp_path / "store" / "store.json").exists()
+
+
+def test_broken_images_that_were_mended_are_read_by_the_same_command(tokenise, own_images):
+    path = own_images / "ant" / "002.png"
+    whole = path.read_bytes()
+    break_file(path)
+    with pytest.raises(UserError, match="can't be decoded"):
+        tokenise(own_images)
+    path.write_bytes(whole)
+    assert len(tokenise(own_images)) == 12
+
+
+def test_a_folder_without_images_is_refused(tokenise, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no images"):
+        tokenise(tmp_path / "empty")
+
+
+# Stopped and started again
+
+
+def test_the_same_command_again_changes_nothing(tokenise, images):
+    before = content(tokenise(images).folder)
+    assert content(tokenise(images).folder) == before
+
+
+def test_a_shard_that_is_missing_is_made_again(tokenise, images, tmp_path):
+    before = content(tokenise(images).folder)
+    (tmp_path / "store" / "shard-00002.arrow").unlink()
+    with pytest.raises(UserError, match="it makes only this shard"):
+        TokenStore(tmp_path / "store")
+    assert content(tokenise(images).folder) == before
+
+
+def test_another_input_in_the_same_folder_is_refused(tokenise, images, test_images, own_images):
+    tokenise(images)
+    with pytest.raises(UserError, match=r"holds a store of other input \(images differs\).*--resume none"):
+        tokenise(test_images)
+    with pytest.raises(UserError, match="rows_per_shard differs"):
+        tokenise(images, rows_per_shard=9)
+    assert len(tokenise(test_images, resume="none")) == 12
+
+
+def test_another_folder_of_as_many_images_is_refused(tokenise, own_images, tmp_path):
+    tokenise(own_images)
+    (own_images / "ant" / "005.png").rename(own_images / "ant" / "999.png")
+    with pytest.raises(UserError, match="holds a store of other input"):
+        tokenise(own_images)
+
+
+def test_killed_in_the_middle_and_started_again_gives_the_same_bytes(tmp_path, tokenizer_folder, images, tokenise):
+    killed = tmp_path / "killed"
+    command = [
+        sys.executable, "-m", "tokens.tokenize", "--images", str(images), "--tokenizer", str(tokenizer_folder),
+        "--output_dir", str(killed), "--rows_per_shard", "1", "--batch_size", "1",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL) as process:
+        while not (killed / "shard-00003.json").exists() and process.poll() is None:
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    assert 4 <= len(list(killed.glob("shard-*.arrow"))) < 30
+    assert not (killed / "store.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in killed.glob("shard-0000[0-2]*")}
+    tokenise(images, "killed", rows_per_shard=1, batch_size=1).verify()
+    assert content(killed) == content(tokenise(images, "whole", rows_per_shard=1, batch_size=1).folder)
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # what was there was not made again
