@@ -52,7 +52,8 @@ def make_steps(folder, *, quick=False):
     def stage(name, *flags, out, launcher="seitpp"):
         short = QUICK.get(name, ()) if quick else ()
         start = ("seitpp", name) if launcher == "seitpp" else ("accelerate", "launch", "-m", "mtm.pretrain")
-        return (*start, "--config", "demo", *flags, *short, *batches.get(name, ()), "--output_dir", f"{folder}/{out}")
+        recipe = () if name == "robustness" else ("--config", "demo")
+        return (*start, *recipe, *flags, *short, *batches.get(name, ()), "--output_dir", f"{folder}/{out}")
 
     steps = [
         Step(

@@ -74,7 +74,7 @@ def parse(config_class, argv, *, recipes):
         values = parser.parse_args(argv)
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error
-    values = vars(parser.instantiate_classes(values))
+    values = vars(parser.instantiate(values))
     return config_class(**{name: value for name, value in values.items() if name != "config"})
 
 
@@ -89,17 +89,18 @@ def _checked_recipe(name, recipes, known):
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a recipe: expected lines of `key: value`")
-    for key in _dotted(content):
+    for key in _dotted(content, known):
         if key not in known:
             raise UserError(f"{path}: unknown key {key}{_nearest(key, known)}")
     return str(path)
 
 
-def _dotted(content, prefix=""):
+def _dotted(content, known, prefix=""):
+    """Keys of nested configurations in dotted form; what lies in a field that is a dictionary is the user's own."""
     for key, value in content.items():
         yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and any(name.startswith(f"{prefix}{key}.") for name in known):
+            yield from _dotted(value, known, f"{prefix}{key}.")
 
 
 def _nearest(word, known, dashes=""):

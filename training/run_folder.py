@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+import weakref
 from importlib import metadata
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class RunFolder:
 
     def _open(self, inputs):
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(self.path)
+        weakref.finalize(self, os.close, lock_folder(self.path))
         described = {"stage": self.stage, **_plain(self.config)}
         if self.config.resume == "none":
             self._clear()
@@ -120,24 +121,25 @@ class RunFolder:
 
 
 def lock_folder(folder, *, patience=10.0):
-    """Keep other processes from writing into a run folder for as long as this process lives.
+    """Keep other processes from writing into a run folder.
 
     Args:
         folder: the run folder.
         patience: seconds to wait for another process to end; one whose starter was killed takes a moment.
-    Returns: the open lock file; closing it gives the lock up.
+    Returns: a file descriptor; closing it, or the end of the process, gives the lock up.
     Raises: UserError if another process holds it still.
     """
     import fcntl
 
-    file = (Path(folder) / ".lock").open("a+")
+    descriptor = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + patience
     while True:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
         except BlockingIOError as error:
             if time.monotonic() > deadline:
+                os.close(descriptor)
                 raise UserError(f"{folder} is being written by another process: wait for it, or end it") from error
             time.sleep(0.2)
 

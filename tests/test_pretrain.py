@@ -1,0 +1,210 @@
+"""Pre-training as a user starts it: on a tiny store, stopped and gone on with, on one process and on two."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import tiny
+from mtm import pretrain as stage
+from mtm.augment import AugmentConfig
+from mtm.encoder import EncoderConfig
+from mtm.masking import MaskConfig, make_masks
+from mtm.model import DecoderConfig, ModelConfig, load_model
+from tokenadapt.geometry import GeometryConfig
+from tokens.store import TokenStore
+from tokens.tokenizer import load_tokenizer
+from training.chance import Draws
+from training.errors import UserError
+from training.files import read_json
+from training.run_folder import read_metrics
+
+ROOT = Path(__file__).parent.parent
+MODEL = ModelConfig(
+    encoder=EncoderConfig(width=24, depth=2, heads=3, patch_size=2, token_dropout=0.0, embedding_std=0.5),
+    decoder=DecoderConfig(width=16, depth=1, heads=2, dropout=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tokenizer_folder):
+    """Stores whose maps are of one of three colours, three codes each, and a TokenAdapt with random weights."""
+    folder = tmp_path_factory.mktemp("world")
+    fingerprint = load_tokenizer(tokenizer_folder).fingerprint
+    for name, rows in (("train", 48), ("test", 11)):
+        ids = tiny.striped_ids(np.arange(rows) % 3, tiny.GRID, seed=rows)
+        tiny.make_store(folder / name, ids, fingerprint=fingerprint)
+    tiny.make_token_adapt(folder / "tokenadapt", fingerprint=fingerprint)
+    return folder
+
+
+def make_config(world, output, **fields):
+    fields = {
+        "model": MODEL, "batch_size": 8, "steps": 20, "lr": 3e-3, "log_every": 1, "save_every": 100,
+        "mixed_precision": "no", "augment": AugmentConfig(crop=False), **fields,
+    }  # fmt: skip
+    return stage.PretrainConfig(store=str(world / "train"), output_dir=str(output), **fields)
+
+
+def everything(world):
+    """All parts of the augmentation."""
+    return AugmentConfig(
+        token_adapt=str(world / "tokenadapt"), color_adapt=0.3, noise=0.3, geometry=GeometryConfig(affine=1.0)
+    )
+
+
+def command(config, folder):
+    """Flags that give a configuration, through a recipe with all of it."""
+    plain = json.loads(json.dumps(asdict(config)))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({k: v for k, v in plain.items() if v is not None}))
+    return ["-m", "mtm.pretrain", "--config", str(folder / "recipe.yaml")]
+
+
+def losses(folder):
+    return [line["loss"] for line in read_metrics(folder) if "loss" in line]
+
+
+# One process
+
+
+@pytest.fixture(scope="module")
+def trained(world, tokenizer_folder):
+    config = make_config(
+        world, world / "run", steps=150, save_every=60, lr=1e-2, eval_store=str(world / "test"), tokenizer=str(tokenizer_folder)
+    )
+    stage.main(config)
+    return config
+
+
+def test_training_predicts_masked_tokens_better_than_their_frequencies(trained):
+    summary = read_json(Path(trained.output_dir) / "summary.json")
+    assert summary["unigram_baseline"] == pytest.approx(np.log(9), abs=0.1)
+    assert summary["eval_cross_entropy"] < summary["unigram_baseline"] - 0.5  # log 3 would be all that can be known
+    assert summary["eval_cross_entropy"] < summary["position_baseline"] - 0.5
+    assert losses(trained.output_dir)[-1] < losses(trained.output_dir)[0] - 0.5
+
+
+def test_it_is_measured_now_and_then_on_the_evaluation_store(trained):
+    measured = [line["step"] for line in read_metrics(trained.output_dir) if "eval_cross_entropy" in line]
+    assert measured == [60, 120, 150]
+
+
+@torch.no_grad()
+def test_the_measure_is_the_mean_over_masked_tokens_with_fixed_masks(trained):
+    model, _ = load_model(trained.output_dir)
+    store = TokenStore(trained.eval_store)
+    entropies = []
+    for row in range(11):
+        noise = Draws(0, 0, torch.tensor([row])).uniform("evaluation mask", 6)
+        masks = make_masks(noise, masked_count=4, dropped_count=3)  # 0.6 and 0.4 of 6 patches, rounded up
+        entropies.append(model(store.ids([row]), masks)[1]["cross_entropy"].item())
+    assert read_json(Path(trained.output_dir) / "summary.json")["eval_cross_entropy"] == pytest.approx(np.mean(entropies))
+
+
+def test_training_leaves_weights_that_know_their_tokenizer_and_a_picture(trained, tokenizer_folder):
+    _, fingerprint = load_model(trained.output_dir)
+    assert fingerprint == load_tokenizer(tokenizer_folder).fingerprint
+    described = read_json(Path(trained.output_dir) / "weights" / "config.json")
+    assert described["view"] == described["grid"] == list(tiny.GRID)
+    with Image.open(Path(trained.output_dir) / "completions.png") as picture:
+        assert picture.size == (11 * (24 + 2) - 2, 3 * (16 + 2) - 2)
+
+
+def test_a_finished_training_is_not_run_again(trained, capsys):
+    stage.main(trained)
+    assert "finished before, nothing to do" in capsys.readouterr().out
+
+
+def test_accumulated_micro_batches_are_one_large_batch(world, tmp_path):
+    whole = make_config(world, tmp_path / "whole", augment=everything(world))
+    divided = make_config(world, tmp_path / "divided", augment=everything(world), batch_size=4, accum_iter=2)
+    for config in (whole, divided):
+        stage.main(config)
+    assert losses(tmp_path / "divided") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
+
+
+def test_another_seed_is_another_training(world, tmp_path):
+    for seed in (0, 1):
+        stage.main(make_config(world, tmp_path / str(seed), seed=seed, steps=2))
+    assert losses(tmp_path / "0")[0] != losses(tmp_path / "1")[0]
+
+
+def test_all_patches_may_be_hidden(world, tmp_path):
+    mask = MaskConfig(mask_ratio_min=0.5, mask_ratio_max=1.0, mask_ratio_mean=9.0, mask_ratio_std=0.1)
+    stage.main(make_config(world, tmp_path, mask=mask, steps=2))
+    assert np.isfinite(losses(tmp_path)).all()
+
+
+def test_a_smaller_view_is_trained_on(world, tmp_path):
+    stage.main(make_config(world, tmp_path, view=(2, 4), augment=AugmentConfig(), steps=2))
+    model, _ = load_model(tmp_path)
+    assert model.encoder.view == (2, 4)
+
+
+@pytest.mark.parametrize("view", [(3, 4), (6, 6), (4, 8)])
+def test_a_view_that_does_not_fit_is_refused(world, tmp_path, view):
+    with pytest.raises(UserError, match="view"):
+        stage.main(make_config(world, tmp_path, view=view, steps=1))
+
+
+def test_an_evaluation_store_of_another_tokenizer_is_refused(world, tmp_path):
+    other = tiny.make_store(tmp_path / "other", tiny.random_ids(4, tiny.CODES, tiny.GRID), fingerprint="b" * 64)
+    with pytest.raises(UserError, match="other was made by tokenizer bbbbbbbbbbbb, but the training store"):
+        stage.main(make_config(world, tmp_path / "run", eval_store=str(other)))
+
+
+def test_embeddings_may_start_as_the_codebook(world, tmp_path):
+    encoder = EncoderConfig(width=24, depth=1, heads=3, patch_size=2, embedding_std=0.25, embedding_init="codebook")
+    config = make_config(world, tmp_path, model=ModelConfig(encoder=encoder, decoder=MODEL.decoder), steps=1, lr=1e-12)
+    stage.main(config)
+    codebook = TokenStore(world / "train").codebook.numpy()
+    expected = (codebook - codebook.mean(0)) / codebook.std(0, ddof=1) * 0.25
+    table = load_model(tmp_path)[0].encoder.embeddings.weight.detach().numpy()
+    assert table == pytest.approx(expected, abs=1e-4)
+
+
+# Many processes
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_is_as_if_nothing_had_happened(world, tmp_path):
+    encoder = EncoderConfig(width=24, depth=1, heads=3, patch_size=2)  # with dropout, as the papers
+    fields = {
+        "model": ModelConfig(encoder=encoder, decoder=DecoderConfig(width=16, depth=1, heads=2)), "steps": 300,
+        "save_every": 7, "log_every": 3, "augment": everything(world), "clip_grad": 1.0,
+    }  # fmt: skip
+    stage.main(make_config(world, tmp_path / "whole", **fields))
+    killed = make_config(world, tmp_path / "killed", **fields)
+    words = [sys.executable, *command(killed, tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while len(losses(tmp_path / "killed")) < 20 and process.poll() is None:
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    assert 60 <= len(losses(tmp_path / "killed")) * 3 < 300
+    done = tiny.run(*command(killed, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_one_process_and_two_give_the_same_losses(world, tmp_path):
+    one = make_config(world, tmp_path / "one", augment=everything(world))
+    two = make_config(world, tmp_path / "two", augment=everything(world), batch_size=4)
+    stage.main(one)
+    done = tiny.run(
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command(two, tmp_path),
+        ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path / "two")) == 20
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
