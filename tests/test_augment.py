@@ -156,9 +156,7 @@ def test_views_are_ids_of_the_view_and_inputs_are_not_changed(store, ids, everyt
 def test_a_view_depends_on_its_position_and_not_on_the_division_of_the_batch(store, ids, everything, part):
     pipeline = augment(store, everything)
     whole = pipeline(ids, draws())
-    parts = [
-        pipeline(ids[start : start + part], draws()[start : start + part]) for start in range(0, 16, part)
-    ]
+    parts = [pipeline(ids[start : start + part], draws()[start : start + part]) for start in range(0, 16, part)]
     assert float((torch.cat(parts) == whole).float().mean()) > 0.999  # sums over fewer rows may round otherwise
 
 
@@ -180,7 +178,7 @@ def test_color_adapt_refuses_a_batch_that_divides_pairs(store, ids, part):
 
 def test_the_token_adapt_of_another_tokenizer_is_refused(store, tmp_path):
     other = tiny.make_token_adapt(tmp_path, grid=GRID, view=VIEW, fingerprint="b" * 64)
-    with pytest.raises(UserError, match="made by tokenizer aaaaaaaaaaaa, but TokenAdapt in .* tokenizer bbbbbbbbbbbb"):
+    with pytest.raises(UserError, match=r"made by tokenizer aaaaaaaaaaaa, but TokenAdapt in .* tokenizer bbbbbbbbbbbb"):
         augment(store, AugmentConfig(token_adapt=str(other)))
 
 
@@ -204,5 +202,5 @@ def test_a_view_larger_than_the_grid_is_refused(store, crop):
 
 @pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"color_adapt": -0.1}, {"noise": 0.6, "color_adapt": 0.6}])
 def test_impossible_probabilities_are_refused(wrong):
-    with pytest.raises(UserError, match="AugmentConfig: (noise|color_adapt) = "):
+    with pytest.raises(UserError, match=r"AugmentConfig: (noise|color_adapt) = "):
         AugmentConfig(**wrong)

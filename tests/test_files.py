@@ -18,10 +18,14 @@ def test_a_file_appears_under_its_name_when_it_is_whole(tmp_path):
 
 
 def test_an_error_leaves_the_former_file_and_nothing_else(tmp_path):
+    def fail():
+        with replacing(tmp_path / "file.txt") as temporary:
+            temporary.write_text("new")
+            raise RuntimeError("power")
+
     (tmp_path / "file.txt").write_text("former")
-    with pytest.raises(RuntimeError, match="power"), replacing(tmp_path / "file.txt") as temporary:
-        temporary.write_text("new")
-        raise RuntimeError("power")
+    with pytest.raises(RuntimeError, match="power"):
+        fail()
     assert names(tmp_path) == ["file.txt"]
     assert (tmp_path / "file.txt").read_text() == "former"
 

@@ -306,9 +306,7 @@ def test_a_test_store_of_other_classes_is_refused(stores, tmp_path):
 
 
 def result(seed, value, method="a"):
-    return Result(
-        task="t", method=method, metric="accuracy", seed=seed, value=value, train_images=5, test_images=7
-    )
+    return Result(task="t", method=method, metric="accuracy", seed=seed, value=value, train_images=5, test_images=7)
 
 
 def test_results_come_back_from_several_folders(tmp_path):

@@ -146,7 +146,7 @@ def test_a_folder_without_images_is_refused(tmp_path, what):
         (path / "ant").mkdir(parents=True)
     elif what == "a file":
         path.write_text("")
-    with pytest.raises(UserError, match="images (is not a folder of images|holds no images)"):
+    with pytest.raises(UserError, match=r"images (is not a folder of images|holds no images)"):
         open_image_folder(path)
 
 

@@ -255,6 +255,16 @@ def test_resume_repeats_the_next_loss(tmp_path):
     assert [line["step"] for line in after] == list(range(12))
 
 
+def test_what_a_killed_save_left_behind_is_no_harm(tmp_path, stopped):
+    for step in (5, 9):  # one that is saved again under this name, one that is not
+        unfinished = tmp_path / "run" / "checkpoints" / f".step-{step:08d}.tmp"
+        unfinished.mkdir(parents=True)
+        (unfinished / "model.safetensors").write_bytes(b"cut off")
+    toy_training.main(ToyConfig(output_dir=str(tmp_path / "run"), steps=23, log_every=3, save_every=5))
+    assert losses(tmp_path / "run") == losses(stopped["plain, whole"][2])
+    assert saved_steps(tmp_path / "run") == [20, 23]
+
+
 def test_a_run_may_start_from_the_checkpoint_of_another(tmp_path):
     first = ToyConfig(output_dir=str(tmp_path / "first"), steps=8, log_every=1, save_every=4)
     toy_training.main(first)

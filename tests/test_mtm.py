@@ -154,7 +154,7 @@ def test_a_view_that_does_not_divide_into_patches_is_refused():
 
 @pytest.mark.parametrize("wrong", [{"width": 30}, {"width": 24, "heads": 5}, {"patch_size": 0}])
 def test_impossible_shapes_are_refused(wrong):
-    with pytest.raises(UserError, match="EncoderConfig: (width|patch_size)"):
+    with pytest.raises(UserError, match=r"EncoderConfig: (width|patch_size)"):
         EncoderConfig(**wrong)
 
 

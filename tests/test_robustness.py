@@ -1,7 +1,5 @@
 """Robustness: corrupted images and other domains, tokenised on the way."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,7 +41,7 @@ def test_a_corruption_keeps_shape_range_and_its_input(pictures, name):
 
 def test_a_corruption_is_the_same_again_and_another_for_another_seed(pictures):
     once = stage.corrupt(pictures, "gaussian_noise", 3, seed=0)
-    np.random.rand(5)  # noqa: NPY002 (what others draw must not matter)
+    np.random.rand(5)  # what others draw must not matter
     assert torch.equal(stage.corrupt(pictures, "gaussian_noise", 3, seed=0), once)
     assert not torch.equal(stage.corrupt(pictures, "gaussian_noise", 3, seed=1), once)
 
@@ -56,18 +54,20 @@ def test_each_image_has_noise_of_its_own(pictures):
 
 
 def test_noise_grows_with_the_severity(pictures):
-    errors = [float((stage.corrupt(pictures, "gaussian_noise", level, seed=0) - pictures).std()) for level in range(1, 6)]
+    errors = [
+        float((stage.corrupt(pictures, "gaussian_noise", level, seed=0) - pictures).std()) for level in range(1, 6)
+    ]
     assert errors == sorted(errors)
     assert errors[0] == pytest.approx(0.08, abs=0.01)  # ImageNet-C's deviation at severity 1
     assert errors[-1] > 2.5 * errors[0]
 
 
 def test_corrupting_leaves_numpys_own_randomness_alone(pictures):
-    np.random.seed(5)  # noqa: NPY002
-    expected = np.random.rand()  # noqa: NPY002
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
     stage.corrupt(pictures, "gaussian_noise", 1, seed=0)
-    assert np.random.rand() == expected  # noqa: NPY002
+    assert np.random.rand() == expected
 
 
 def test_an_unknown_corruption_names_those_there_are(pictures):
@@ -90,13 +90,14 @@ def world(tmp_path_factory):
     for name, like in (("train", None), ("test", str(folder / "train store"))):
         tokenize.main(
             tokenize.TokenizeConfig(
-                images=str(folder / name), tokenizer=str(folder / "tokenizer"), output_dir=str(folder / f"{name} store"),
-                like=like,
+                images=str(folder / name), tokenizer=str(folder / "tokenizer"), like=like,
+                output_dir=str(folder / f"{name} store"),
             )
         )  # fmt: skip
     finetune.main(
         finetune.FinetuneConfig(
-            store=str(folder / "train store"), eval_store=str(folder / "test store"), output_dir=str(folder / "finetuned"),
+            store=str(folder / "train store"), eval_store=str(folder / "test store"),
+            output_dir=str(folder / "finetuned"),
             encoder=EncoderConfig(width=24, depth=1, heads=3, patch_size=2, embedding_std=0.5), steps=6, batch_size=8,
             blr=0.05, seeds=2, mixed_precision="no", augment=AugmentConfig(crop=False), method="ours",
         )
@@ -106,7 +107,8 @@ def world(tmp_path_factory):
 
 def make_config(world, output, **fields):
     fields = {
-        "classifiers": (str(world / "finetuned"),), "tokenizer": str(world / "tokenizer"), "images": str(world / "test"),
+        "classifiers": (str(world / "finetuned"),), "tokenizer": str(world / "tokenizer"),
+        "images": str(world / "test"),
         "corruptions": ("gaussian_noise", "contrast"), "severities": (1, 5), **fields,
     }  # fmt: skip
     return stage.RobustnessConfig(output_dir=str(output), **fields)

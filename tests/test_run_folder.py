@@ -160,7 +160,10 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 def test_a_folder_that_another_process_writes_is_refused(config):
     run = open_run(config)
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); input()"
+    )
     other = run.path.parent / "two"
     other.mkdir()
     with subprocess.Popen(

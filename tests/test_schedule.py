@@ -56,7 +56,7 @@ def test_a_part_of_an_epoch_is_at_least_one_step():
 
 
 def test_a_set_smaller_than_a_batch_is_refused():
-    with pytest.raises(UserError, match="7 samples, fewer than one effective batch of 8.*lower --batch_size"):
+    with pytest.raises(UserError, match=r"7 samples, fewer than one effective batch of 8.*lower --batch_size"):
         schedule(7, batch_size=2, accum_iter=2, world_size=2)
 
 

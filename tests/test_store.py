@@ -86,9 +86,7 @@ def test_keys_classes_tokenizer_codebook_and_its_lookup_come_back(tmp_path, ids)
     keys = [f"klasse/ü {row}.png" for row in range(16)]
     codebook = torch.arange(CODES * 5.0).reshape(CODES, 5)
     store = TokenStore(
-        tiny.make_store(
-            tmp_path, ids, codes=CODES, keys=keys, fingerprint="f" * 64, lookup="cosine", codebook=codebook
-        )
+        tiny.make_store(tmp_path, ids, codes=CODES, keys=keys, fingerprint="f" * 64, lookup="cosine", codebook=codebook)
     )
     assert store.keys() == keys
     assert store.classes == ["ant", "bee", "cow"]

@@ -65,7 +65,9 @@ def test_an_image_is_tokenised_the_same_alone_and_among_others(tokenizer, pixels
     ("widths", "space_to_depth", "grid"), [((32,), 4, (8, 12)), ((32, 64), 4, (4, 6)), ((32, 32, 32), 2, (4, 6))]
 )
 def test_the_grid_is_the_image_divided_by_folding_and_halvings(widths, space_to_depth, grid):
-    config = VQConfig(image_size=(32, 48), widths=widths, space_to_depth=space_to_depth, codebook_size=5, codebook_dim=3)
+    config = VQConfig(
+        image_size=(32, 48), widths=widths, space_to_depth=space_to_depth, codebook_size=5, codebook_dim=3
+    )
     tokenizer = VQTokenizer(config).eval()
     assert tokenizer.grid == grid
     with torch.no_grad():
@@ -74,7 +76,9 @@ def test_the_grid_is_the_image_divided_by_folding_and_halvings(widths, space_to_
         assert tokenizer.decode(ids).shape == (2, 3, 32, 48)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": (60, 64)}, {"codebook_size": 1}, {"codebook_size": 65537}, {"widths": (48,)}])
+@pytest.mark.parametrize(
+    "wrong", [{"image_size": (60, 64)}, {"codebook_size": 1}, {"codebook_size": 65537}, {"widths": (48,)}]
+)
 def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(UserError, match=f"VQConfig: {next(iter(wrong))} = "):
         VQConfig(**wrong)
@@ -269,7 +273,7 @@ def test_training_uses_several_codes_and_leaves_them_standardised(trained, image
 
 def test_the_first_steps_are_unquantised(trained):
     quantised = {line["step"]: "commitment" in line for line in read_metrics(trained.output_dir) if "loss" in line}
-    assert [step for step, started in quantised.items() if started][0] == 14  # a fifth of 60 steps is 12
+    assert next(step for step, started in quantised.items() if started) == 14  # a fifth of 60 steps is 12
 
 
 def test_training_leaves_a_picture_and_the_fingerprint(trained):

@@ -8,6 +8,7 @@ It prints a list of {"code", "stderr"}; a code below zero is the signal that end
 from one process that has imported everything, so each takes a fraction of a second.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -115,8 +116,6 @@ def forked(words):
 
 
 if __name__ == "__main__":
-    import accelerate.utils
-    import jsonargparse
-    import torch._dynamo  # what an optimizer imports, once for all attempts
-
+    for name in ("accelerate.utils", "jsonargparse", "torch._dynamo"):  # what is imported late, once for all attempts
+        importlib.import_module(name)
     print(json.dumps([forked(words) for words in json.loads(sys.argv[1])]))

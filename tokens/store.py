@@ -48,7 +48,7 @@ class TokenStore:
         self.classes = self.manifest["classes"]
         self.row_bytes = packed_bytes(self.grid[0] * self.grid[1], self.codebook_size)
         self._tables = [self._open(shard) for shard in self.manifest["shards"]]
-        self._rows = [_rows_of(table, self.row_bytes) for table in self._tables]
+        self._rows = [self._rows_of(*each) for each in zip(self.manifest["shards"], self._tables, strict=True)]
         self._offsets = np.cumsum([0, *(len(rows) for rows in self._rows)])
         columns = [table.column("label").to_numpy() for table in self._tables]
         self.labels = np.concatenate(columns) if columns else np.zeros(0, np.int32)
@@ -69,9 +69,14 @@ class TokenStore:
     @property
     def codebook(self):
         """Embeddings of the codes, (k, c) float32."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(self.folder / "codebook.safetensors")["codebook"]
+        path = self.folder / "codebook.safetensors"
+        try:
+            return load_file(path)["codebook"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(f"{path} is missing or broken: run the tokenising command again") from error
 
     def keys(self):
         """Where each image came from, a list of strings in row order."""
@@ -112,10 +117,13 @@ class TokenStore:
             )
 
     def verify(self):
-        """Read everything: checksums, row counts, ranges of ids and labels.
+        """Read everything: the codebook, checksums, row counts, ranges of ids and labels.
 
-        Raises: UserError naming the first bad shard.
+        Raises: UserError naming the first bad file.
         """
+        codes = len(self.codebook)
+        if codes != self.codebook_size:
+            raise UserError(f"{self.folder / 'codebook.safetensors'} has {codes} codes, expected {self.codebook_size}")
         for shard, table, rows in zip(self.manifest["shards"], self._tables, self._rows, strict=True):
             path = self.folder / shard["file"]
             if sha256_of(path) != shard["sha256"]:
@@ -126,7 +134,8 @@ class TokenStore:
                     raise UserError(f"{path}: id {int(ids.max())} with a codebook of {self.codebook_size}")
             labels = table.column("label").to_numpy()
             if len(labels) and not (labels.min() >= -1 and labels.max() < len(self.classes)):
-                raise UserError(f"{path}: label {labels.max()} with {len(self.classes)} classes")
+                wrong = labels.min() if labels.min() < -1 else labels.max()
+                raise UserError(f"{path}: label {wrong} with {len(self.classes)} classes")
 
     def _open(self, shard):
         path = self.folder / shard["file"]
@@ -139,6 +148,18 @@ class TokenStore:
         if table.num_rows != shard["rows"]:
             raise UserError(f"{path} has {table.num_rows} rows, store.json says {shard['rows']}: tokenise again")
         return table.combine_chunks()
+
+    def _rows_of(self, shard, table):
+        """The tokens column as a (rows, bytes) array over the mapped file, nothing copied."""
+        if table.num_rows == 0:
+            return np.zeros((0, self.row_bytes), np.uint8)
+        column = table.column("tokens").chunk(0)
+        width = column.type.byte_width
+        if width != self.row_bytes:
+            raise UserError(f"{self.folder / shard['file']} has rows of {width} bytes, expected {self.row_bytes}")
+        start, size = column.offset * width, table.num_rows * width
+        buffer = np.frombuffer(column.buffers()[1], np.uint8, count=size, offset=start)
+        return buffer.reshape(table.num_rows, width)
 
 
 def write_shard(path, packed, labels, keys):
@@ -201,15 +222,3 @@ def sha256_of(path):
     """SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _rows_of(table, row_bytes):
-    """The tokens column as a (rows, bytes) array over the mapped file, nothing copied."""
-    if table.num_rows == 0:
-        return np.zeros((0, row_bytes), np.uint8)
-    column = table.column("tokens").chunk(0)
-    if column.type.byte_width != row_bytes:
-        raise UserError(f"a shard has rows of {column.type.byte_width} bytes where its store says {row_bytes}")
-    start = column.offset * row_bytes
-    buffer = np.frombuffer(column.buffers()[1], np.uint8, count=table.num_rows * row_bytes, offset=start)
-    return buffer.reshape(table.num_rows, row_bytes)

@@ -41,6 +41,7 @@ def load_checkpoint(accelerator, run):
     elif wanted == "auto" and run.checkpoints():
         folder = run.checkpoints()[-1]
     else:
+        run.forget_metrics_from(0)
         return 0
     accelerator.load_state(str(folder))
     step = int(folder.name.removeprefix("step-"))

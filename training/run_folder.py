@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -68,10 +69,10 @@ class RunFolder:
             )
 
     def _clear(self):
-        for name in ("summary.json", "metrics.jsonl", "config.yaml", "results.jsonl"):
+        for name in ("summary.json", "metrics.jsonl", "config.yaml", "results.csv"):
             (self.path / name).unlink(missing_ok=True)
-        for checkpoint in self.checkpoints():
-            _remove_folder(checkpoint)
+        for folder in ("checkpoints", "weights"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
 
     @property
     def config_file(self):
@@ -189,9 +190,3 @@ def _git_commit():
 def _plain(config):
     """The configuration as YAML can hold it."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def _remove_folder(folder):
-    import shutil
-
-    shutil.rmtree(folder)
