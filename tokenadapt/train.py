@@ -50,6 +50,7 @@ class TrainTokenAdaptConfig(TrainConfig):
     held_out: float = 0.05
     """share of the images that token agreement is measured on"""
     blr: float = 8e-3
+    """base learning rate, for an effective batch of 256"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Token ids to packed bytes and back: ceil(log2 K) bits a token, 8 at least, in planes that unpack in a few vector operations.
+"""Token ids to packed bytes and back: ceil(log2 K) bits a token, 8 at least, unpacked by a few vector operations.
 
 A row is one byte plane with the low 8 bits of each token, then one bit plane (an eighth of a byte a token, lowest
 token first) for each further bit. 391 codes on a 32x32 grid take 1024 + 128 = 1152 bytes.

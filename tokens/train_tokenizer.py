@@ -55,6 +55,7 @@ class TrainTokenizerConfig(TrainConfig):
     """how much a patch of one colour counts for the codebook; the most detailed count 1. Where flat patches count as
     much, half of the codes go to the shades of a background, and tokens of like patches differ by chance"""
     blr: float = 0.024
+    """base learning rate, for an effective batch of 256"""
 
     def __post_init__(self):
         super().__post_init__()
