@@ -84,7 +84,7 @@ def make_steps(folder, *, quick=False):
     ]  # fmt: skip
     for task in finetuning:
         labels = () if task == "categories" else ("--labels", f"{images}/subgroups.csv")
-        shorter = () if task == "categories" or quick else ("--steps", "150")  # it has half as many images
+        shorter = () if task == "categories" or quick else ("--steps", "200")  # it has half as many images
         short = task.replace("-", "")
         common = (*stores, *labels, "--task", task)
         steps += [

@@ -121,6 +121,10 @@ def test_recolouring_and_noise_come_with_their_probabilities_and_exclude_each_ot
 
     assert share_changed(config) == pytest.approx(0.5, abs=0.05)
     assert share_changed(replace(config, color_adapt=0.0)) == pytest.approx(0.3, abs=0.05)
+    for step in range(20):
+        recoloured = augment(store, replace(config, noise=0.0), GRID)(ids, draws(step))
+        chosen = (recoloured != ids).flatten(1).any(1)
+        assert torch.equal(augment(store, config, GRID)(ids, draws(step))[chosen], recoloured[chosen])
 
 
 def test_token_adapt_makes_every_second_view(store, ids, token_adapt):

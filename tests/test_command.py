@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 import tiny
 from downstream.robustness import RobustnessConfig
@@ -221,6 +222,13 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(capsys, tmp_path):
 
     line = said(capsys, "--output_dir", str(tmp_path / "run"), stage=stage)
     assert re.match(r"no space left on the disk while writing .*: free some and start again", line)
+
+
+def test_a_full_disk_that_safetensors_met_is_told_the_same_way(capsys):
+    def stage(config):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    assert said(capsys, stage=stage).startswith("no space left on the disk")
 
 
 def test_a_missing_store_is_one_line_that_says_what_to_do(capsys, tmp_path):

@@ -265,6 +265,15 @@ def test_what_a_killed_save_left_behind_is_no_harm(tmp_path, stopped):
     assert saved_steps(tmp_path / "run") == [20, 23]
 
 
+def test_dropout_does_not_depend_on_what_was_drawn_between_steps(tmp_path):
+    quiet, busy = (
+        ToyConfig(output_dir=str(tmp_path / name), steps=6, log_every=1, save_every=2) for name in ("quiet", "busy")
+    )
+    toy_training.main(quiet)
+    toy_training.main(busy, before_saving=lambda: torch.rand(3))
+    assert losses(tmp_path / "busy") == losses(tmp_path / "quiet")
+
+
 def test_a_run_may_start_from_the_checkpoint_of_another(tmp_path):
     first = ToyConfig(output_dir=str(tmp_path / "first"), steps=8, log_every=1, save_every=4)
     toy_training.main(first)

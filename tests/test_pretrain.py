@@ -183,17 +183,17 @@ def test_embeddings_may_start_as_the_codebook(world, tmp_path):
 def test_killed_and_started_again_is_as_if_nothing_had_happened(world, tmp_path):
     encoder = EncoderConfig(width=24, depth=1, heads=3, patch_size=2)  # with dropout, as the papers
     fields = {
-        "model": ModelConfig(encoder=encoder, decoder=DecoderConfig(width=16, depth=1, heads=2)), "steps": 300,
-        "save_every": 7, "log_every": 3, "augment": everything(world), "clip_grad": 1.0,
+        "model": ModelConfig(encoder=encoder, decoder=DecoderConfig(width=16, depth=1, heads=2)), "steps": 150,
+        "save_every": 11, "log_every": 3, "augment": everything(world), "clip_grad": 1.0,
     }  # fmt: skip
     stage.main(make_config(world, tmp_path / "whole", **fields))
     killed = make_config(world, tmp_path / "killed", **fields)
     words = [sys.executable, *command(killed, tmp_path)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        while len(losses(tmp_path / "killed")) < 20 and process.poll() is None:
-            time.sleep(0.002)
+        while len(losses(tmp_path / "killed")) < 10 and process.poll() is None:
+            time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    assert 60 <= len(losses(tmp_path / "killed")) * 3 < 300
+    assert 10 <= len(losses(tmp_path / "killed")) < 50
     done = tiny.run(*command(killed, tmp_path))
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")

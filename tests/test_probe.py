@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 import tiny
 from finetune import probe as stage
@@ -126,8 +128,6 @@ def test_the_pixels_tell_the_class(probed):
 
 
 def test_a_linear_probe_is_scikit_learns_on_standardised_features(config, probed):
-    from sklearn.linear_model import LogisticRegression
-
     train_set, test_set = open_labelled(config.store), open_labelled(config.eval_store)
     train, test = bag_of_tokens(train_set.store), bag_of_tokens(test_set.store)
     chosen = read_json(Path(config.output_dir) / "summary.json")["C"]["bag-of-tokens"]
@@ -136,6 +136,28 @@ def test_a_linear_probe_is_scikit_learns_on_standardised_features(config, probed
     model = LogisticRegression(C=chosen, max_iter=2000).fit((train - mean) / deviation, train_set.targets)
     expected = (model.predict((test - mean) / deviation) == test_set.targets).mean()
     assert probed.value["linear probe, bag of tokens"] == pytest.approx(expected)
+
+
+def test_the_chosen_regularisation_is_fitted_on_the_learned_and_the_judged_part_together(config):
+    random = np.random.default_rng(0)
+    train_set, test_set = rows_labelled(np.arange(60) % 3), rows_labelled(np.arange(600) % 3)
+    train, test = (random.standard_normal((len(each.rows), 8)) for each in (train_set, test_set))
+    train[:, 0] += train_set.targets
+    test[:, 0] += test_set.targets
+    learned, judged = split_labelled(train_set, 0.4, seed=0)
+
+    def accuracy_of(part, value):
+        scaler = StandardScaler().fit(train[part.rows])
+        model = LogisticRegression(C=value, max_iter=1000).fit(scaler.transform(train[part.rows]), part.targets)
+        return lambda features, targets: model.score(scaler.transform(features), targets)
+
+    values = config.inverse_regularisation
+    scores = [accuracy_of(learned, value)(train[judged.rows], judged.targets) for value in values]
+    best = values[int(np.argmax(scores))]
+    chosen, accuracy = stage.linear_probe((train, test), learned, judged, train_set, test_set, config)
+    assert chosen == best
+    assert accuracy == pytest.approx(accuracy_of(train_set, best)(test, test_set.targets))
+    assert accuracy != accuracy_of(learned, best)(test, test_set.targets)
 
 
 def test_regularisation_is_chosen_on_the_held_out_part_alone(config):
