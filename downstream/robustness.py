@@ -68,6 +68,9 @@ def main(config):
     seeds = [folder for name in config.classifiers for folder in _seed_folders(name)]
     classifiers = [(method, seed, *_matching(folder, tokenizer, device)) for folder, method, seed in seeds]
     class_names = classifiers[0][3]
+    for (folder, _, _), (_, _, _, names) in zip(seeds, classifiers, strict=True):
+        if names != class_names:
+            raise UserError(f"{folder} knows other classes than {seeds[0][0]}: measure them in runs of their own")
     clean = _pixels(config.images, class_names, tokenizer)
     sets = {"clean": [clean]}
     total = len(config.corruptions) * len(config.severities)
@@ -113,11 +116,12 @@ def corrupt(images, name, severity, *, seed):
         raise UserError("robustness needs its extra: pip install 'seitpp[robustness]'") from error
     if name not in get_corruption_names("all"):
         raise UserError(f"no corruption {name!r}; there are: {', '.join(get_corruption_names('all'))}")
-    corrupted = []
+    corrupted, state = [], np.random.get_state()  # the package draws from numpy's global generator
     for index, image in enumerate(images):
         np.random.seed(zlib.crc32(f"{seed} {name} {severity} {index}".encode()))
         pixels = rearrange((image * 255.0).round().to(torch.uint8), "c h w -> h w c").numpy()
         corrupted.append(corrupt_one(pixels, severity=severity, corruption_name=name).astype(np.uint8))
+    np.random.set_state(state)
     return rearrange(torch.from_numpy(np.stack(corrupted)).to(torch.float32) / 255.0, "n h w c -> n c h w")
 
 

@@ -6,7 +6,7 @@ from einops import rearrange
 
 from mtm.augment import centre
 from mtm.encoder import EncoderConfig, TokenEncoder
-from mtm.model import MaskedTokenModel, ModelConfig, load_model
+from mtm.model import load_model
 from tokens.images import open_image_folder, read_all
 from tokens.loader import evaluation_batches
 from training.errors import UserError
@@ -76,17 +76,15 @@ def majority_accuracy(train_targets, test_targets):
 
 
 def _encoder(name, config, store):
-    if config.weights is None:
-        return TokenEncoder(
-            config.encoder, view=store.grid, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
-        )
-    model, fingerprint = load_model(config.weights)
-    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
-    if name == "mtm":
-        return model.encoder
-    described = model.described
-    encoder = EncoderConfig(**described["model"]["encoder"])
-    return MaskedTokenModel(
-        ModelConfig(encoder=encoder), view=described["view"], codebook_size=described["codebook_size"],
-        embedding_dim=described["embedding_dim"],
-    ).encoder  # fmt: skip
+    """The pre-trained encoder, or one of the same shape as it was before any training."""
+    shape = {"codebook_size": store.codebook_size, "embedding_dim": store.codebook.shape[1]}
+    encoder_config, view = config.encoder, store.grid
+    if config.weights is not None:
+        model, fingerprint = load_model(config.weights)
+        store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+        if name == "mtm":
+            return model.encoder
+        encoder_config, view = EncoderConfig(**model.described["model"]["encoder"]), model.encoder.view
+    encoder = TokenEncoder(encoder_config, view=view, **shape)
+    encoder.start_from(store.codebook, encoder_config)
+    return encoder

@@ -36,6 +36,23 @@ class LabelledRows:
         return self.labels[self.rows]
 
 
+def open_train_and_test(config):
+    """Open the two stores of a stage and check that they belong together.
+
+    Args:
+        config: has `store`, `eval_store` and `labels`.
+    Returns: (LabelledRows to learn from, LabelledRows to measure on).
+    Raises: UserError if the stores are of different tokenizers or number their classes differently.
+    """
+    train_set = open_labelled(config.store, config.labels)
+    test_set = open_labelled(config.eval_store, config.labels, fingerprint=train_set.store.tokenizer["fingerprint"])
+    if test_set.classes != train_set.classes:
+        raise UserError(
+            f"{config.eval_store} has other classes than {config.store}: tokenise it again with --like {config.store}"
+        )
+    return train_set, test_set
+
+
 def open_labelled(folder, table=None, *, fingerprint=None):
     """Open a store with labels.
 
@@ -71,7 +88,7 @@ def split_labelled(labelled, share, *, seed):
     for label in np.unique(labelled.targets):
         rows = labelled.rows[labelled.targets == label]
         rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, epoch=int(label))]
-        held = min(max(1, round(share * len(rows))), len(rows) - 1) if len(rows) > 1 else 0
+        held = min(max(1, round(share * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])
     return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))
@@ -82,9 +99,12 @@ def _labels_from_table(store, table):
         frame = pd.read_csv(table, dtype=str)
     except FileNotFoundError as error:
         raise UserError(f"{table}: no such table of labels (CSV with columns key,label)") from error
+    except pd.errors.EmptyDataError as error:
+        raise UserError(f"{table} is empty: expected CSV with columns key,label") from error
     if not {"key", "label"} <= set(frame.columns):
         raise UserError(f"{table} must have the columns key and label; it has {', '.join(frame.columns)}")
-    classes = sorted(frame.label.dropna().unique())
+    frame = frame.dropna(subset=["key", "label"])
+    classes = sorted(frame.label.unique())
     index = {name: place for place, name in enumerate(classes)}
     label_of = {key: index[label] for key, label in zip(frame.key, frame.label, strict=True)}
     labels = np.array([label_of.get(key, -1) for key in store.keys()], np.int64)  # noqa: SIM118 (not a dict)

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from finetune.features import FEATURES, majority_accuracy, make_features
-from finetune.labelled import open_labelled, split_labelled
+from finetune.labelled import open_train_and_test, split_labelled
 from finetune.results import Result, write_results
 from mtm.encoder import EncoderConfig
 from training.command import run_command
@@ -78,8 +78,7 @@ def main(config):
     if run.finished:
         print(f"{run.path}: finished before, nothing to do")
         return
-    train_set = open_labelled(config.store, config.labels)
-    test_set = open_labelled(config.eval_store, config.labels, fingerprint=train_set.store.tokenizer["fingerprint"])
+    train_set, test_set = open_train_and_test(config)
     learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
     results, chosen = [], {}
 

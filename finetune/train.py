@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from finetune.classifier import Classifier, classifier_from_pretraining, predict, save_classifier
-from finetune.labelled import open_labelled, split_labelled
+from finetune.labelled import open_train_and_test, split_labelled
 from finetune.results import Result, write_results
 from mtm.augment import Augment, AugmentConfig
-from mtm.encoder import EncoderConfig
+from mtm.encoder import EncoderConfig, fitting_view
 from tokens.loader import TrainingBatches, evaluation_batches
 from training.chance import Draws
 from training.command import run_command
@@ -26,7 +26,7 @@ from training.config import TrainConfig, require
 from training.devices import make_accelerator
 from training.loop import train
 from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import RunFolder
+from training.run_folder import open_run
 from training.schedule import make_schedule
 
 
@@ -80,12 +80,11 @@ class FinetuneConfig(TrainConfig):
 def main(config):
     """Choose the learning rate, train each seed, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
-    run = RunFolder(config, stage="finetune.train", is_main=accelerator.is_main_process)
+    run = open_run(config, accelerator, stage="finetune.train")
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    train_set = open_labelled(config.store, config.labels)
-    test_set = open_labelled(config.eval_store, config.labels, fingerprint=train_set.store.tokenizer["fingerprint"])
+    train_set, test_set = open_train_and_test(config)
     blr, tried = config.blr, {}
     if len(config.blr_candidates) > 1:
         learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
@@ -120,9 +119,7 @@ def _train_once(config, train_set, test_set, *, title):
     device = accelerator.device
     store = train_set.store
     fingerprint = store.tokenizer["fingerprint"]
-    run = RunFolder(
-        config, stage="finetune.train/once", is_main=accelerator.is_main_process, inputs={"tokenizer": fingerprint}
-    )
+    run = open_run(config, accelerator, stage="finetune.train/once", inputs={"tokenizer": fingerprint})
     if run.finished:
         return run.summary
     torch.manual_seed(config.seed)
@@ -168,11 +165,11 @@ def _build(config, store, classes):
         store.check_tokenizer(fingerprint, f"the model in {config.weights}")
         return classifier
     classifier = Classifier(
-        config.encoder, view=config.view or store.grid, codebook_size=store.codebook_size,
-        embedding_dim=store.codebook.shape[1], classes=classes, drop_path=config.drop_path,
+        config.encoder, view=fitting_view(config.view, store.grid, config.encoder.patch_size),
+        codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1], classes=classes,
+        drop_path=config.drop_path,
     )  # fmt: skip
-    if config.encoder.embedding_init == "codebook":
-        classifier.encoder.start_from_codebook(store.codebook, config.encoder.embedding_std)
+    classifier.encoder.start_from(store.codebook, config.encoder)
     return classifier
 
 

@@ -62,6 +62,8 @@ class Augment:
         self.codebook = store.codebook.to(device)
         self.lookup = store.lookup
         self.deviation = self.codebook.std()
+        if self.view[0] > self.grid[0] or self.view[1] > self.grid[1]:
+            raise UserError(f"a view of {self.view} tokens does not fit into stored grids of {self.grid}")
         self.token_adapt = None
         if config.token_adapt is not None:
             self.token_adapt, fingerprint = load_token_adapt(config.token_adapt, device)
@@ -76,6 +78,8 @@ class Augment:
     def __call__(self, ids, draws):
         """Augmented views: ids (b, h, w) of the store's grid to ids (b, h', w') of the view."""
         config = self.config
+        if len(ids) % 2 and (config.color_adapt > 0 or self.token_adapt):
+            raise UserError(f"ColorAdapt and TokenAdapt work on pairs of samples: --batch_size {len(ids)} must be even")
         recolours = config.color_adapt + config.noise > 0
         if not (recolours or config.crop or self.token_adapt):
             return centre(ids, self.view)
@@ -84,8 +88,6 @@ class Augment:
             embeddings = self._recolour(embeddings, draws)
         if self.token_adapt is None:
             return self._crop(embeddings, draws)
-        if len(ids) % 2:
-            raise UserError(f"TokenAdapt works on every second sample: --batch_size {len(ids)} must be even")
         cropped = self._crop(embeddings[0::2], draws[0::2])
         adapted = self._adapt(embeddings[1::2], draws[1::2])
         return rearrange([cropped, adapted], "half b h w -> (b half) h w")

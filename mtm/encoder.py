@@ -11,6 +11,7 @@ from torch import nn
 
 from tokens.positions import sincos_positions
 from training.config import require
+from training.errors import UserError
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
 
@@ -40,6 +41,24 @@ class EncoderConfig:
             self, "width", self.width % 4 == 0 and self.width % self.heads == 0, "must be a multiple of 4 and heads"
         )
         require(self, "patch_size", self.patch_size >= 1, "must be at least 1")
+
+
+def fitting_view(view, grid, patch_size):
+    """The view of a model: the one asked for, or all of the stored grid.
+
+    Args:
+        view: (h, w) tokens, or None.
+        grid: (h, w) of the store.
+        patch_size: tokens a side of a patch.
+    Raises: UserError if it is larger than the grid or no multiple of the patch size.
+    """
+    view = tuple(view or grid)
+    if any(side > whole or side < 1 or side % patch_size for side, whole in zip(view, grid, strict=True)):
+        raise UserError(
+            f"a view of {view} tokens must fit into the stored grid of {tuple(grid)} and be a multiple of the patch "
+            f"size {patch_size}: set --view"
+        )
+    return view
 
 
 class TokenEncoder(nn.Module):
@@ -83,10 +102,14 @@ class TokenEncoder(nn.Module):
         nn.init.normal_(self.embeddings.weight, std=embedding_std)
 
     @torch.no_grad()
-    def start_from_codebook(self, codebook, std):
-        """Set the token embeddings to a codebook, (k, c), each channel of mean 0 and deviation `std`."""
-        centred = codebook - codebook.mean(dim=0)
-        self.embeddings.weight.copy_(centred / centred.std(dim=0).clamp_min(1e-6) * std)
+    def start_from(self, codebook, config):
+        """Set the token embeddings to a codebook, (k, c), where `config.embedding_init` asks for it.
+
+        Each channel gets mean 0 and deviation `config.embedding_std`.
+        """
+        if config.embedding_init == "codebook":
+            centred = codebook - codebook.mean(dim=0)
+            self.embeddings.weight.copy_(centred / centred.std(dim=0).clamp_min(1e-6) * config.embedding_std)
 
     def embed(self, ids):
         """Patch embeddings without positions: (b, h, w) ids to (b, n, d)."""

@@ -12,6 +12,7 @@ import torch
 
 from mtm.augment import Augment, AugmentConfig, centre
 from mtm.baselines import frequency_baselines
+from mtm.encoder import fitting_view
 from mtm.masking import MaskConfig, make_masks, sample_masks
 from mtm.model import MaskedTokenModel, ModelConfig, save_model
 from mtm.pictures import completion_picture
@@ -24,7 +25,7 @@ from training.config import TrainConfig, require
 from training.devices import make_accelerator
 from training.loop import train
 from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import RunFolder
+from training.run_folder import open_run
 from training.schedule import make_schedule
 
 
@@ -61,20 +62,17 @@ def main(config):
     device = accelerator.device
     store = TokenStore(config.store)
     fingerprint = store.tokenizer["fingerprint"]
-    run = RunFolder(
-        config, stage="mtm.pretrain", is_main=accelerator.is_main_process, inputs={"tokenizer": fingerprint}
-    )
+    run = open_run(config, accelerator, stage="mtm.pretrain", inputs={"tokenizer": fingerprint})
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     eval_store = open_matching_store(config.eval_store, fingerprint) if config.eval_store else None
-    view = config.view or store.grid
+    view = fitting_view(config.view, store.grid, config.model.encoder.patch_size)
     torch.manual_seed(config.seed)
     model = MaskedTokenModel(
         config.model, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
     )
-    if config.model.encoder.embedding_init == "codebook":
-        model.encoder.start_from_codebook(store.codebook, config.model.encoder.embedding_std)
+    model.encoder.start_from(store.codebook, config.model.encoder)
     augment = Augment(config.augment, store=store, view=view, device=device)
     schedule = make_schedule(config, samples=len(store), world_size=accelerator.num_processes)
     optimizer = make_adamw(parameter_groups(model, weight_decay=config.weight_decay), config)

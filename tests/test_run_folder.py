@@ -174,3 +174,11 @@ def test_a_folder_that_another_process_writes_is_refused(config):
             lock_folder(other, patience=0.0)
         process.communicate("\n")
     lock_folder(other, patience=0.0)
+
+
+def test_a_run_whose_input_was_made_anew_is_refused(config):
+    RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
+    RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
+    with pytest.raises(UserError, match=r"runs/one holds a run on other input .* --resume none to start afresh"):
+        RunFolder(config, stage="some.stage", inputs={"tokenizer": "second"})
+    RunFolder(replace(config, resume="none"), stage="some.stage", inputs={"tokenizer": "second"})

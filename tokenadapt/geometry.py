@@ -16,7 +16,9 @@ class GeometryConfig:
     flip: float = 0.5
     """probability of a horizontal flip"""
     affine: float = 0.5
-    """probability of rotation, translation and shear together; within, each part comes with probability 1/2"""
+    """probability of rotation, translation and shear together"""
+    part: float = 0.5
+    """probability of each of them (both axes of translation and shear by themselves) where they come at all"""
     rotation: float = 30.0
     """largest rotation to either side, degrees"""
     translation: float = 0.2
@@ -31,7 +33,9 @@ class GeometryConfig:
     def __post_init__(self):
         low, high = self.crop_scale
         require(self, "crop_scale", 0 < low <= high <= 1, "must be two increasing shares in (0, 1]")
-        for name in ("flip", "affine"):
+        low, high = self.crop_ratio
+        require(self, "crop_ratio", 0 < low <= high, "must be two increasing ratios above 0")
+        for name in ("flip", "affine", "part"):
             require(self, name, 0 <= getattr(self, name) <= 1, "must be a probability")
 
 
@@ -52,6 +56,8 @@ def sample_crop(config, draws, aspect=1.0):
     area = config.crop_scale[0] + (config.crop_scale[1] - config.crop_scale[0]) * area
     low, high = (math.log(bound) for bound in config.crop_ratio)
     ratio = torch.exp(low + (high - low) * ratio) / aspect
+    if config.crop_scale == (1.0, 1.0):  # the whole area in its own shape, which no other ratio could keep
+        ratio = torch.ones_like(ratio)
     width = (area * ratio).sqrt().clamp(max=1.0)  # shares of the source's sides
     height = (area / ratio).sqrt().clamp(max=1.0)
     left, top = (1.0 - width) * place_x, (1.0 - height) * place_y
@@ -68,7 +74,7 @@ def sample_geometry(config, draws, aspect=1.0):
     Returns: maps from output to source in normalised coordinates, (b, 3, 3): flip after affine after crop.
     """
     parts = draws.uniform("affine", 11)
-    on = (parts[:, :1] < config.affine) & (parts[:, 1:6] < 0.5)
+    on = (parts[:, :1] < config.affine) & (parts[:, 1:6] < config.part)
     signed = torch.where(on, 2.0 * parts[:, 6:11] - 1.0, torch.zeros_like(parts[:, 6:11]))
     angle = signed[:, 0] * math.radians(config.rotation)
     shift_x, shift_y = (2.0 * config.translation * signed[:, 1:3]).unbind(1)

@@ -18,7 +18,7 @@ METHODS = ("naive embedding", "naive id", "TokenAdapt", "decode, warp, encode")
 
 def geometries(config):
     """The geometries that are measured, each with one part of `config` switched on, always or at its full range."""
-    still = replace(IDENTITY, rotation=0.0, translation=0.0, shear=0.0)
+    still = replace(IDENTITY, rotation=0.0, translation=0.0, shear=0.0, part=1.0)
     return {
         "identity": still,
         "flip": replace(still, flip=1.0),

@@ -29,7 +29,7 @@ from training.devices import make_accelerator
 from training.files import replacing
 from training.loop import train
 from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import RunFolder
+from training.run_folder import open_run
 from training.schedule import make_schedule
 
 
@@ -64,7 +64,7 @@ def main(config):
     device = accelerator.device
     tokenizer = load_tokenizer(config.tokenizer, device)
     inputs = {"tokenizer": tokenizer.fingerprint}
-    run = RunFolder(config, stage="tokenadapt.train", is_main=accelerator.is_main_process, inputs=inputs)
+    run = open_run(config, accelerator, stage="tokenadapt.train", inputs=inputs)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return

@@ -34,9 +34,10 @@ def pack(ids, codebook_size):
     Returns: (b, bytes) uint8.
     Raises: ValueError if an id lies outside.
     """
-    flat = rearrange(ids, "b h w -> b (h w)").to(torch.int32)
+    flat = rearrange(ids, "b h w -> b (h w)")
     if flat.numel() and not (int(flat.min()) >= 0 and int(flat.max()) < codebook_size):
         raise ValueError(f"ids must lie in [0, {codebook_size}), got {int(flat.min())} to {int(flat.max())}")
+    flat = flat.to(torch.int32)
     planes = [(flat & 255).to(torch.uint8)]
     padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % 8))
     weights = 2 ** torch.arange(8, device=ids.device, dtype=torch.int32)

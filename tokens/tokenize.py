@@ -7,6 +7,7 @@ The unit of work is a shard: a range of the sorted images. Process r of w makes 
 yet, so a killed job started again makes only what is missing, and the result does not depend on who made what.
 """
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def main(config):
     job = {
         "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
         "images": len(images),
+        "keys": hashlib.sha256("\n".join(images.keys).encode()).hexdigest(),
         "rows_per_shard": config.rows_per_shard,
         "classes": images.classes,
     }
@@ -74,7 +76,7 @@ def main(config):
     ):
         for number, start in mine:
             rows = range(start, min(start + config.rows_per_shard, len(images)))
-            if not _sidecar(folder, number).exists():
+            if not (_sidecar(folder, number).exists() and _shard(folder, number).exists()):
                 _make_shard(folder, number, rows, images, tokenizer, config, accelerator.device, threads, progress)
             progress.update(rows[-1] + 1)
     accelerator.wait_for_everyone()
@@ -122,14 +124,16 @@ def _make_shard(folder, number, rows, images, tokenizer, config, device, threads
         progress.update(batch[-1] + 1)
     width = packed[0].shape[1] if packed else 1
     table = torch.cat(packed).numpy() if packed else np.zeros((0, width), np.uint8)
-    shard = write_shard(
-        folder / f"shard-{number:05d}.arrow", table, images.labels[kept], [images.keys[row] for row in kept]
-    )
+    shard = write_shard(_shard(folder, number), table, images.labels[kept], [images.keys[row] for row in kept])
     write_json(_sidecar(folder, number), {**shard, "skipped": skipped})
 
 
 def _submit(threads, images, batch, size):
     return [threads.submit(images.read, row, size) for row in batch]
+
+
+def _shard(folder, number):
+    return folder / f"shard-{number:05d}.arrow"
 
 
 def _sidecar(folder, number):
@@ -143,6 +147,9 @@ def _finish(folder, count, images, tokenizer, config):
     with replacing(folder / "skipped.csv") as temporary:
         pd.DataFrame(skipped, columns=["file", "reason"]).to_csv(temporary, index=False)
     if len(skipped) > config.max_skipped * len(images):
+        for number, sidecar in enumerate(sidecars):
+            if sidecar["skipped"]:  # so that the same command reads the mended images
+                _sidecar(folder, number).unlink()
         raise UserError(
             f"{len(skipped)} of {len(images)} images can't be decoded (first: {images.folder / skipped[0]['file']}: "
             f"{skipped[0]['reason']}; all in {folder / 'skipped.csv'}): mend them, or raise --max_skipped"

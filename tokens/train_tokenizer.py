@@ -29,7 +29,7 @@ from training.config import TrainConfig, require
 from training.devices import make_accelerator
 from training.loop import train
 from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import RunFolder
+from training.run_folder import open_run
 from training.schedule import make_schedule
 
 
@@ -117,7 +117,7 @@ class EMACodebook(nn.Module):
 def main(config):
     """Train, measure on held-out images, write weights and a picture of reconstructions."""
     accelerator = make_accelerator(config.mixed_precision)
-    run = RunFolder(config, stage="tokens.train_tokenizer", is_main=accelerator.is_main_process)
+    run = open_run(config, accelerator, stage="tokens.train_tokenizer")
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return

@@ -14,6 +14,9 @@ from training.config import field_names
 from training.errors import Interrupted, UserError
 from training.recipes import find_recipe
 
+_FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file")
+"""How safetensors and torch, whose errors are no OSError, say that the disk is full."""
+
 
 def run_command(main, config_class, *, recipes, argv=None):
     """Parse the command line into `config_class`, call `main(config)` and exit.
@@ -112,8 +115,10 @@ def explain(error):
     """One line for an error: what is wrong, where, what to do."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk while writing {error.filename or 'a file'}: free some and start again"
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or any(words in str(error) for words in _FULL_DISK):
+        file = getattr(error, "filename", None) or "a file"
+        return f"no space left on the disk while writing {file}: free some and start again"
     if isinstance(error, PermissionError):
         return f"no permission to write or read {error.filename}: choose another folder or change its rights"
     if isinstance(error, OSError) and error.filename:

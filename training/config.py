@@ -58,7 +58,11 @@ class TrainConfig(StageConfig):
     def __post_init__(self):
         for name in ("batch_size", "accum_iter", "log_every", "save_every", "keep_checkpoints"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        require(self, "seed", self.seed >= 0, "must not be below 0")
         require(self, "epochs", self.epochs > 0, "must be above 0")
+        require(self, "warmup_epochs", self.warmup_epochs >= 0, "must not be below 0")
+        require(self, "warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "must not be below 0")
+        require(self, "clip_grad", self.clip_grad is None or self.clip_grad > 0, "must be above 0")
         require(self, "steps", self.steps is None or self.steps >= 1, "must be at least 1")
         require(self, "lr", (self.lr if self.lr is not None else self.blr) > 0, "must be above 0")
 

@@ -50,7 +50,8 @@ def train(accelerator, run, *, model, optimizer, schedule, batch_at, step, title
             if evaluate and (last or (eval_every and index % eval_every == 0 and index > 0)):
                 model.eval()
                 evaluation = evaluate()
-                run.log({"step": index, **evaluation})
+                if evaluation:
+                    run.log({"step": index, **evaluation})
             stop = _anyone_received(accelerator, received, index, config.log_every)
             if last or stop or (index % config.save_every == 0 and index > first):
                 save_checkpoint(accelerator, run, next_step=index, keep=config.keep_checkpoints)

@@ -51,11 +51,11 @@ class RunFolder:
         if self.config.resume == "none":
             self._clear()
         elif self.config_file.exists():
-            self._refuse_another_run(described)
+            self._refuse_another_run(described, inputs)
         write_text(self.config_file, yaml.safe_dump(described, sort_keys=False))
         write_json(self.path / "env.json", {**environment(), "inputs": inputs})
 
-    def _refuse_another_run(self, described):
+    def _refuse_another_run(self, described, inputs):
         former = yaml.safe_load(self.config_file.read_text())
         different = [
             f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
@@ -65,6 +65,12 @@ class RunFolder:
         if different:
             raise UserError(
                 f"{self.path} holds another run ({'; '.join(different[:3])}): "
+                f"choose another --output_dir, or --resume none to start afresh in this one"
+            )
+        environment_file = self.path / "env.json"
+        if environment_file.exists() and read_json(environment_file)["inputs"] != inputs:
+            raise UserError(
+                f"{self.path} holds a run on other input (its tokenizer or store was made anew since): "
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
 
@@ -119,6 +125,20 @@ class RunFolder:
         if self.is_main and file.exists():
             kept = [record for record in self.metrics() if record.get("step", 0) < step]
             write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def open_run(config, accelerator, *, stage, inputs=None):
+    """The RunFolder of a stage, once the main process has made it ready for all.
+
+    Args:
+        config: the stage's configuration.
+        accelerator: accelerate.Accelerator.
+        stage: the stage's name.
+        inputs: fingerprints of what the run reads.
+    """
+    run = RunFolder(config, stage=stage, is_main=accelerator.is_main_process, inputs=inputs)
+    accelerator.wait_for_everyone()
+    return run
 
 
 def lock_folder(folder, *, patience=10.0):
