@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tokens.order import SampleOrder
 from tokens.permutation import permute
 from training.errors import UserError
 
@@ -125,25 +126,19 @@ class ImageBatches:
         self.images = images
         self.rows = np.asarray(rows)
         self.size = size
-        self.batch_size = batch_size
-        self.seed = seed
         self.device = torch.device(device)
-        self.accum_iter = accum_iter
-        self.rank = rank
-        self.world_size = world_size
-        self.steps_per_epoch = len(self.rows) // (batch_size * accum_iter * world_size)
+        self.order = SampleOrder(
+            length=len(self.rows), batch_size=batch_size, seed=seed, accum_iter=accum_iter, rank=rank,
+            world_size=world_size,
+        )  # fmt: skip
         self.cache = {} if len(self.rows) * 3 * size[0] * size[1] < cache_bytes else None
         self.threads = ThreadPoolExecutor(max_workers=4)
 
     def __call__(self, step, micro=0):
         """(pixels (b, 3, height, width) float32 in [0, 1], positions (b,) int64) for a step and micro-step."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        positions = (micro * self.world_size + self.rank) * self.batch_size + np.arange(self.batch_size)
-        global_batch = self.batch_size * self.accum_iter * self.world_size
-        order = permute(step_in_epoch * global_batch + positions, len(self.rows), seed=self.seed, epoch=epoch)
-        pixels = np.stack(list(self.threads.map(self._read, self.rows[order])))
-        positions = torch.from_numpy(positions).to(self.device)
-        return to_float(torch.from_numpy(pixels).to(self.device)), positions
+        chosen, positions = self.order.at(step, micro)
+        pixels = np.stack(list(self.threads.map(self._read, self.rows[chosen])))
+        return to_float(torch.from_numpy(pixels).to(self.device)), torch.from_numpy(positions).to(self.device)
 
     def _read(self, index):
         if self.cache is None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tokens.codec import unpack
-from tokens.permutation import permute
+from tokens.order import SampleOrder
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,26 @@ class TrainingBatches:
         self, store, batch_size, *, seed, device="cpu", accum_iter=1, rank=0, world_size=1, rows=None, labels=None
     ):
         self.store = store
-        self.batch_size = batch_size
-        self.seed = seed
         self.device = torch.device(device)
-        self.accum_iter = accum_iter
-        self.rank = rank
-        self.world_size = world_size
         self.rows = rows
         self.labels = store.labels if labels is None else labels
-        self.steps_per_epoch = len(self) // (batch_size * accum_iter * world_size)
+        self.order = SampleOrder(
+            length=len(store) if rows is None else len(rows), batch_size=batch_size, seed=seed, accum_iter=accum_iter,
+            rank=rank, world_size=world_size,
+        )  # fmt: skip
 
     def __len__(self):
-        return len(self.store) if self.rows is None else len(self.rows)
+        return self.order.length
+
+    @property
+    def steps_per_epoch(self):
+        """Optimizer steps of a pass."""
+        return self.order.steps_per_epoch
 
     def __call__(self, step, micro=0):
         """The Batch of this process for an optimizer step and micro-step."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        positions = (micro * self.world_size + self.rank) * self.batch_size + np.arange(self.batch_size)
-        global_batch = self.batch_size * self.accum_iter * self.world_size
-        order = permute(step_in_epoch * global_batch + positions, len(self), seed=self.seed, epoch=epoch)
-        indices = order if self.rows is None else self.rows[order]
+        chosen, positions = self.order.at(step, micro)
+        indices = chosen if self.rows is None else self.rows[chosen]
         return gather(self.store, indices, self.labels[indices], positions, self.device)
 
 
