@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tokens.permutation import permute
-from tokens.store import TokenStore
+from tokens.store import TokenStore, open_store
 from training.errors import UserError
 
 
@@ -40,12 +40,13 @@ def open_train_and_test(config):
     """Open the two stores of a stage and check that they belong together.
 
     Args:
-        config: has `store`, `eval_store` and `labels`.
+        config: has `store`, `eval_store`, `labels` and `cache`.
     Returns: (LabelledRows to learn from, LabelledRows to measure on).
     Raises: UserError if the stores are of different tokenizers or number their classes differently.
     """
-    train_set = open_labelled(config.store, config.labels)
-    test_set = open_labelled(config.eval_store, config.labels, fingerprint=train_set.store.tokenizer["fingerprint"])
+    train_set = open_labelled(config.store, config.labels, cache=config.cache)
+    fingerprint = train_set.store.tokenizer["fingerprint"]
+    test_set = open_labelled(config.eval_store, config.labels, cache=config.cache, fingerprint=fingerprint)
     if test_set.classes != train_set.classes:
         raise UserError(
             f"{config.eval_store} has other classes than {config.store}: tokenise it again with --like {config.store}"
@@ -53,16 +54,18 @@ def open_train_and_test(config):
     return train_set, test_set
 
 
-def open_labelled(folder, table=None, *, fingerprint=None):
+def open_labelled(folder, table=None, *, cache=None, fingerprint=None):
     """Open a store with labels.
 
     Args:
-        folder: the store.
+        folder: the store, a folder or a URL.
         table: CSV with columns key and label that replaces the store's labels; rows it does not name are unlabelled.
+        cache: CacheConfig for a URL; all of the store must fit, as rows are read in any order.
         fingerprint: of the tokenizer that the store must be of; None: any.
     Raises: UserError if the table lacks the columns or names no row of the store, or fewer than 2 classes have rows.
     """
-    store = TokenStore(folder)
+    store = open_store(folder, cache)
+    store.files.check_whole(store.manifest["shards"])
     if fingerprint is not None:
         store.check_tokenizer(fingerprint, "the model")
     if table is None:

@@ -21,6 +21,7 @@ from finetune.features import FEATURES, majority_accuracy, make_features
 from finetune.labelled import open_train_and_test, split_labelled
 from finetune.results import Result, write_results
 from mtm.encoder import EncoderConfig
+from tokens.remote import CacheConfig
 from training.command import run_command
 from training.config import StageConfig, require
 from training.devices import make_accelerator
@@ -37,6 +38,8 @@ class ProbeConfig(StageConfig):
     """token store with labels to learn from"""
     eval_store: str
     """token store to measure on"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """how stores behind a URL are read"""
     labels: str | None = None
     """CSV with columns key,label: another task on the same stores"""
     task: str = "classification"

@@ -20,6 +20,7 @@ from finetune.results import Result, write_results
 from mtm.augment import Augment, AugmentConfig
 from mtm.encoder import EncoderConfig, fitting_view
 from tokens.loader import TrainingBatches, evaluation_batches
+from tokens.remote import CacheConfig
 from training.chance import Draws
 from training.command import run_command
 from training.config import TrainConfig, require
@@ -38,6 +39,8 @@ class FinetuneConfig(TrainConfig):
     """token store with labels to learn from"""
     eval_store: str
     """token store to measure on"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """how stores behind a URL are read"""
     labels: str | None = None
     """CSV with columns key,label: another task on the same stores; rows it does not name are left out"""
     task: str = "classification"

@@ -11,7 +11,7 @@ def frequency_baselines(store, other=None, *, view=None, sample=50_000):
         store: TokenStore whose frequencies are counted (one added to every count).
         other: TokenStore that is predicted; None: `store` itself.
         view: (h, w) of the central part that counts; None: the whole grid.
-        sample: at most this many rows of each are read, evenly spaced.
+        sample: at most this many rows of each are read, evenly spaced; where shards must be fetched, of four shards.
     Returns: {"unigram": one distribution for all places, "position": one for each place}.
     """
     codes = store.codebook_size
@@ -31,5 +31,18 @@ def frequency_baselines(store, other=None, *, view=None, sample=50_000):
 def _ids(store, view, sample):
     from mtm.augment import centre
 
-    rows = np.unique(np.linspace(0, len(store) - 1, min(sample, len(store))).astype(np.int64))
-    return centre(store.ids(rows), view or store.grid).flatten(1)
+    return centre(store.ids(_sample_rows(store, sample)), view or store.grid).flatten(1)
+
+
+def _sample_rows(store, sample):
+    """Rows spaced evenly over the store, or over four of its shards where each costs a download."""
+    if store.files.window is None:
+        return _evenly(0, len(store), sample)
+    filled = np.flatnonzero(np.diff(store.shard_offsets))
+    shards = filled[_evenly(0, len(filled), 4)]
+    spans = [(store.shard_offsets[shard], store.shard_offsets[shard + 1]) for shard in shards]
+    return np.concatenate([_evenly(start, stop, sample // len(spans)) for start, stop in spans])
+
+
+def _evenly(start, stop, count):
+    return np.unique(np.linspace(start, stop - 1, min(count, stop - start)).astype(np.int64))

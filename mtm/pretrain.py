@@ -17,7 +17,8 @@ from mtm.masking import MaskConfig, make_masks, sample_masks
 from mtm.model import MaskedTokenModel, ModelConfig, save_model
 from mtm.pictures import completion_picture
 from tokens.loader import TrainingBatches, evaluation_batches
-from tokens.store import TokenStore
+from tokens.remote import CacheConfig
+from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
 from training.command import run_command
@@ -34,11 +35,13 @@ class PretrainConfig(TrainConfig):
     """Pre-train a ViT on a token store by masked token modelling."""
 
     store: str
-    """token store to train on; labels are not read"""
+    """token store to train on, a folder or a URL; labels are not read"""
     eval_store: str | None = None
     """token store that masked-token cross-entropy is measured on; None: not measured"""
     tokenizer: str | None = None
     """run or weights of the store's tokenizer, for pictures of completions; None: no pictures"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """how a store behind a URL is read"""
     view: tuple[int, int] | None = None
     """tokens (h, w) that the model sees of each grid; None: all. The papers see 28 x 28 of 32 x 32"""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -60,13 +63,13 @@ def main(config):
     """Pre-train, measure against frequency baselines, write weights and pictures."""
     accelerator = make_accelerator(config.mixed_precision)
     device = accelerator.device
-    store = TokenStore(config.store)
+    store = open_store(config.store, config.cache)
     fingerprint = store.tokenizer["fingerprint"]
     run = open_run(config, accelerator, stage="mtm.pretrain", inputs={"tokenizer": fingerprint})
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    eval_store = open_matching_store(config.eval_store, fingerprint) if config.eval_store else None
+    eval_store = open_matching_store(config, fingerprint) if config.eval_store else None
     view = fitting_view(config.view, store.grid, config.model.encoder.patch_size)
     torch.manual_seed(config.seed)
     model = MaskedTokenModel(
@@ -131,9 +134,9 @@ def evaluate_model(model, store, config, accelerator):
     return {"eval_cross_entropy": float(sums[0] / sums[2]), "eval_accuracy": float(sums[1] / sums[2])}
 
 
-def open_matching_store(folder, fingerprint):
-    """Open a store and refuse it if another tokenizer made it."""
-    store = TokenStore(folder)
+def open_matching_store(config, fingerprint):
+    """Open the evaluation store and refuse it if another tokenizer made it."""
+    store = open_store(config.eval_store, config.cache)
     store.check_tokenizer(fingerprint, "the training store")
     return store
 

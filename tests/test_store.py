@@ -162,13 +162,13 @@ def test_a_missing_shard_is_named(folder):
 def test_a_wrong_number_of_rows_is_named(folder):
     change_manifest(folder, lambda manifest: manifest["shards"][1].update(rows=6))
     with pytest.raises(UserError, match=r"shard-00001\.arrow has 7 rows, store\.json says 6"):
-        TokenStore(folder)
+        TokenStore(folder).verify()
 
 
 def test_rows_of_another_width_are_named(folder):
     rewrite_shard(folder, np.zeros((7, 19), np.uint8), np.zeros(7))
     with pytest.raises(UserError, match=r"shard-00001.*19 bytes"):
-        TokenStore(folder)
+        TokenStore(folder).ids([8])
 
 
 def test_verify_finds_an_id_that_is_no_code(folder):

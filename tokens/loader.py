@@ -1,7 +1,7 @@
 """Batches of a token store as a pure function of (seed, rank, world size, step): resuming is arithmetic.
 
 No worker processes: a batch is one indexing call on memory-mapped rows, copied to the device packed (about 1 KB an
-image) and unpacked there.
+image) and unpacked there. Of a store behind a URL the next window of shards is fetched while this one is read.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tokens.codec import unpack
-from tokens.order import SampleOrder
+from tokens.order import SampleOrder, WindowOrder
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,14 @@ class TrainingBatches:
         self.store = store
         self.device = torch.device(device)
         self.rows = rows
-        self.labels = store.labels if labels is None else labels
-        self.order = SampleOrder(
-            length=len(store) if rows is None else len(rows), batch_size=batch_size, seed=seed, accum_iter=accum_iter,
-            rank=rank, world_size=world_size,
-        )  # fmt: skip
+        self.labels = labels
+        self._window = None
+        share = {"batch_size": batch_size, "accum_iter": accum_iter, "rank": rank, "world_size": world_size}
+        if store.files.window is None or rows is not None:
+            self.order = SampleOrder(length=len(store) if rows is None else len(rows), seed=seed, **share)
+        else:
+            self.order = WindowOrder(shard_offsets=store.shard_offsets, window=store.files.window, seed=seed, **share)
+            store.files.check_windows(store.manifest["shards"])
 
     def __len__(self):
         return self.order.length
@@ -65,9 +68,23 @@ class TrainingBatches:
 
     def __call__(self, step, micro=0):
         """The Batch of this process for an optimizer step and micro-step."""
+        if isinstance(self.order, WindowOrder):
+            self._look_ahead(step)
         chosen, positions = self.order.at(step, micro)
         indices = chosen if self.rows is None else self.rows[chosen]
-        return gather(self.store, indices, self.labels[indices], positions, self.device)
+        labels = self.store.labels_at(indices) if self.labels is None else self.labels[indices]
+        return gather(self.store, indices, labels, positions, self.device)
+
+    def _look_ahead(self, step):
+        """On entering a window, begin to fetch it and the one after it."""
+        epoch, window = self.order.window_of(step)
+        if (epoch, window) == self._window:
+            return
+        self._window = epoch, window
+        last = (window + 1) * self.order.window >= self.order.part
+        following = (epoch + 1, 0) if last else (epoch, window + 1)
+        for each in (self._window, following):
+            self.store.prefetch(self.order.shards_of(*each))
 
 
 def evaluation_batches(store, batch_size, *, device="cpu", rank=0, world_size=1, rows=None, labels=None):
@@ -76,11 +93,12 @@ def evaluation_batches(store, batch_size, *, device="cpu", rank=0, world_size=1,
     Args: as for TrainingBatches.
     Yields: Batch; its positions are places in `rows`.
     """
-    rows = np.arange(len(store)) if rows is None else rows
-    labels = store.labels if labels is None else labels
-    for start in range(rank * batch_size, len(rows), batch_size * world_size):
-        indices = rows[start : start + batch_size]
-        yield gather(store, indices, labels[indices], start + np.arange(len(indices)), torch.device(device))
+    count = len(store) if rows is None else len(rows)
+    for start in range(rank * batch_size, count, batch_size * world_size):
+        positions = np.arange(start, min(start + batch_size, count))
+        indices = positions if rows is None else rows[positions]
+        each = store.labels_at(indices) if labels is None else labels[indices]
+        yield gather(store, indices, each, positions, torch.device(device))
 
 
 def gather(store, indices, labels, positions, device):

@@ -1,60 +1,78 @@
-"""The token store: a folder of Arrow files, memory-mapped, that anyone can open.
+"""The token store: a folder of Arrow files, here or behind a URL, that anyone can open.
 
     store.json            tokenizer, K, bits, grid, preprocessing, class names, shards with rows and checksums
     codebook.safetensors  embedding of each code, (k, c) float32
     shard-00000.arrow     Arrow IPC, uncompressed, one record batch: tokens (fixed-size binary), label, key
+    rows.npy              of a subset only: which rows of the shards belong to it, (n,) int64, rising
 
-`pandas.read_feather`, polars, DuckDB and datasets read a shard as it is.
+A local store is memory-mapped; of a remote one, whole shards are fetched into a bounded cache when they are needed.
 """
 
-import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from tokens.codec import bits_per_token, packed_bytes, unpack
+from tokens.codec import packed_bytes, unpack
+from tokens.manifest import read_manifest, write_manifest
+from tokens.shard import Shard, check_size, sha256_of, write_shard
 from training.errors import UserError
-from training.files import read_json, replacing, write_json
 
-FORMAT, VERSION = "seitpp token store", 1
+__all__ = ["TokenStore", "open_store", "sha256_of", "write_manifest", "write_shard"]
+
+
+def open_store(spec, cache=None):
+    """Open a token store.
+
+    Args:
+        spec: a folder, or a URL that fsspec knows (s3://…, gs://…, https://…).
+        cache: a tokens.remote.CacheConfig for URLs; None: its defaults.
+    Returns: TokenStore.
+    """
+    if "://" not in str(spec):
+        return TokenStore(spec)
+    from tokens.remote import CacheConfig, RemoteFiles
+
+    return TokenStore(spec, RemoteFiles(spec, cache or CacheConfig()))
 
 
 class TokenStore:
-    """A store opened for reading; rows stay on disk until they are asked for.
+    """A store opened for reading; rows stay where they are until they are asked for.
 
     Args:
-        folder: the store's folder.
+        folder: the store's folder or URL.
+        files: how its files are reached (LocalFiles or RemoteFiles); None: the folder is local.
 
     Attributes:
+        manifest: content of store.json.
         codebook_size: K.
         grid: (h, w) tokens.
         classes: class names; a label is an index into them, -1 where unknown.
-        labels: (rows,) int32, all in memory (4 bytes a row).
+        row_bytes: bytes of a packed row.
+        shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
     Raises: UserError if it is no store, or a shard is missing or cut off.
     """
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        manifest_file = self.folder / "store.json"
-        if not manifest_file.is_file():
-            raise UserError(f"{self.folder} is not a token store (no store.json): make one with seitpp tokenize")
-        self.manifest = read_json(manifest_file)
-        if self.manifest.get("format") != FORMAT or self.manifest.get("version") != VERSION:
-            raise UserError(f"{manifest_file} is not of {FORMAT!r} version {VERSION}: tokenise again")
+    def __init__(self, folder, files=None):
+        self.files = LocalFiles(folder) if files is None else files
+        self.folder = self.files.folder
+        self.manifest = self.files.manifest()
         self.codebook_size = self.manifest["codebook_size"]
         self.grid = tuple(self.manifest["grid"])
         self.classes = self.manifest["classes"]
         self.row_bytes = packed_bytes(self.grid[0] * self.grid[1], self.codebook_size)
-        self._tables = [self._open(shard) for shard in self.manifest["shards"]]
-        self._rows = [self._rows_of(*each) for each in zip(self.manifest["shards"], self._tables, strict=True)]
-        self._offsets = np.cumsum([0, *(len(rows) for rows in self._rows)])
-        columns = [table.column("label").to_numpy() for table in self._tables]
-        self.labels = np.concatenate(columns) if columns else np.zeros(0, np.int32)
+        self.files.check(self.manifest["shards"])
+        self._shards = {}
+        self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
+        self._chosen, self._labels = None, None
+        self.shard_offsets = self._starts
+        if "subset" in self.manifest:
+            self._chosen = self._read_subset(self.manifest["subset"])
+            self.shard_offsets = np.searchsorted(self._chosen, self._starts)
 
     def __len__(self):
-        return int(self._offsets[-1])
+        return int(self.shard_offsets[-1])
 
     @property
     def tokenizer(self):
@@ -70,17 +88,47 @@ class TokenStore:
     def codebook(self):
         """Embeddings of the codes, (k, c) float32."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        path = self.folder / "codebook.safetensors"
         try:
-            return load_file(path)["codebook"]
+            return load(self.files.read("codebook.safetensors"))["codebook"]
         except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path} is missing or broken: run the tokenising command again") from error
+            raise UserError(
+                f"{self.folder}/codebook.safetensors is missing or broken: run the tokenising command again"
+            ) from error
 
-    def keys(self):
-        """Where each image came from, a list of strings in row order."""
-        return [key for table in self._tables for key in table.column("key").to_pylist()]
+    @property
+    def labels(self):
+        """Label of every row, (rows,) int32, in memory (4 bytes a row) once asked for."""
+        if self._labels is None:
+            columns = [self._shard(number).labels for number in range(len(self.manifest["shards"]))]
+            labels = np.concatenate(columns) if columns else np.zeros(0, np.int32)
+            self._labels = self._own(labels if self._chosen is None else labels[self._chosen])
+        return self._labels
+
+    def labels_at(self, indices):
+        """Labels of some rows, (b,) int32, read from their shards alone."""
+        indices = self._checked(indices)
+        if self._labels is not None:
+            return self._labels[indices]
+        labels = np.empty(len(indices), np.int32)
+        for number, places, rows in self._by_shard(indices):
+            labels[places] = self._shard(number).labels[rows]
+        return self._own(labels)
+
+    def keys(self, rows=None):
+        """Where images came from, a list of strings.
+
+        Args:
+            rows: a range of rows with step 1; None: all.
+        """
+        rows = range(len(self)) if rows is None else rows
+        keys = []
+        for number, places, chosen in self._by_shard(self._checked(rows)):
+            first, last = int(chosen[0]), int(chosen[-1])
+            between = self._shard(number).keys(first, last + 1)
+            keys += between if len(between) == len(places) else [between[row - first] for row in chosen.tolist()]
+        return keys
 
     def packed(self, indices):
         """Rows as stored.
@@ -88,20 +136,21 @@ class TokenStore:
         Args:
             indices: (b,) integers in [0, len(self)), any order, repeats allowed.
         Returns: (b, bytes) uint8 array, a copy.
+        Raises: IndexError if an index is outside.
         """
-        indices = np.asarray(indices, dtype=np.int64)
-        if len(self._rows) == 1:
-            return self._rows[0][indices]
-        shards = np.searchsorted(self._offsets, indices, side="right") - 1
-        packed = np.empty((len(indices), self.row_bytes), np.uint8)
-        for shard in np.unique(shards):
-            chosen = shards == shard
-            packed[chosen] = self._rows[shard][indices[chosen] - self._offsets[shard]]
-        return packed
+        indices = self._checked(indices)
+        packed = np.empty(len(indices), f"V{self.row_bytes}")
+        for number, places, rows in self._by_shard(indices):
+            packed[places] = np.take(self._shard(number).tokens, rows)
+        return packed.view(np.uint8).reshape(len(indices), self.row_bytes)
 
     def ids(self, indices):
         """Token ids of rows, (b, h, w) int64 on the CPU."""
         return unpack(torch.from_numpy(self.packed(indices)), self.codebook_size, self.grid)
+
+    def prefetch(self, shards):
+        """Begin to fetch shards, by their numbers, where they are not here yet."""
+        self.files.prefetch([self.manifest["shards"][number] for number in shards])
 
     def check_tokenizer(self, fingerprint, what):
         """Refuse a model or store of another tokenizer.
@@ -116,109 +165,124 @@ class TokenStore:
                 f"tokenizer {fingerprint[:12]}: their ids mean different things. Tokenise again with the right one"
             )
 
-    def verify(self):
+    def verify(self, progress=None):
         """Read everything: the codebook, checksums, row counts, ranges of ids and labels.
 
+        Args:
+            progress: called with the number of shards that are found good, after each.
         Raises: UserError naming the first bad file.
         """
         codes = len(self.codebook)
         if codes != self.codebook_size:
-            raise UserError(f"{self.folder / 'codebook.safetensors'} has {codes} codes, expected {self.codebook_size}")
-        for shard, table, rows in zip(self.manifest["shards"], self._tables, self._rows, strict=True):
-            path = self.folder / shard["file"]
-            if sha256_of(path) != shard["sha256"]:
-                raise UserError(f"{path}: the checksum differs from store.json; delete this shard and tokenise again")
-            for start in range(0, len(rows), 4096):
-                ids = unpack(torch.from_numpy(rows[start : start + 4096].copy()), self.codebook_size, self.grid)
-                if int(ids.max()) >= self.codebook_size:
-                    raise UserError(f"{path}: id {int(ids.max())} with a codebook of {self.codebook_size}")
-            labels = table.column("label").to_numpy()
-            if len(labels) and not (labels.min() >= -1 and labels.max() < len(self.classes)):
-                wrong = labels.min() if labels.min() < -1 else labels.max()
-                raise UserError(f"{path}: label {wrong} with {len(self.classes)} classes")
+            raise UserError(f"{self.folder}/codebook.safetensors has {codes} codes, expected {self.codebook_size}")
+        for number, entry in enumerate(self.manifest["shards"]):
+            self._verify_shard(self.files.path(entry), self._shard(number))
+            if progress is not None:
+                progress(number + 1)
 
-    def _open(self, shard):
-        path = self.folder / shard["file"]
+    def _verify_shard(self, path, shard):
+        entry = shard.entry
+        if sha256_of(path) != entry["sha256"]:
+            raise UserError(f"{path}: the checksum differs from store.json; delete this shard and tokenise again")
+        for start in range(0, len(shard.tokens), 4096):
+            packed = shard.tokens[start : start + 4096].copy().view(np.uint8).reshape(-1, self.row_bytes)
+            ids = unpack(torch.from_numpy(packed), self.codebook_size, self.grid)
+            if int(ids.max()) >= self.codebook_size:
+                raise UserError(f"{path}: id {int(ids.max())} with a codebook of {self.codebook_size}")
+        known = self.manifest.get("subset", {}).get("of_classes", len(self.classes))
+        labels = shard.labels
+        if len(labels) and not (labels.min() >= -1 and labels.max() < known):
+            wrong = labels.min() if labels.min() < -1 else labels.max()
+            raise UserError(f"{path}: label {wrong} with {known} classes")
+
+    def _read_subset(self, subset):
+        """The rows of a subset, checked: rising, inside the shards."""
+        import hashlib
+        import io
+
+        name = f"{self.folder}/{subset['file']}"
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing: run the tokenising command again, it makes only this shard") from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path} is cut off or broken: delete it and run the tokenising command again") from error
-        if table.num_rows != shard["rows"]:
-            raise UserError(f"{path} has {table.num_rows} rows, store.json says {shard['rows']}: tokenise again")
-        return table.combine_chunks()
+            content = self.files.read(subset["file"])
+            chosen = np.load(io.BytesIO(content), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{name} is missing or broken: make the subset again (seitpp store subset)") from error
+        whole = hashlib.sha256(content).hexdigest() == subset["sha256"]
+        if not whole or (len(chosen) and not (chosen[0] >= 0 and chosen[-1] < self._starts[-1])):
+            raise UserError(f"{name} is not what store.json says: make the subset again (seitpp store subset)")
+        return chosen
 
-    def _rows_of(self, shard, table):
-        """The tokens column as a (rows, bytes) array over the mapped file, nothing copied."""
-        if table.num_rows == 0:
-            return np.zeros((0, self.row_bytes), np.uint8)
-        column = table.column("tokens").chunk(0)
-        width = column.type.byte_width
-        if width != self.row_bytes:
-            raise UserError(f"{self.folder / shard['file']} has rows of {width} bytes, expected {self.row_bytes}")
-        start, size = column.offset * width, table.num_rows * width
-        buffer = np.frombuffer(column.buffers()[1], np.uint8, count=size, offset=start)
-        return buffer.reshape(table.num_rows, width)
+    def _own(self, labels):
+        """Labels of the shards in the numbering of this store: a subset of classes numbers them anew."""
+        numbers = self.manifest.get("subset", {}).get("label_of")
+        return labels if numbers is None else np.append(np.asarray(numbers, np.int32), np.int32(-1))[labels]
 
+    def _checked(self, indices):
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
+            raise IndexError(f"rows must lie in [0, {len(self)}), got {indices.min()} to {indices.max()}")
+        return indices
 
-def write_shard(path, packed, labels, keys):
-    """Write one shard atomically.
+    def _by_shard(self, indices):
+        """Yield (shard number, places in `indices`, rows in that shard) for each shard that is needed."""
+        if not indices.size:
+            return
+        rows = indices if self._chosen is None else self._chosen[indices]
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        places = np.argsort(shards, kind="stable")
+        shards, rows = shards[places], rows[places]
+        bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+        for start, stop in pairwise(bounds):
+            number = int(shards[start])
+            yield number, places[start:stop], rows[start:stop] - self._starts[number]
 
-    Args:
-        path: destination file.
-        packed: (rows, bytes) uint8 array.
-        labels: (rows,) integers, -1 where unknown.
-        keys: list of strings.
-    Returns: {"file", "rows", "sha256"} for the manifest.
-    """
-    packed = np.ascontiguousarray(packed)
-    rows, width = packed.shape
-    tokens = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(packed)])
-    batch = pa.record_batch(
-        [tokens, pa.array(np.asarray(labels, np.int32)), pa.array(keys, pa.string())], names=["tokens", "label", "key"]
-    )
-    with replacing(path) as temporary:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        checksum = sha256_of(temporary)
-    return {"file": Path(path).name, "rows": rows, "sha256": checksum}
+    def _shard(self, number):
+        """An opened shard. Of a remote store those that left the cache are closed, so that their space is free."""
+        if number not in self._shards:
+            entry = self.manifest["shards"][number]
+            path = self.files.path(entry)
+            self._shards = {known: shard for known, shard in self._shards.items() if self.files.keeps(shard.entry)}
+            self._shards[number] = Shard(path, entry, self.row_bytes)
+        return self._shards[number]
 
 
-def write_manifest(folder, *, tokenizer, codebook, lookup, grid, preprocessing, classes, shards):
-    """Finish a store: write codebook.safetensors, then store.json, which makes it one.
+class LocalFiles:
+    """Files of a store on this machine.
 
     Args:
-        folder: the store's folder, its shards written.
-        tokenizer: {"name", "fingerprint"}.
-        codebook: (k, c) float32.
-        lookup: how the nearest code is meant, "cosine" or "euclidean".
-        grid: (h, w).
-        preprocessing: how images became the tokenizer's input, a dict.
-        classes: class names.
-        shards: what `write_shard` returned, in order.
+        folder: the store's folder.
+
+    Attributes:
+        window: None: rows are shuffled over the whole store.
     """
-    from safetensors.torch import save_file
 
-    codebook_size = len(codebook)
-    with replacing(Path(folder) / "codebook.safetensors") as temporary:
-        save_file({"codebook": codebook.float().contiguous()}, temporary)
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "tokenizer": tokenizer,
-        "codebook_size": codebook_size,
-        "bits": bits_per_token(codebook_size),
-        "lookup": lookup,
-        "grid": list(grid),
-        "preprocessing": preprocessing,
-        "classes": list(classes),
-        "shards": shards,
-    }
-    write_json(Path(folder) / "store.json", manifest)
+    window = None
 
+    def __init__(self, folder):
+        self.folder = Path(folder)
 
-def sha256_of(path):
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def manifest(self):
+        """Content of store.json."""
+        return read_manifest(self.folder / "store.json")
+
+    def read(self, name):
+        """Bytes of a small file."""
+        return (self.folder / name).read_bytes()
+
+    def check(self, shards):
+        """Refuse a store of which a shard is missing or cut off."""
+        for entry in shards:
+            check_size(self.path(entry), entry)
+
+    def check_whole(self, shards):
+        """Nothing to do: rows here can be read in any order."""
+
+    def path(self, entry):
+        """Where a shard of the manifest lies."""
+        return self.folder / entry["file"]
+
+    def keeps(self, entry):
+        """Whether a shard stays here by itself."""
+        return True
+
+    def prefetch(self, shards):
+        """Nothing to do: the shards are here."""
