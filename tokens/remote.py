@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,14 +164,15 @@ class RemoteFiles:
                         file.write(block)
             if digest.hexdigest() != entry["sha256"]:
                 raise OSError("the checksum differs from store.json")
-            temporary.rename(target)
+            with _locked(self.cache / ".room.lock"):  # nobody counts the files meanwhile
+                temporary.rename(target)
         finally:
             temporary.unlink(missing_ok=True)
 
     def _reserve(self, temporary, size):
         """Remove the longest unused shards until `size` bytes more fit, and take their place at once."""
         with _locked(self.cache / ".room.lock"):
-            known = [(path, path.stat()) for path in self.cache.iterdir() if path.suffix in (".arrow", ".tmp")]
+            known = list(_files(self.cache))
             total = sum(stat.st_size for _, stat in known)
             for path, stat in sorted(known, key=lambda each: each[1].st_mtime_ns):
                 left_behind = path.suffix == ".tmp" and time.time() - stat.st_mtime > _STALE_SECONDS
@@ -196,6 +197,14 @@ class RemoteFiles:
                     time.sleep(0.25 * 2**attempt)
         reason = " ".join(str(failure).split()) or type(failure).__name__
         raise UserError(f"{url} can't be fetched ({reason}), tried {self.config.attempts} times") from failure
+
+
+def _files(folder):
+    """(path, stat) of the shards in a cache, finished or not; those that are given up meanwhile are left out."""
+    for path in folder.iterdir():
+        if path.suffix in (".arrow", ".tmp"):
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class TokenStore:
         grid: (h, w) tokens.
         classes: class names; a label is an index into them, -1 where unknown.
         row_bytes: bytes of a packed row.
+        chosen: of a subset, which rows of its shards are its own, (rows,) int64, rising; else None.
         shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
     Raises: UserError if it is no store, or a shard is missing or cut off.
     """
@@ -65,11 +66,11 @@ class TokenStore:
         self.files.check(self.manifest["shards"])
         self._shards = {}
         self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
-        self._chosen, self._labels = None, None
-        self.shard_offsets = self._starts
+        self._labels = None
+        self.chosen, self.shard_offsets = None, self._starts
         if "subset" in self.manifest:
-            self._chosen = self._read_subset(self.manifest["subset"])
-            self.shard_offsets = np.searchsorted(self._chosen, self._starts)
+            self.chosen = self._read_subset(self.manifest["subset"])
+            self.shard_offsets = np.searchsorted(self.chosen, self._starts)
 
     def __len__(self):
         return int(self.shard_offsets[-1])
@@ -103,7 +104,7 @@ class TokenStore:
         if self._labels is None:
             columns = [self._shard(number).labels for number in range(len(self.manifest["shards"]))]
             labels = np.concatenate(columns) if columns else np.zeros(0, np.int32)
-            self._labels = self._own(labels if self._chosen is None else labels[self._chosen])
+            self._labels = self._own(labels if self.chosen is None else labels[self.chosen])
         return self._labels
 
     def labels_at(self, indices):
@@ -226,7 +227,7 @@ class TokenStore:
         """Yield (shard number, places in `indices`, rows in that shard) for each shard that is needed."""
         if not indices.size:
             return
-        rows = indices if self._chosen is None else self._chosen[indices]
+        rows = indices if self.chosen is None else self.chosen[indices]
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         places = np.argsort(shards, kind="stable")
         shards, rows = shards[places], rows[places]

@@ -17,7 +17,10 @@ import yaml
 from training.errors import UserError
 from training.files import read_json, write_json, write_text
 
-_MAY_CHANGE = {"output_dir", "resume", "log_every", "save_every", "keep_checkpoints"}
+_MAY_CHANGE = {
+    "output_dir", "resume", "log_every", "save_every", "keep_checkpoints",
+    "cache.folder", "cache.gigabytes", "cache.attempts",
+}  # fmt: skip
 
 
 class RunFolder:
@@ -56,7 +59,7 @@ class RunFolder:
         write_json(self.path / "env.json", {**environment(), "inputs": inputs})
 
     def _refuse_another_run(self, described, inputs):
-        former = yaml.safe_load(self.config_file.read_text())
+        former, described = _dotted(yaml.safe_load(self.config_file.read_text())), _dotted(described)
         different = [
             f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
             for key in sorted(former.keys() | described.keys())
@@ -125,6 +128,14 @@ class RunFolder:
         if self.is_main and file.exists():
             kept = [record for record in self.metrics() if record.get("step", 0) < step]
             write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _dotted(described, prefix=""):
+    """Nested dictionaries as one with keys such as `model.encoder.width`."""
+    flat = {}
+    for key, value in described.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def open_run(config, accelerator, *, stage, inputs=None):
