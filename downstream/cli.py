@@ -6,7 +6,10 @@ import sys
 
 STAGES = {
     "train-tokenizer": ("tokens.train_tokenizer", "train a VQ tokenizer on your own images"),
-    "tokenize": ("tokens.tokenize", "turn a folder of images into a token store, once"),
+    "import-tokenizer": ("tokens.import_tokenizer", "make a published tokenizer's checkpoint one of ours"),
+    "tokenize": ("tokens.tokenize", "turn images into a token store, once"),
+    "tokenize-ray": ("tokens.tokenize_ray", "the same on a Ray cluster"),
+    "reduce-codebook": ("tokens.reduce_codebook", "keep the codes that a store uses, and remap it"),
     "train-tokenadapt": ("tokenadapt.train", "train TokenAdapt's f and g for a tokenizer"),
     "pretrain": ("mtm.pretrain", "pre-train a ViT on a token store by masked token modelling"),
     "probe": ("finetune.probe", "linear probe, k-NN and simple baselines"),
@@ -16,7 +19,7 @@ STAGES = {
     "report": ("downstream.report", "one self-contained page and results.csv of many runs"),
 }
 OTHERS = {
-    "store": "seitpp store info|verify STORE: look at a token store, or check it",
+    "store": "look at a token store, check, export, import or divide it: seitpp store lists how",
 }
 
 

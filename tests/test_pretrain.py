@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from mtm.encoder import EncoderConfig
 from mtm.masking import MaskConfig, make_masks
 from mtm.model import DecoderConfig, ModelConfig, load_model
 from tokenadapt.geometry import GeometryConfig
+from tokens.remote import CacheConfig
 from tokens.store import TokenStore
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
@@ -211,3 +214,38 @@ def test_one_process_and_two_give_the_same_losses(world, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path / "two")) == 20
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+
+
+# From a store behind a URL
+
+
+@pytest.fixture
+def remote(world):
+    """The training store in fsspec's memory file system."""
+    system = fsspec.filesystem("memory")
+    for path in (world / "train").iterdir():
+        system.pipe_file(f"/training/{path.name}", path.read_bytes())
+    yield "memory://training"
+    system.rm("/training", recursive=True)
+
+
+def test_pretraining_from_a_url_depends_neither_on_the_cache_nor_on_a_stop(world, remote, tmp_path):
+    size = read_json(world / "train" / "store.json")["shards"][0]["bytes"]
+
+    def run(name, gigabytes):
+        cache = CacheConfig(folder=str(tmp_path / f"cache of {gigabytes}"), gigabytes=gigabytes, window=10)
+        config = make_config(
+            world, tmp_path / name, steps=14, batch_size=6, save_every=3, keep_checkpoints=9, cache=cache
+        )
+        stage.main(replace(config, store=remote))
+        return losses(tmp_path / name), (tmp_path / name / "weights" / "model.safetensors").read_bytes()
+
+    whole = run("whole", 1.0)
+    assert run("little room", 7.1 * size / 1e9) == whole
+    run("stopped", 1.0)
+    for file in ("summary.json", "weights"):  # as if it had been killed after step 9
+        path = tmp_path / "stopped" / file
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for step in (12, 14):
+        shutil.rmtree(tmp_path / "stopped" / "checkpoints" / f"step-{step:08d}")
+    assert run("stopped", 7.1 * size / 1e9) == whole

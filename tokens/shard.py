@@ -43,18 +43,23 @@ class Shard:
             raise UserError(f"{path} has the columns {table.column_names}, expected tokens, label, key: {_AGAIN}")
         self.entry = entry
         self.table = table
-        self.labels = table.column("label").to_numpy()
-        self.tokens = np.zeros(0, f"V{row_bytes}")
-        if table.num_rows:
-            column = table.column("tokens").chunk(0)
-            if column.type.byte_width != row_bytes:
-                raise UserError(f"{path} has rows of {column.type.byte_width} bytes, expected {row_bytes}: {_AGAIN}")
-            start = column.offset * row_bytes
-            self.tokens = np.frombuffer(column.buffers()[1], f"V{row_bytes}", count=table.num_rows, offset=start)
+        width = table.schema.field("tokens").type.byte_width
+        if table.num_rows and width != row_bytes:
+            raise UserError(f"{path} has rows of {width} bytes, expected {row_bytes}: {_AGAIN}")
+        self.tokens = _mapped(table.column("tokens"), np.dtype(f"V{row_bytes}"))
+        self.labels = _mapped(table.column("label"), np.dtype(np.int32))
 
     def keys(self, start=0, stop=None):
         """Where the images of rows start to stop came from, a list of strings."""
         return self.table.column("key")[start:stop].to_pylist()
+
+
+def _mapped(column, dtype):
+    """A column of one chunk and no nulls as an array over the mapped file. Arrow's own conversion imports pandas."""
+    if len(column) == 0:
+        return np.zeros(0, dtype)
+    chunk = column.chunk(0)
+    return np.frombuffer(chunk.buffers()[1], dtype, count=len(chunk), offset=chunk.offset * dtype.itemsize)
 
 
 def check_size(path, entry):

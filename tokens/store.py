@@ -142,7 +142,7 @@ class TokenStore:
         indices = self._checked(indices)
         packed = np.empty(len(indices), f"V{self.row_bytes}")
         for number, places, rows in self._by_shard(indices):
-            packed[places] = np.take(self._shard(number).tokens, rows)
+            packed[places] = self._shard(number).tokens[rows]
         return packed.view(np.uint8).reshape(len(indices), self.row_bytes)
 
     def ids(self, indices):
@@ -230,11 +230,11 @@ class TokenStore:
         rows = indices if self.chosen is None else self.chosen[indices]
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         places = np.argsort(shards, kind="stable")
-        shards, rows = shards[places], rows[places]
-        bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+        shards = shards[places]
+        rows = rows[places] - self._starts[shards]
+        bounds = [0, *(np.flatnonzero(shards[1:] != shards[:-1]) + 1).tolist(), len(shards)]
         for start, stop in pairwise(bounds):
-            number = int(shards[start])
-            yield number, places[start:stop], rows[start:stop] - self._starts[number]
+            yield int(shards[start]), places[start:stop], rows[start:stop]
 
     def _shard(self, number):
         """An opened shard. Of a remote store those that left the cache are closed, so that their space is free."""
