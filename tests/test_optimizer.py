@@ -21,7 +21,9 @@ MODELS = {
     "tokenadapt": lambda: TokenAdapt(
         TokenAdaptConfig(width=64), grid=(2, 3), view=(2, 3), codebook_size=29, embedding_dim=5
     ),
-    "tokenizer": lambda: VQTokenizer(VQConfig(image_size=(16, 24), widths=(32,), codebook_size=9, codebook_dim=5)),
+    "tokenizer": lambda: VQTokenizer.untrained(
+        VQConfig(image_size=(16, 24), widths=(32,), codebook_size=9, codebook_dim=5)
+    ),
 }
 
 

@@ -1,5 +1,8 @@
 """Tokenizers: pixels to ids and back, on disk and in training."""
 
+import importlib
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +71,7 @@ def test_the_grid_is_the_image_divided_by_folding_and_halvings(widths, space_to_
     config = VQConfig(
         image_size=(32, 48), widths=widths, space_to_depth=space_to_depth, codebook_size=5, codebook_dim=3
     )
-    tokenizer = VQTokenizer(config).eval()
+    tokenizer = VQTokenizer.untrained(config).eval()
     assert tokenizer.grid == grid
     with torch.no_grad():
         ids = tokenizer.encode(torch.rand(2, 3, 32, 48))
@@ -86,7 +89,7 @@ def test_impossible_shapes_are_refused(wrong):
 
 def test_standardised_codes_have_mean_0_and_deviation_1_and_mean_the_same(pixels):
     torch.manual_seed(0)
-    tokenizer = VQTokenizer(SHAPE).eval().requires_grad_(False)
+    tokenizer = VQTokenizer.untrained(SHAPE).eval().requires_grad_(False)
     tokenizer.codebook.copy_(tokenizer.latents(pixels).permute(0, 2, 3, 1).reshape(-1, 5)[:11] * 1.1 + 0.01)
     ids = tokenizer.encode(pixels)
     decoded = tokenizer.decode(ids)
@@ -107,7 +110,8 @@ def test_a_saved_tokenizer_gives_the_same_ids_and_images(tokenizer, tokenizer_fo
     assert torch.equal(again.encode(pixels), tokenizer.encode(pixels))
     assert torch.equal(again.decode(again.encode(pixels)), tokenizer.decode(tokenizer.encode(pixels)))
     assert again.fingerprint == tokenizer.fingerprint
-    assert again.config == tokenizer.config
+    assert (again.image_size, again.space_to_depth, again.lookup) == (tiny.IMAGE_SIZE, 4, "euclidean")
+    assert again.model.config == tokenizer.model.config
 
 
 def test_a_loaded_tokenizer_is_frozen_and_in_evaluation_mode(tokenizer):
@@ -154,6 +158,152 @@ def test_a_folder_that_is_no_tokenizer_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("tokenizer.json", "[]", "tokenizer.json is damaged"),
+        ("tokenizer.json", "{", "tokenizer.json is damaged"),
+        ("tokenizer.json", '{"kind": "vq"}', "is damaged"),
+        ("config.json", "{", "is damaged"),
+        ("config.json", None, "is damaged"),
+        ("diffusion_pytorch_model.safetensors", "x", "diffusion_pytorch_model.safetensors is damaged"),
+        ("diffusion_pytorch_model.safetensors", None, "diffusion_pytorch_model.safetensors is no file"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(tokenizer, tmp_path, name, content, line):
+    tokenizer.save(tmp_path / "copy")
+    (tmp_path / "copy" / name).unlink()
+    if content is not None:
+        (tmp_path / "copy" / name).write_text(content)
+    with pytest.raises(UserError) as refused:
+        load_tokenizer(tmp_path / "copy")
+    assert line in tiny.one_line(str(refused.value))
+
+
+def test_a_folder_loads_without_a_network(tokenizer, tmp_path, monkeypatch):
+    def no_network(*_):
+        raise AssertionError("a folder needs no network")
+
+    tokenizer.save(tmp_path / "copy")
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    assert load_tokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint
+
+
+def test_folders_of_before_other_models_load_and_keep_their_fingerprint(tmp_path):
+    tokenizer = VQTokenizer.untrained(SHAPE).requires_grad_(False)
+    for tensor in tokenizer.state_dict().values():
+        tensor.copy_((torch.arange(tensor.numel()) / 1024).reshape(tensor.shape))
+    tokenizer.save(tmp_path / "old")
+    write_json(tmp_path / "old" / "tokenizer.json", {"kind": "vq", "config": asdict(SHAPE)})
+    recorded = "d4ea9a5c59a1ea1199b380dac3f97ad1d3d39707b1f4049be91b75e614765448"  # by the code of then
+    assert load_tokenizer(tmp_path / "old").fingerprint == recorded
+
+
+# Classes of the user's own
+
+OWN = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    name, image_size, grid, codebook_size, lookup = "own", (8, 12), (2, 3), 7, "euclidean"
+    preprocessing = {"range": [0, 1]}
+
+    def __init__(self):
+        super().__init__()
+        self.codebook = nn.Parameter(torch.linspace(0, 1, 7)[:, None])
+
+    def encode(self, images):
+        means = nn.functional.avg_pool2d(images.mean(1), 4)
+        return (means * 6).round().long()
+
+    def decode(self, ids):
+        grey = self.codebook[ids, 0].repeat_interleave(4, 1).repeat_interleave(4, 2)
+        return grey[:, None].expand(-1, 3, -1, -1)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A function that writes a module into the current directory and returns its class's import path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+
+    def write(text=OWN):
+        name = f"own_{tmp_path.name.replace('-', '_')}_{len(list(tmp_path.iterdir()))}"
+        (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        return f"{name}:Own"
+
+    return write
+
+
+def test_a_class_of_the_users_own_is_a_tokenizer(own):
+    tokenizer = load_tokenizer(own())
+    grey = torch.full((2, 3, 8, 12), 0.5)
+    assert tokenizer.encode(grey).tolist() == [[[3] * 3] * 2] * 2
+    assert torch.equal(tokenizer.decode(tokenizer.encode(grey)), grey)
+    assert not any(parameter.requires_grad for parameter in tokenizer.parameters())
+
+
+def test_a_class_without_fingerprint_gets_one_of_its_weights_and_name(own):
+    first, second = own(), own()
+    other = own(OWN.replace("linspace(0, 1, 7)", "linspace(0, 0.9, 7)"))
+    prints = {load_tokenizer(spec).fingerprint for spec in (first, second, other)}
+    assert len(prints) == 3
+    assert load_tokenizer(first).fingerprint in prints
+    assert load_tokenizer(own(OWN + "    fingerprint = 'f' * 64\n")).fingerprint == "f" * 64
+
+
+@pytest.mark.parametrize("attribute", ["name", "image_size", "grid", "codebook_size", "lookup"])
+def test_a_class_that_lacks_an_attribute_is_told_which(own, attribute):
+    first, last = f" {attribute},", f" {attribute} ="
+    text = OWN.replace(first, first.replace(" ", " other_"), 1).replace(last, last.replace(" ", " other_", 1), 1)
+    with pytest.raises(UserError, match=f"has no {attribute} "):
+        load_tokenizer(own(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("preprocessing = {", "prepared = {", "has no preprocessing"),
+        ("self.codebook =", "self.codes =", "has no codebook"),
+        ("def encode", "def code", "has no encode"),
+        ("def decode", "def code", "has no decode"),
+        ('"own", (8, 12)', "3, (8, 12)", "name is 3, expected a text"),
+        ("(8, 12)", "8", "image_size is 8, expected (height, width)"),
+        ("(2, 3)", "(2, 0)", "grid is (2, 0), expected (h, w)"),
+        ("(2, 3)", "(3, 2)", "gave int64 (1, 2, 3), expected int64 ids (1, 3, 2)"),
+        ("(2, 3), 7,", "(2, 3), 70000,", "codebook_size is 70000, expected a number from 2 to 65,536"),
+        ("(2, 3), 7,", "(2, 3), 8,", "codebook has 7 rows, codebook_size is 8"),
+        ('"euclidean"', '"nearest"', "lookup is 'nearest'"),
+        ('{"range": [0, 1]}', '{"range": {1}}', "preprocessing is {'range': {1}}, expected a dict that JSON can hold"),
+        ("[:, None])", ")", "codebook is float32 (7,), expected a (k, c) tensor"),
+        ("* 6).round().long()", "* 6).round()", "gave float32 (1, 2, 3), expected int64 ids"),
+        ("* 6)", "* 60)", "encode gave ids in [30, 30], codebook_size is 7"),
+        ("expand(-1, 3, -1, -1)", "expand(-1, 2, -1, -1)", "decode of (1, 2, 3) ids gave float32 (1, 2, 8, 12)"),
+        ("return grey[", "return 3 * grey[", "decode gave pixels in [1.5, 1.5], expected [0, 1]"),
+        ("return grey[", "raise OSError('gone')\n        return grey[", "decode failed on one image (OSError: gone)"),
+        ("means = ", "means = images.nothing + ", "encode failed on one image (AttributeError:"),
+        ("def __init__(self):", "def __init__(self, width):", "can't be made without arguments (TypeError:"),
+        ("class Own(nn.Module)", "class Own", "has no torch module class Own"),
+        ("class Own(", "class Other(", "has no torch module class Own"),
+        ("import torch\n", "import nothing_at_all\n", "can't be imported (ModuleNotFoundError: No module named"),
+    ],
+)  # fmt: skip
+def test_a_class_that_is_no_tokenizer_is_told_why(own, old, new, line):
+    assert old in OWN
+    with pytest.raises(UserError) as refused:
+        load_tokenizer(own(OWN.replace(old, new, 1)))
+    assert line in tiny.one_line(str(refused.value))
+
+
+def test_a_module_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match=r"nothing_at_all:Own: nothing_at_all can't be imported"):
+        load_tokenizer("nothing_at_all:Own")
+
+
 # The codebook in training
 
 
@@ -185,7 +335,7 @@ def test_a_weighted_choice_inverts_the_distribution():
 
 
 def make_codebook(codes, **fields):
-    tokenizer = VQTokenizer(SHAPE).requires_grad_(False)
+    tokenizer = VQTokenizer.untrained(SHAPE).requires_grad_(False)
     codebook = stage.EMACodebook(tokenizer, **{"decay": 0.75, "dead_below": 0.0, **fields})
     tokenizer.codebook.copy_(torch.as_tensor(codes))
     codebook.sums.copy_(tokenizer.codebook)
@@ -255,7 +405,7 @@ def test_training_reconstructs_better_than_at_the_start(trained, images):
     folder = open_image_folder(images)
     held_out = read_all(folder, split_rows(len(folder), 0.2, 0)[1], tiny.IMAGE_SIZE)
     torch.manual_seed(0)
-    start = measure_reconstruction(VQTokenizer(SHAPE).eval(), held_out)
+    start = measure_reconstruction(VQTokenizer.untrained(SHAPE).eval(), held_out)
     summary = read_json(Path(trained.output_dir) / "summary.json")
     assert summary["psnr"] > start["psnr"] + 3
     assert summary["held_out_images"] == 6

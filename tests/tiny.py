@@ -41,7 +41,7 @@ def make_tokenizer(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE):
     config = VQConfig(
         image_size=image_size, space_to_depth=4, widths=(32,), attention=False, codebook_size=codes, codebook_dim=5
     )
-    tokenizer = VQTokenizer(config).requires_grad_(False)
+    tokenizer = VQTokenizer.untrained(config).requires_grad_(False)
     tokenizer.codebook.copy_(torch.randn(codes, 5))
     tokenizer.save(folder / "weights")
     return folder

@@ -1,6 +1,7 @@
-"""What a tokenizer is, and how one is loaded from disk."""
+"""What a tokenizer is, and how one is loaded: from its folder, or a class of the user's own."""
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,12 @@ import torch
 
 from training.errors import UserError
 from training.files import read_json
+
+KINDS = {
+    "vq": "tokens.vq:VQTokenizer",
+    "vit_vqgan": "tokens.vit_vqgan:ViTVQGAN",
+    "reduced": "tokens.reduced_tokenizer:ReducedTokenizer",
+}
 
 
 class Tokenizer(Protocol):
@@ -21,7 +28,9 @@ class Tokenizer(Protocol):
         codebook_size: K.
         codebook: embedding of each code, (k, c).
         lookup: how the nearest code is meant, "cosine" or "euclidean".
-        fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused.
+        preprocessing: how an image file becomes its input, for the record: a dict that JSON can hold.
+        fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused. A
+            class of the user's own may leave it out.
     """
 
     name: str
@@ -30,6 +39,7 @@ class Tokenizer(Protocol):
     codebook_size: int
     codebook: torch.Tensor
     lookup: str
+    preprocessing: dict
     fingerprint: str
 
     def encode(self, images):
@@ -39,26 +49,41 @@ class Tokenizer(Protocol):
         """Ids (b, h, w) to images (b, 3, height, width) in [0, 1]."""
 
 
-def load_tokenizer(folder, device="cpu"):
-    """Load a tokenizer for use: in evaluation mode, nothing trainable.
+def load_tokenizer(spec, device="cpu"):
+    """Load a tokenizer for use: in evaluation mode, nothing trainable. It needs no network.
 
     Args:
-        folder: what `tokens.train_tokenizer` wrote: its run folder, or `weights/` in it.
+        spec: the folder that `tokens.import_tokenizer` or `tokens.reduce_codebook` wrote, a run folder of
+            `tokens.train_tokenizer` or `weights/` in it; or `package.module:Class`, a class of the user's own that is
+            made without arguments.
         device: where it runs.
     Raises: UserError if it is no tokenizer.
     """
-    from tokens.vq import VQTokenizer
+    folder = Path(spec)
+    if ":" in str(spec) and not folder.exists():
+        from tokens.own_tokenizer import make_own_tokenizer
 
-    folder = Path(folder)
-    if (folder / "weights" / "tokenizer.json").is_file():
-        folder = folder / "weights"
-    if not (folder / "tokenizer.json").is_file():
-        raise UserError(f"{folder} is not a tokenizer (no tokenizer.json): train one with seitpp train-tokenizer")
-    kinds = {"vq": VQTokenizer}
-    kind = read_json(folder / "tokenizer.json").get("kind")
-    if kind not in kinds:
-        raise UserError(f"{folder}/tokenizer.json names a tokenizer {kind!r}; known: {', '.join(kinds)}")
-    return kinds[kind].load(folder).to(device).eval().requires_grad_(False)
+        tokenizer = make_own_tokenizer(str(spec))
+    else:
+        tokenizer = _load_folder(folder / "weights" if (folder / "weights" / "tokenizer.json").is_file() else folder)
+    return tokenizer.to(device).eval().requires_grad_(False)
+
+
+def _load_folder(folder):
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} is not a tokenizer (no tokenizer.json): train one with seitpp train-tokenizer, import one with "
+            f"python -m tokens.import_tokenizer, or give package.module:Class"
+        )
+    try:
+        kind = read_json(file).get("kind")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} is damaged (no JSON object): make the tokenizer again") from error
+    if kind not in KINDS:
+        raise UserError(f"{file} names a tokenizer {kind!r}; known: {', '.join(KINDS)}")
+    module, name = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), name).load(folder)
 
 
 def fingerprint_of(state_dict, preprocessing):

@@ -124,7 +124,7 @@ def main(config):
     images = open_image_folder(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
-    tokenizer = VQTokenizer(config.model)
+    tokenizer = VQTokenizer.untrained(config.model)
     tokenizer.codebook.requires_grad_(False)
     codebook = EMACodebook(tokenizer, decay=config.ema_decay, dead_below=config.dead_below)
     schedule = make_schedule(config, samples=len(train_rows), world_size=accelerator.num_processes)

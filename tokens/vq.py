@@ -1,14 +1,17 @@
-"""Convolutional VQ tokenizers: diffusers' VQModel, with space-to-depth before it where that makes it cheap."""
+"""Convolutional VQ tokenizers: any VQModel of diffusers, with space-to-depth before it where that makes it cheap."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
 from tokens.codebook import embed, nearest_code
 from tokens.tokenizer import fingerprint_of
+from tokens.weights import fill, read_weights
 from training.config import require
+from training.errors import UserError
 from training.files import read_json, replacing, write_json
 
 
@@ -40,27 +43,45 @@ class VQConfig:
 
 
 class VQTokenizer(nn.Module):
-    """A diffusers VQModel behind the Tokenizer protocol.
+    """Any diffusers VQModel behind the Tokenizer protocol.
 
     Args:
-        config: a VQConfig.
+        model: a VQModel of 3 x space_to_depth^2 channels, pixels in [-1, 1].
+        image_size: (height, width) of the pixels it takes.
+        space_to_depth: blocks of this many pixels a side become channels first.
+        lookup: "euclidean", as diffusers does it, or "cosine": latents and codes count by their direction, and what is
+            decoded is a code of length 1 (LlamaGen, after ViT-VQGAN, arXiv 2110.04627).
+    Raises: UserError if the model has no place for such images.
     """
 
     name = "vq"
-    lookup = "euclidean"
 
-    def __init__(self, config):
+    def __init__(self, model, image_size, *, space_to_depth=1, lookup="euclidean"):
         super().__init__()
+        channels, shrink = 3 * space_to_depth**2, space_to_depth * 2 ** (len(model.config.block_out_channels) - 1)
+        if {model.config.in_channels, model.config.out_channels} != {channels}:
+            raise UserError(
+                f"this VQModel takes {model.config.in_channels} channels, expected {channels}: not for images"
+            )
+        if any(side < shrink or side % shrink for side in image_size):
+            size = " x ".join(map(str, image_size))
+            raise UserError(
+                f"this VQModel takes images in multiples of {shrink} pixels, not {size}: change --image_size"
+            )
+        self.model = model
+        self.image_size = tuple(image_size)
+        self.space_to_depth = space_to_depth
+        self.lookup = lookup
+        self.grid = tuple(side // shrink for side in image_size)
+        self.codebook_size = model.config.num_vq_embeddings
+
+    @classmethod
+    def untrained(cls, config):
+        """A new tokenizer of the shape of a VQConfig."""
         from diffusers.models.autoencoders.vq_model import VQModel
 
-        self.config = config
-        halvings = len(config.widths) - 1
-        shrink = config.space_to_depth * 2**halvings
-        self.image_size = tuple(config.image_size)
-        self.grid = tuple(side // shrink for side in config.image_size)
-        self.codebook_size = config.codebook_size
         channels = 3 * config.space_to_depth**2
-        self.model = VQModel(
+        model = VQModel(
             in_channels=channels,
             out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * len(config.widths),
@@ -72,16 +93,19 @@ class VQTokenizer(nn.Module):
             vq_embed_dim=config.codebook_dim,
             mid_block_add_attention=config.attention,
         )
+        return cls(model, config.image_size, space_to_depth=config.space_to_depth)
 
     @property
     def codebook(self):
-        """(k, c) float32."""
-        return self.model.quantize.embedding.weight
+        """What is decoded for each code, (k, c) float32: for cosine look-up, of length 1."""
+        codes = self.model.quantize.embedding.weight
+        return F.normalize(codes, dim=1) if self.lookup == "cosine" else codes
 
     @property
     def preprocessing(self):
         """How an image file becomes this tokenizer's input."""
-        return {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [-1, 1]}
+        known = {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [-1, 1]}
+        return known if self.lookup == "euclidean" else {**known, "lookup": self.lookup}
 
     @property
     def fingerprint(self):
@@ -90,14 +114,17 @@ class VQTokenizer(nn.Module):
 
     def latents(self, images):
         """Encoder output before quantisation: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
-        side = self.config.space_to_depth
+        side = self.space_to_depth
         folded = rearrange(images * 2.0 - 1.0, "b c (h s) (w t) -> b (c s t) h w", s=side, t=side)
-        return self.model.encode(folded).latents
+        latents = self.model.encode(folded).latents
+        return F.normalize(latents, dim=1) if self.lookup == "cosine" else latents
 
     def pixels(self, embeddings):
         """Decoder: embeddings (b, c, h, w) to images (b, 3, H, W), not clamped."""
-        side = self.config.space_to_depth
-        folded = self.model.decode(embeddings, force_not_quantize=True).sample
+        side = self.space_to_depth
+        # not `VQModel.decode`: it would take embeddings for ids where the model's config has lookup_from_codebook
+        condition = embeddings if self.model.config.norm_type == "spatial" else None
+        folded = self.model.decoder(self.model.post_quant_conv(embeddings), condition)
         return (rearrange(folded, "b (c s t) h w -> b c (h s) (w t)", s=side, t=side) + 1.0) / 2.0
 
     def encode(self, images):
@@ -114,6 +141,7 @@ class VQTokenizer(nn.Module):
 
         The 1x1 convolutions around the quantiser take the inverse, so ids and decoded images stay what they were.
         """
+        assert self.lookup == "euclidean"
         before, after, codes = self.model.quant_conv, self.model.post_quant_conv, self.codebook
         mean = codes.mean(dim=0)
         scale = (codes - mean).std()
@@ -125,16 +153,25 @@ class VQTokenizer(nn.Module):
 
     def save(self, folder):
         """Write a folder that diffusers' `VQModel.from_pretrained` opens too, whole or not at all."""
+        described = {"image_size": list(self.image_size), "space_to_depth": self.space_to_depth, "lookup": self.lookup}
         with replacing(folder) as temporary:
             self.model.save_pretrained(temporary)
-            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": asdict(self.config)})
+            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described})
 
     @classmethod
     def load(cls, folder):
-        """Read what `save` wrote."""
-        from safetensors.torch import load_file
+        """Read what `save` wrote, now or before there were other models than those of VQConfig.
 
-        config = read_json(folder / "tokenizer.json")["config"]
-        tokenizer = cls(VQConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}))
-        tokenizer.model.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
-        return tokenizer
+        Raises: UserError if a file is missing or broken.
+        """
+        from diffusers.models.autoencoders.vq_model import VQModel
+
+        try:
+            described = read_json(folder / "tokenizer.json")["config"]
+            model = VQModel.from_config(read_json(folder / "config.json"))
+            image_size, space_to_depth = described["image_size"], described["space_to_depth"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} is damaged (tokenizer.json or config.json): make the tokenizer again") from error
+        file = folder / "diffusion_pytorch_model.safetensors"
+        fill(model, read_weights(file), file)
+        return cls(model, image_size, space_to_depth=space_to_depth, lookup=described.get("lookup", "euclidean"))
