@@ -10,7 +10,6 @@ import torch
 import tiny
 from tokens.codec import pack
 from tokens.store import TokenStore, sha256_of, write_shard
-from tokens.store_command import main as store_command
 from training.errors import UserError
 
 GRID = (3, 5)
@@ -226,27 +225,3 @@ def test_nothing_but_the_store_is_left_in_the_folder(folder):
 def test_the_same_rows_give_the_same_bytes(tmp_path, ids):
     first, second = (tiny.make_store(tmp_path / name, ids, codes=CODES) for name in ("a", "b"))
     assert [shard_of(first, n).read_bytes() for n in range(3)] == [shard_of(second, n).read_bytes() for n in range(3)]
-
-
-# Command
-
-
-def test_store_info_says_what_the_store_holds(folder, capsys):
-    store_command(["info", str(folder)])
-    said = json.loads(capsys.readouterr().out)
-    assert said["rows"] == 16
-    assert said["row_bytes"] == 17
-    assert said["classes"] == ["ant", "bee", "cow"]
-
-
-def test_store_verify_says_how_much_it_checked(folder, capsys):
-    store_command(["verify", str(folder)])
-    assert "16 rows in 3 shards" in tiny.one_line(capsys.readouterr().out)
-
-
-def test_store_verify_of_a_broken_store_is_one_line_and_exit_code_1(folder, capsys):
-    shard_of(folder).unlink()
-    with pytest.raises(SystemExit) as stopped:
-        store_command(["verify", str(folder)])
-    assert stopped.value.code == 1
-    assert "shard-00001.arrow is missing" in tiny.one_line(capsys.readouterr().err)

@@ -149,6 +149,10 @@ class TokenStore:
         """Token ids of rows, (b, h, w) int64 on the CPU."""
         return unpack(torch.from_numpy(self.packed(indices)), self.codebook_size, self.grid)
 
+    def close_shards(self):
+        """Close the shards that were read; they are opened again when they are needed. For passes over large stores."""
+        self._shards.clear()
+
     def prefetch(self, shards):
         """Begin to fetch shards, by their numbers, where they are not here yet."""
         self.files.prefetch([self.manifest["shards"][number] for number in shards])
@@ -284,6 +288,10 @@ class LocalFiles:
     def keeps(self, entry):
         """Whether a shard stays here by itself."""
         return True
+
+    def close_shards(self):
+        """Close the shards that were read; they are opened again when they are needed. For passes over large stores."""
+        self._shards.clear()
 
     def prefetch(self, shards):
         """Nothing to do: the shards are here."""

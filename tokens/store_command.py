@@ -1,27 +1,120 @@
-"""`seitpp store info STORE` and `seitpp store verify STORE`."""
+"""`seitpp store ACTION STORE [flags]`: look at a token store, check it, exchange it; imports what the action needs."""
 
-import argparse
+import difflib
+import importlib
 import json
 import sys
+from dataclasses import dataclass
+from itertools import zip_longest
 
-from training.command import explain
+from training.command import run_command
+
+ACTIONS = {
+    "info": ("tokens.store_command", "InfoConfig", "info", "what is in it"),
+    "verify": ("tokens.store_command", "VerifyConfig", "verify", "checksums, row counts, ranges of ids and labels"),
+    "usage": ("tokens.usage", "UsageConfig", "main", "how it uses its codebook"),
+    "synonyms": ("tokens.synonyms", "SynonymsConfig", "main", "the nearest codes of each code, as published JSON"),
+    "export": ("tokens.store_export", "ExportConfig", "main", "to Parquet, the SeiT release's files, or pictures"),
+    "import": ("tokens.store_import", "ImportConfig", "main", "from Parquet or the SeiT release's files"),
+    "subset": ("tokens.subset", "SubsetConfig", "main", "some of its rows, by count, classes or bytes, not copied"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Say what a store holds: seitpp store info STORE."""
+
+    store: str
+    """the store's folder or URL"""
+    json: bool = False
+    """print the whole manifest as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Read a store whole and name the first bad file: seitpp store verify STORE."""
+
+    store: str
+    """the store's folder or URL"""
 
 
 def main(argv):
-    """Say what a store holds, or check all of it; exit code 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="seitpp store", description="Look at a token store, or check it.")
-    parser.add_argument("action", choices=["info", "verify"])
-    parser.add_argument("store", help="the store's folder")
-    arguments = parser.parse_args(argv)
-    try:
-        from tokens.store import TokenStore
-
-        store = TokenStore(arguments.store)
-        if arguments.action == "verify":
-            store.verify()
-            print(f"{arguments.store}: {len(store)} rows in {len(store.manifest['shards'])} shards, all as written")
-        else:
-            print(json.dumps({"rows": len(store), "row_bytes": store.row_bytes, **store.manifest}, indent=2))
-    except Exception as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+    """Run an action and exit: 0, or 1 with one line where something is wrong."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    action, rest = argv[0], list(argv[1:])
+    if action not in ACTIONS:
+        near = difflib.get_close_matches(action, ACTIONS, n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(ACTIONS)}"
+        print(f"error: no action {action} of seitpp store; {advice}", file=sys.stderr)
         sys.exit(1)
+    module, config_class, function, _ = ACTIONS[action]
+    module = importlib.import_module(module)
+    sys.argv = [f"seitpp store {action}", *rest]
+    run_command(getattr(module, function), getattr(module, config_class), recipes="store", argv=as_flags(action, rest))
+
+
+def as_flags(action, words):
+    """Turn what people write into flags: STORE into --store STORE, --from into --source, a bare --json into a yes."""
+    if words and not words[0].startswith("-") and action != "import":
+        words = ["--store", *words]
+    flags = []
+    for word, following in zip_longest(words, words[1:]):
+        if action == "import" and (word == "--from" or word.startswith("--from=")):
+            word = word.replace("--from", "--source", 1)
+        if word == "--json" and following not in ("true", "false"):
+            word = "--json=true"
+        flags.append(word)
+    return flags
+
+
+def info(config):
+    """Print what a store holds."""
+    from tokens.store import open_store
+
+    store = open_store(config.store)
+    manifest = store.manifest
+    if config.json:
+        print(json.dumps({"rows": len(store), "row_bytes": store.row_bytes, **manifest}, indent=2))
+        return
+    height, width = store.grid
+    labelled = f"{len(store.classes)}: {', '.join(store.classes[:5])}{', …' if len(store.classes) > 5 else ''}"
+    lines = {
+        "images": f"{len(store):,}",
+        "tokens": f"{height} x {width} of K = {store.codebook_size:,} ({manifest['bits']} bits each)",
+        "an image": f"{store.row_bytes:,} bytes",
+        "all tokens": f"{len(store) * store.row_bytes / 1e6:,.3f} MB",
+        "shards": f"{len(manifest['shards']):,}",
+        "classes": labelled if store.classes else "none",
+        "tokenizer": f"{store.tokenizer['name']} {store.tokenizer['fingerprint'][:12]}, {store.lookup} look-up",
+    }
+    print(config.store)
+    for name, value in lines.items():
+        print(f"  {name:<11} {value}")
+
+
+def verify(config):
+    """Check a whole store, with progress."""
+    from tokens.row_blocks import MANY_ROWS
+    from tokens.store import open_store
+    from training.progress import Progress
+
+    store = open_store(config.store)
+    shards = len(store.manifest["shards"])
+    with Progress(shards, "verify", enabled=len(store) > MANY_ROWS) as progress:
+        store.verify(progress.update)
+    print(f"{config.store}: {len(store)} rows in {shards} shards, all as written")
+
+
+def _help():
+    width = max(map(len, ACTIONS))
+    return "\n".join(
+        [
+            "usage: seitpp store ACTION STORE [--flag value ...]",
+            "",
+            *(f"  {name:<{width}}  {text}" for name, (_, _, _, text) in ACTIONS.items()),
+            "",
+            "seitpp store ACTION --help lists an action's flags.",
+        ]
+    )

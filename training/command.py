@@ -35,19 +35,22 @@ def run_command(main, config_class, *, recipes, argv=None):
     speaks = os.environ.get("RANK", "0") == "0"
     try:
         main(parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes))
-        code = 0
+        code, message = 0, ""
     except Interrupted as interruption:
         code = 128 + interruption.signal
         message = f"{interruption}. Give the same command again to go on"
     except KeyboardInterrupt:
         code, message = 130, "stopped. Give the same command again to go on"
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+        code, message = 141, ""
     except Exception as error:
         if debug:
             traceback.print_exc()
         code, message = 1, f"error: {explain(error)}"
     finally:
         _leave_process_group()
-    if code and speaks:
+    if message and speaks:
         print(message, file=sys.stderr, flush=True)
     sys.exit(code)
 
