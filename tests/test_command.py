@@ -16,8 +16,11 @@ from finetune.probe import ProbeConfig
 from finetune.train import FinetuneConfig
 from mtm.pretrain import PretrainConfig
 from tokenadapt.train import TrainTokenAdaptConfig
+from tokens.import_tokenizer import ImportTokenizerConfig
+from tokens.reduce_codebook import ReduceCodebookConfig
 from tokens.store import TokenStore
 from tokens.tokenize import TokenizeConfig
+from tokens.tokenize_ray import TokenizeRayConfig
 from tokens.train_tokenizer import TrainTokenizerConfig
 from training.command import parse, run_command
 from training.config import StageConfig, require
@@ -27,6 +30,9 @@ from training.run_folder import RunFolder
 STAGES = {
     "train_tokenizer": ("tokens.train_tokenizer", TrainTokenizerConfig),
     "tokenize": ("tokens.tokenize", TokenizeConfig),
+    "tokenize_ray": ("tokens.tokenize_ray", TokenizeRayConfig),
+    "import_tokenizer": ("tokens.import_tokenizer", ImportTokenizerConfig),
+    "reduce_codebook": ("tokens.reduce_codebook", ReduceCodebookConfig),
     "tokenadapt": ("tokenadapt.train", TrainTokenAdaptConfig),
     "pretrain": ("mtm.pretrain", PretrainConfig),
     "probe": ("finetune.probe", ProbeConfig),

@@ -1,12 +1,22 @@
 """Images: any file that Pillow reads becomes RGB pixels of one size; folders have labels."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import tiny
-from tokens.images import ImageBatches, open_image_folder, read_all, read_image, split_rows
+from tokens.images import (
+    DECODING_ERRORS,
+    ImageBatches,
+    open_image_folder,
+    quiet_decoding,
+    read_all,
+    read_image,
+    split_rows,
+)  # fmt: skip
 from tokens.pictures import image_grid
 from training.errors import UserError
 
@@ -114,6 +124,74 @@ def test_a_camera_held_sideways_gives_upright_pixels(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     path = save(tmp_path, "a.png", pixels, exif=exif)
     assert read_image(path, (10, 6)).tolist() == np.rot90(pixels, -1).transpose(2, 0, 1).tolist()
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (10, 6), (0, 0, 40 * index)) for index in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert all_pixels(tmp_path / "a.gif") == (0, 0, 0)
+
+
+def test_an_extremely_long_image_gives_its_middle_without_being_resized_as_a_whole(tmp_path):
+    pixels = np.zeros((1, 60001, 3), np.uint8)
+    pixels[:, 29000:31000] = (200, 100, 50)
+    assert all_pixels(save(tmp_path, "wide.png", pixels), (256, 256)) == (200, 100, 50)
+    assert all_pixels(save(tmp_path, "tall.png", pixels.transpose(1, 0, 2)), (256, 256)) == (200, 100, 50)
+
+
+def test_an_image_at_the_limit_of_length_is_not_cut(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(2, 64, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    expected = np.asarray(image.resize((128, 4), Image.Resampling.BICUBIC))[:, 62:66].transpose(2, 0, 1)
+    assert read_image(save(tmp_path, "a.png", image), (4, 4)).tolist() == expected.tolist()
+
+
+def test_broken_exif_leaves_the_pixels_as_they_are(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(6, 10, 3), dtype=np.uint8)
+    for number, exif in enumerate(
+        (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12")
+    ):
+        path = save(tmp_path, f"{number}.png", pixels, exif=exif)
+        with quiet_decoding():
+            assert read_image(path, (6, 10)).tolist() == pixels.transpose(2, 0, 1).tolist()
+
+
+def test_an_image_so_large_that_it_may_be_an_attack_is_refused(tmp_path):
+    path = save(tmp_path, "a.png", Image.new("1", (14000, 14000)))
+    assert path.stat().st_size < 100_000
+    with quiet_decoding(), pytest.raises(DECODING_ERRORS, match="exceeds limit"):
+        read_image(path, (6, 10))
+
+
+def test_a_large_image_is_read_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = save(tmp_path, "ant/a.png", flat(10, 20, 30, size=(12, 12)))
+    with pytest.warns(Image.DecompressionBombWarning):
+        read_image(path, (6, 10))
+    read_all(open_image_folder(tmp_path), [0], (6, 10))
+
+
+def broken_files(folder):
+    """Files that are no images, each in another way."""
+    jpeg = save(folder, "whole.jpg", np.random.default_rng(0).integers(256, size=(60, 60, 3), dtype=np.uint8))
+    content = jpeg.read_bytes()
+    jpeg.unlink()
+    (folder / "text.jpg").write_text("no image at all")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "head.jpg").write_bytes(content[:30])
+    (folder / "png.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    return sorted(folder.iterdir())
+
+
+def test_what_is_no_image_raises_an_error_of_decoding_that_names_no_place(tmp_path):
+    for path in broken_files(tmp_path):
+        for file in (path, io.BytesIO(path.read_bytes())):
+            with pytest.raises(DECODING_ERRORS) as error:
+                read_image(file, (6, 10))
+            assert str(error.value)
+            assert str(tmp_path) not in str(error.value)
+            assert " at 0x" not in str(error.value)
 
 
 # A folder

@@ -18,8 +18,9 @@ from tokenadapt.geometry import GeometryConfig, sample_geometry, warp
 from tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from tokens.codebook import embed
-from tokens.images import ImageBatches, open_image_folder, read_all, split_rows
+from tokens.images import ImageBatches, read_all, split_rows
 from tokens.pictures import image_grid
+from tokens.sources import open_source
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
 from training.checkpoint import save_weights
@@ -38,7 +39,7 @@ class TrainTokenAdaptConfig(TrainConfig):
     """Train TokenAdapt's f and g for a tokenizer."""
 
     images: str
-    """folder of images"""
+    """folder of images, .tar files, hfds/NAME or torch/NAME, as for tokens.tokenize"""
     tokenizer: str
     """run folder or weights of the tokenizer"""
     model: TokenAdaptConfig = field(default_factory=TokenAdaptConfig)
@@ -68,7 +69,7 @@ def main(config):
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_image_folder(config.images)
+    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
     view = tokenizer.grid

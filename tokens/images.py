@@ -1,6 +1,10 @@
 """Folders of images: which there are, their labels, and pixels of one size."""
 
+import struct
+import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,12 +14,19 @@ import torch
 from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tokens.labels import label_by_name
 from tokens.order import SampleOrder
 from tokens.permutation import permute
 from training.errors import UserError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-DECODING_ERRORS = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
+DECODING_ERRORS = (
+    OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError, EOFError,
+    NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's readers raise where a file is broken; each format has its own ways."""
+LONGEST = 32
+"""Images this many times longer than wide are cut to their middle before they are resized."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,10 @@ class ImageFolder:
         """Pixels of one image, see `read_image`."""
         return read_image(self.folder / self.keys[index], size)
 
+    def where(self, index):
+        """The file of one image, for messages."""
+        return str(self.folder / self.keys[index])
+
 
 def open_image_folder(folder, classes=None):
     """List a folder of images.
@@ -58,27 +73,31 @@ def open_image_folder(folder, classes=None):
         raise UserError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): expected one folder a class")
     keys = [path.relative_to(folder).as_posix() for path in paths]
     names = [key.split("/")[0] if "/" in key else None for key in keys]
-    found = sorted({name for name in names if name is not None})
-    if classes is None:
-        classes = found
-    elif set(found) - set(classes):
-        raise UserError(f"{folder} has a class {sorted(set(found) - set(classes))[0]!r} that the classifier lacks")
-    index = {name: place for place, name in enumerate(classes)}
-    labels = np.array([-1 if name is None else index[name] for name in names], np.int32)
-    return ImageFolder(folder, keys, labels, list(classes))
+    return ImageFolder(folder, keys, *label_by_name(names, classes, folder))
 
 
-def read_image(path, size):
-    """Decode an image: upright, RGB (transparency on white), short side to `size`, centre crop.
+def read_image(file, size):
+    """Decode an image: its first frame, upright, RGB (transparency on white), short side to `size`, centre crop.
+
+    Every pixel is decoded at full size: a JPEG's faster, smaller decoding would give other pixels.
 
     Args:
-        path: any format that Pillow reads.
+        file: path or binary file, of any format that Pillow reads.
         size: (height, width) of the result.
     Returns: (3, height, width) uint8 array.
-    Raises: what Pillow raises where the file is broken: DECODING_ERRORS.
+    Raises: what Pillow raises where the file is broken, or so large that it may be an attack: DECODING_ERRORS.
     """
-    with Image.open(path) as file:
-        image = _on_white(ImageOps.exif_transpose(file))
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError as error:  # its message holds a path or an address in memory
+        raise UnidentifiedImageError("it is no image of a format that Pillow reads") from error
+    with image:
+        return to_pixels(image, size)
+
+
+def to_pixels(image, size):
+    """The rules of `read_image` for an image that Pillow has opened."""
+    image = _middle(_on_white(_upright(image)), size)
     height, width = size
     scale = max(height / image.height, width / image.width)
     resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
@@ -87,6 +106,24 @@ def read_image(path, size):
     left, top = (image.width - width) // 2, (image.height - height) // 2
     pixels = np.asarray(image.crop((left, top, left + width, top + height)))
     return rearrange(pixels, "h w c -> c h w")
+
+
+def _upright(image):
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except DECODING_ERRORS:  # the pixels are whole, what the camera noted beside them is not
+        return image
+
+
+def _middle(image, size):
+    """Cut an extremely long image to its middle: resized as a whole, 1 x 50,000 pixels would take gigabytes."""
+    longest = LONGEST * min(image.size) * max(size) // min(size)
+    width, height = (min(side, longest) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _on_white(image):
@@ -101,6 +138,18 @@ def _on_white(image):
     return image.convert("RGB")
 
 
+@contextmanager
+def quiet_decoding():
+    """Keep Pillow's warnings (large images, odd metadata) from the user, who can do nothing about them.
+
+    Warning filters belong to the process: enter it in the main thread, around the threads that decode, and seldom, as
+    each time Python forgets which other warnings it has shown already.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
 def to_float(images):
     """uint8 pixels to float32 in [0, 1]."""
     return images.to(torch.float32) / 255.0
@@ -112,7 +161,7 @@ class ImageBatches:
     The same order as TrainingBatches. Small sets are kept in memory once decoded; larger ones are decoded by threads.
 
     Args:
-        images: an ImageFolder.
+        images: an ImageSource.
         rows: indices to use, (n,) int64.
         size: (height, width).
         batch_size, seed, device, accum_iter, rank, world_size: as for TrainingBatches.
@@ -153,14 +202,12 @@ def read_or_explain(images, index, size):
     try:
         return images.read(index, size)
     except DECODING_ERRORS as error:
-        raise UserError(
-            f"{images.folder / images.keys[index]} can't be decoded ({error}): remove or mend it"
-        ) from error
+        raise UserError(f"{images.where(index)} can't be decoded ({error}): remove or mend it") from error
 
 
 def read_all(images, rows, size, threads=4):
-    """Decode rows of a folder at once: (n, 3, height, width) float32 in [0, 1]."""
-    with ThreadPoolExecutor(max_workers=threads) as pool:
+    """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1]."""
+    with quiet_decoding(), ThreadPoolExecutor(max_workers=threads) as pool:
         pixels = list(pool.map(partial(read_or_explain, images, size=size), rows))
     return to_float(torch.from_numpy(np.stack(pixels)))
 

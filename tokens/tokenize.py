@@ -1,45 +1,54 @@
-"""Turn a folder of images into a token store, once.
+"""Turn images into a token store, once.
 
     python -m tokens.tokenize --images photos/train --tokenizer runs/tokenizer --output_dir stores/train
-    accelerate launch -m tokens.tokenize --images photos/train --tokenizer runs/tokenizer --output_dir stores/train
+    accelerate launch -m tokens.tokenize --images 'train/{000..099}.tar' --tokenizer runs/tokenizer --output_dir …
+    python -m tokens.tokenize --images hfds/cifar10 --image_column img --tokenizer runs/tokenizer --output_dir …
 
-The unit of work is a shard: a range of the sorted images. Process r of w makes every w-th shard that is not there
-yet, so a killed job started again makes only what is missing, and the result does not depend on who made what.
+The unit of work is a shard: a range of the images, see `tokens.shard_job`. The main process lists the shards that are
+missing, and process r of w makes every w-th of them. So a job that was killed makes only what is missing, with
+whatever number of processes it is started again, and the result does not depend on who made what.
 """
 
-import hashlib
+import os
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import torch
-
-from tokens.codec import pack
-from tokens.images import DECODING_ERRORS, open_image_folder, to_float
-from tokens.store import TokenStore, write_manifest, write_shard
-from tokens.tokenizer import load_tokenizer
-from training.command import run_command
+from tokens.images import quiet_decoding
+from tokens.processes import Processes
+from tokens.tokenize_job import TokenizeJob
+from training.command import explain, run_command
 from training.config import StageConfig, require
 from training.devices import make_accelerator
-from training.errors import UserError
-from training.files import read_json, replacing, write_json
 from training.progress import Progress
+
+_LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig(StageConfig):
-    """Turn a folder of images into a token store."""
+    """Turn images into a token store."""
 
     images: str
-    """folder of class folders; images directly in it are unlabelled"""
+    """folder of class folders (images directly in it are unlabelled); .tar files: one, a folder of them or a pattern
+    such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens"""
     tokenizer: str
-    """run folder or weights of a tokenizer"""
+    """folder of a tokenizer, or package.module:Class, a class of your own"""
     like: str | None = None
     """another store whose class names are kept, as a test set needs its training set's"""
+    split: str = "train"
+    """part of a data set; hfds/ and torch/ only"""
+    root: str | None = None
+    """torch/: folder where the data set lies; hfds/: folder of the cache"""
+    image_column: str = "image"
+    """hfds/: column of images"""
+    label_column: str | None = None
+    """hfds/: column of classes; None: label, where there is one"""
     batch_size: int = 64
     """images per forward pass"""
+    workers: int | None = None
+    """threads per process that decode; None: the machine's cores shared among its processes, less one, at least one"""
     rows_per_shard: int = 65536
     """images in a shard"""
     max_skipped: float = 0.001
@@ -48,123 +57,88 @@ class TokenizeConfig(StageConfig):
     def __post_init__(self):
         for name in ("batch_size", "rows_per_shard"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        require(self, "workers", self.workers is None or self.workers >= 1, "must be at least 1")
         require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
 
 
 def main(config):
     """Make the missing shards, then the manifest."""
     accelerator = make_accelerator("no")
-    folder = Path(config.output_dir)
-    tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
-    classes = TokenStore(config.like).classes if config.like else None
-    images = open_image_folder(config.images, classes)
-    job = {
-        "tokenizer": {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
-        "images": len(images),
-        "keys": hashlib.sha256("\n".join(images.keys).encode()).hexdigest(),
-        "rows_per_shard": config.rows_per_shard,
-        "classes": images.classes,
-    }
-    if accelerator.is_main_process:
-        _refuse_another_job(folder, job, fresh=config.resume == "none")
-    accelerator.wait_for_everyone()
-    ranges = list(range(0, len(images), config.rows_per_shard))
-    mine = list(enumerate(ranges))[accelerator.process_index :: accelerator.num_processes]
-    with (
-        ThreadPoolExecutor(max_workers=4) as threads,
-        Progress(len(images), "tokenise", enabled=accelerator.is_main_process) as progress,
-    ):
-        for number, start in mine:
-            rows = range(start, min(start + config.rows_per_shard, len(images)))
-            if not (_sidecar(folder, number).exists() and _shard(folder, number).exists()):
-                _make_shard(folder, number, rows, images, tokenizer, config, accelerator.device, threads, progress)
-            progress.update(rows[-1] + 1)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _finish(folder, len(ranges), images, tokenizer, config)
+    processes = Processes(accelerator)
+    job = processes.agree(lambda: TokenizeJob(config, accelerator.device))
+    missing = [job.shards[number] for number in processes.from_main(job.prepare)]
+    mine = missing[processes.rank :: processes.count]
+    with Progress(len(job.images), "tokenise", enabled=processes.is_main) as progress:
+        watch = _Watch(job, mine, missing, progress)
+        try:
+            make_shards(job, mine, accelerator.device, on_images=watch.add)
+        except Exception as error:
+            if not processes.is_main:  # for which run_command does not speak
+                print(f"error: process {processes.rank}: {explain(error)}", file=sys.stderr, flush=True)
+            raise
+        processes.wait(watch.look)
+        if processes.is_main:
+            line = job.finish()
+            if progress.done < len(job.images):
+                progress.update(len(job.images))
+    if processes.is_main:
+        print(line)
     accelerator.end_training()
 
 
-def _refuse_another_job(folder, job, *, fresh):
-    """A folder holds one job: what it was made of is kept beside the shards."""
-    file = folder / "job.json"
-    if file.exists() and not fresh and read_json(file) != job:
-        former = read_json(file)
-        key = next(key for key in job if former.get(key) != job[key])
-        raise UserError(
-            f"{folder} holds a store of other input ({key} differs): choose another --output_dir, "
-            f"or --resume none to make it anew"
-        )
-    if fresh:
-        for pattern in ("shard-*", "store.json", "job.json", "skipped.csv"):
-            for path in folder.glob(pattern):
-                path.unlink()
-    write_json(file, job)
+def make_shards(job, shards, device, on_images=lambda count: None):
+    """Make shards, and stop as soon as more images were skipped than the whole job may skip.
+
+    Args:
+        job: a TokenizeJob.
+        shards: ShardJobs of it.
+        device: torch.device of its tokenizer.
+        on_images: called with the number of images of each batch that is done.
+    """
+    skipped = 0
+    with quiet_decoding(), ThreadPoolExecutor(job.config.workers or spare_cores()) as threads:
+        for shard in shards:
+            result = shard.make(
+                job.images, job.tokenizer, device, threads, batch_size=job.config.batch_size, on_images=on_images
+            )
+            skipped += len(result["skipped"])
+            if job.too_many(skipped):
+                job.finish()
 
 
-@torch.no_grad()
-def _make_shard(folder, number, rows, images, tokenizer, config, device, threads, progress):
-    """Decode, encode, pack and write one shard, with a sidecar that holds its checksum and what was skipped."""
-    packed, kept, skipped = [], [], []
-    batches = [rows[start : start + config.batch_size] for start in range(0, len(rows), config.batch_size)]
-    decoding = _submit(threads, images, batches[0], tokenizer.image_size)
-    for index, batch in enumerate(batches):
-        pixels, decoded = [], decoding
-        if index + 1 < len(batches):  # decode the next batch while this one is encoded
-            decoding = _submit(threads, images, batches[index + 1], tokenizer.image_size)
-        for row, future in zip(batch, decoded, strict=True):
-            try:
-                pixels.append(future.result())
-                kept.append(row)
-            except DECODING_ERRORS as error:
-                skipped.append({"file": images.keys[row], "reason": " ".join(str(error).split())})
-        if pixels:
-            ids = tokenizer.encode(to_float(torch.from_numpy(np.stack(pixels)).to(device)))
-            packed.append(pack(ids, tokenizer.codebook_size).cpu())
-        progress.update(batch[-1] + 1)
-    width = packed[0].shape[1] if packed else 1
-    table = torch.cat(packed).numpy() if packed else np.zeros((0, width), np.uint8)
-    shard = write_shard(_shard(folder, number), table, images.labels[kept], [images.keys[row] for row in kept])
-    write_json(_sidecar(folder, number), {**shard, "skipped": skipped})
+def spare_cores():
+    """Cores of this machine for one of its processes, but for the one that encodes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
 
 
-def _submit(threads, images, batch, size):
-    return [threads.submit(images.read, row, size) for row in batch]
+class _Watch:
+    """Show images done by all processes: one's own as they are made, others' shards as they appear in the folder."""
 
+    def __init__(self, job, mine, missing, progress):
+        numbers = {shard.number for shard in mine}
+        self.others = [shard for shard in missing if shard.number not in numbers]
+        self.there = len(job.images) - sum(len(shard.rows) for shard in missing)
+        self.own = self.theirs = 0
+        self.progress = progress
+        self.started = self.looked = time.monotonic()
+        progress.start = self.there
 
-def _shard(folder, number):
-    return folder / f"shard-{number:05d}.arrow"
+    def add(self, images):
+        """Count images of one's own."""
+        self.own += images
+        self.look()
 
-
-def _sidecar(folder, number):
-    return folder / f"shard-{number:05d}.json"
-
-
-def _finish(folder, count, images, tokenizer, config):
-    """Write skipped.csv and the manifest; too many skipped images are an error, but the shards stay."""
-    sidecars = [read_json(_sidecar(folder, number)) for number in range(count)]
-    skipped = [entry for sidecar in sidecars for entry in sidecar["skipped"]]
-    with replacing(folder / "skipped.csv") as temporary:
-        pd.DataFrame(skipped, columns=["file", "reason"]).to_csv(temporary, index=False)
-    if len(skipped) > config.max_skipped * len(images):
-        for number, sidecar in enumerate(sidecars):
-            if sidecar["skipped"]:  # so that the same command reads the mended images
-                _sidecar(folder, number).unlink()
-        raise UserError(
-            f"{len(skipped)} of {len(images)} images can't be decoded (first: {images.folder / skipped[0]['file']}: "
-            f"{skipped[0]['reason']}; all in {folder / 'skipped.csv'}): mend them, or raise --max_skipped"
-        )
-    write_manifest(
-        folder,
-        tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
-        codebook=tokenizer.codebook.detach().cpu(),
-        lookup=tokenizer.lookup,
-        grid=tokenizer.grid,
-        preprocessing=tokenizer.preprocessing,
-        classes=images.classes,
-        shards=[{key: sidecar[key] for key in ("file", "rows", "sha256")} for sidecar in sidecars],
-    )
-    print(f"{folder}: {len(images) - len(skipped)} images, {len(images.classes)} classes, {len(skipped)} skipped")
+    def look(self):
+        """Show the sum; the folder is read only now and then."""
+        if self.progress.style == "none":
+            return
+        now = time.monotonic()
+        if self.others and now - self.looked >= _LOOK_SECONDS:
+            self.looked = now
+            self.theirs = sum(len(shard.rows) for shard in self.others if shard.sidecar.exists())
+        done = self.own + self.theirs
+        self.progress.update(self.there + done, f"{done / max(now - self.started, 1e-9):.0f} images/s")
 
 
 def cli():

@@ -18,10 +18,11 @@ from einops import rearrange
 from torch import nn
 
 from tokens.codebook import embed, nearest_code
-from tokens.images import ImageBatches, open_image_folder, read_all, split_rows
+from tokens.images import ImageBatches, read_all, split_rows
 from tokens.kmeans import kmeans, weighted_choice
 from tokens.pictures import image_grid
 from tokens.reconstruction import measure_reconstruction
+from tokens.sources import open_source
 from tokens.vq import VQConfig, VQTokenizer
 from training.chance import Draws
 from training.command import run_command
@@ -38,7 +39,7 @@ class TrainTokenizerConfig(TrainConfig):
     """Train a VQ tokenizer on a folder of images."""
 
     images: str
-    """folder of images, in class folders or not"""
+    """folder of images, in class folders or not; .tar files, hfds/NAME or torch/NAME, as for tokens.tokenize"""
     model: VQConfig = field(default_factory=VQConfig)
     """shape of the tokenizer"""
     held_out: float = 0.05
@@ -121,7 +122,7 @@ def main(config):
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_image_folder(config.images)
+    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
     tokenizer = VQTokenizer.untrained(config.model)
