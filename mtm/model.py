@@ -15,6 +15,7 @@ from mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder, initialise_line
 from mtm.masking import places
 from training.checkpoint import load_weights, save_weights
 from training.config import require
+from training.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +176,8 @@ def load_model(folder, device="cpu"):
     Raises: UserError if there are no weights.
     """
     state, described = load_weights(folder)
+    if "model" not in described:
+        raise UserError(f"{folder} is no masked token model: give a run of seitpp pretrain or seitpp import-model")
     parts = described["model"]
     config = ModelConfig(
         encoder=EncoderConfig(**parts["encoder"]),

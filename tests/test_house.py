@@ -25,6 +25,7 @@ HEAVY = {
     "timm",
     "accelerate",
     "diffusers",
+    "huggingface_hub",
     "pandas",
     "pyarrow",
     "sklearn",

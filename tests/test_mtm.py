@@ -11,22 +11,13 @@ from mtm.baselines import frequency_baselines
 from mtm.encoder import EncoderConfig, TokenEncoder
 from mtm.masking import Masks, make_masks
 from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model, save_model
+from mtm.published import from_published
 from tokens.store import TokenStore
 from training.errors import UserError
 
 VIEW = (4, 6)  # 2 x 3 patches of 2 x 2 tokens
 PATCHES = 6
 CODES = 29
-PARTS = [
-    ("mask_token_label", "mask_token"),
-    ("decoder_pos_embed_learned", "decoder_pos_embed"),
-    ("mlm_layer.fc", "head"),
-    ("mlm_layer.ln", "head_norm"),
-    ("mlm_layer.bias", "head_bias"),
-    ("token_emb.word_embeddings", "encoder.embeddings"),
-    ("token_emb.LayerNorm", "encoder.embedding_norm"),
-    ("patch_embed.proj", "encoder.patches"),
-]
 
 
 def make_model(*, view=VIEW, label_smoothing=0.0, seed=0, dropout=0.0):
@@ -245,20 +236,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def published_mtm():
-    config = ModelConfig(
-        encoder=EncoderConfig(width=48, depth=2, heads=3),
-        decoder=DecoderConfig(width=32, depth=2, heads=4),
-        label_smoothing=0.0,
-    )
-    model = MaskedTokenModel(config, view=(28, 28), codebook_size=391, embedding_dim=32)
-    weights = published.renamed(published.published_weights("mtm"), PARTS)
-    weights = {
-        f"encoder.{name}" if name == "cls_token" or name.startswith(("blocks.", "norm.")) else name: tensor
-        for name, tensor in weights.items()
-    }
-    weights["head_bias"] = weights["head_bias"].flatten()
-    model.load_state_dict(weights)
-    return model.eval()
+    return from_published(published.published_weights("mtm"), "the recording", heads=3, decoder_heads=4)
 
 
 @pytest.fixture(scope="module")

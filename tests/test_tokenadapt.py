@@ -15,27 +15,12 @@ from tokenadapt import train as stage
 from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
 from tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
+from tokenadapt.published import from_published
 from tokens.images import open_image_folder, read_all
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
 from training.errors import UserError
 from training.run_folder import read_metrics
-
-PARTS = [
-    ("conversion_function.0.", "f_in."),
-    ("conversion_function.1.transformer.", "f_blocks."),
-    ("conversion_function.1.to_pixel.1.", "f_out."),
-    ("reverse_transform.0.to_patch_embedding.0.", "g_in."),
-    ("reverse_transform.0.transformer.", "g_blocks."),
-    ("reverse_transform.1.", "g_out."),
-    ("layers.", "blocks."),
-    (".0.norm.", ".norm1."),
-    (".0.fn.to_qkv.", ".attn.qkv."),
-    (".0.fn.to_out.", ".attn.proj."),
-    (".1.norm.", ".norm2."),
-    (".1.fn.net.0.", ".mlp.fc1."),
-    (".1.fn.net.2.", ".mlp.fc2."),
-]
 
 
 def make_model(grid=(2, 3), view=(4, 5)):
@@ -45,9 +30,8 @@ def make_model(grid=(2, 3), view=(4, 5)):
 
 @pytest.fixture(scope="module")
 def published_model():
-    model = TokenAdapt(TokenAdaptConfig(), grid=(32, 32), view=(28, 28), codebook_size=391, embedding_dim=32)
-    model.load_state_dict(published.renamed(published.published_weights("tokenadapt"), PARTS))
-    return model.eval()
+    weights = published.published_weights("tokenadapt")
+    return from_published(weights, "the recording", grid=(32, 32), view=(28, 28))
 
 
 @pytest.fixture(scope="module")

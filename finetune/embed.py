@@ -1,0 +1,117 @@
+"""Write the features of every row of a token store into a Parquet file, beside labels and keys.
+
+    python -m finetune.embed --store stores/train --weights runs/mtm --out features.parquet
+
+The columns are features (fixed-size list of float32), label (-1 where unknown), class (null there) and key; the
+schema's metadata says, under `seitpp`, what the features are of. The store is read as a stream, a row group at a time.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mtm.augment import centre
+from mtm.model import load_model
+from tokens.loader import evaluation_batches
+from tokens.remote import CacheConfig
+from tokens.row_blocks import pass_through
+from tokens.store import open_store
+from training.command import run_command
+from training.config import require
+from training.devices import make_accelerator
+from training.errors import UserError
+from training.files import replacing
+from training.progress import Progress
+
+METADATA = b"seitpp"
+ROW_GROUP = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Write the features of every row of a token store into a Parquet file."""
+
+    store: str
+    """the store's folder or URL"""
+    weights: str
+    """run of mtm.pretrain or its weights/"""
+    out: str
+    """Parquet file to make"""
+    pooling: Literal["mean", "cls"] = "mean"
+    """mean: over patches, as the probes read it; cls: the cls token; both after the final norm"""
+    batch_size: int = 64
+    """rows encoded at a time"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """how a store behind a URL is read"""
+
+    def __post_init__(self):
+        require(self, "batch_size", self.batch_size >= 1, "must be at least 1")
+
+
+def main(config):
+    """Write the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = Path(config.out)
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another --out, or remove it")
+    store = open_store(config.store, config.cache)
+    device = make_accelerator("no").device
+    model, fingerprint = load_model(config.weights, device)
+    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+    encoder = model.encoder
+    width = encoder.patches.out_channels
+    features_type = pa.list_(pa.float32(), width)
+    about = {"tokenizer": store.tokenizer, "pooling": config.pooling, "classes": store.classes, **model.described}
+    schema = pa.schema(
+        [("features", features_type), ("label", pa.int32()), ("class", pa.string()), ("key", pa.string())],
+        metadata={METADATA: json.dumps(about)},
+    )
+    names = np.array([*store.classes, None], object)  # the last is that of label -1
+    with (
+        replacing(out) as temporary,
+        pq.ParquetWriter(temporary, schema, use_dictionary=["label", "class"]) as file,  # none of floats: it grows
+        Progress(len(store), "embed") as progress,
+    ):
+        for rows in pass_through(store, ROW_GROUP):
+            features = np.empty((len(rows), width), np.float32)
+            for batch in evaluation_batches(store, config.batch_size, device=device, rows=np.asarray(rows)):
+                places = batch.positions.cpu().numpy()
+                features[places] = pooled(encoder, batch.ids, config.pooling).float().cpu().numpy()
+                progress.update(rows.start + int(places[-1]) + 1)
+            labels = store.labels_at(rows)
+            columns = [
+                pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), type=features_type),
+                pa.array(labels, pa.int32()),
+                pa.array(names[labels], pa.string()),
+                pa.array(store.keys(rows), pa.string()),
+            ]
+            file.write_batch(pa.record_batch(columns, schema=schema))
+    print(f"{out}: {len(store)} rows of {width} features ({config.pooling})")
+
+
+@torch.no_grad()
+def pooled(encoder, ids, pooling):
+    """Features of grids, of which the model sees the centre: (b, h, w) ids to (b, d).
+
+    Args:
+        encoder: a TokenEncoder.
+        ids: (b, h, w) int64.
+        pooling: "mean" or "cls".
+    """
+    ids = centre(ids, encoder.view)
+    return encoder.pooled(ids) if pooling == "mean" else encoder.norm(encoder(ids))[:, 0]
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, EmbedConfig, recipes="embed")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,104 @@
+"""Write a trained model in a form that others read: the SeiT++ release's file, a timm ViT, or the Hub's layout.
+
+    python -m mtm.export --weights runs/mtm --kind timm --out exported/vit
+    python -m mtm.export --weights runs/mtm --kind hub --out exported/mtm
+    python -m mtm.export --weights runs/mtm --kind published --token_adapt runs/tokenadapt --out checkpoint.pth
+    python -m mtm.export --weights runs/tokenadapt --kind published --out tokenadapt.ckpt
+
+It is written beside its place and moved there when it is whole.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mtm.model import load_model
+from training.checkpoint import load_weights
+from training.command import run_command
+from training.config import require
+from training.errors import UserError
+from training.files import replacing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportModelConfig:
+    """Write a trained model in a form that others read."""
+
+    weights: str
+    """run of mtm.pretrain or its weights/; for --kind published also of tokenadapt.train"""
+    kind: Literal["published", "timm", "hub"]
+    """published: a file as the SeiT++ release has it; timm: a folder with the encoder as a timm ViT, for users without
+    this suite; hub: a folder for the Hugging Face Hub"""
+    out: str
+    """file (published) or folder to make"""
+    token_adapt: str | None = None
+    """run of tokenadapt.train or its weights/, whose frozen f and g go into the file, as in the release's; for
+    published"""
+
+    def __post_init__(self):
+        fits = self.token_adapt is None or self.kind == "published"
+        require(self, "token_adapt", fits, "is for --kind published")
+
+
+def main(config):
+    """Write the file or folder."""
+    out = Path(config.out)
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another --out, or remove it")
+    if config.kind == "published":
+        content = _published(config)
+        with replacing(out) as file:
+            torch.save(content, file)
+        print(f"{out}: {len(content.get('model', content))} tensors under their published names")
+        return
+    model, _ = load_model(config.weights)
+    _, described = load_weights(config.weights)
+    with replacing(out) as folder:
+        if config.kind == "timm":
+            from mtm.timm_vit import save_timm
+
+            save_timm(folder, model, described)
+        else:
+            from mtm.hub import save_hub
+
+            save_hub(folder, model, described)
+    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+def _published(config):
+    """What a file of the release holds: pre-training under `model`, f and g bare."""
+    from mtm import published
+    from tokenadapt import published as token_adapt_published
+    from tokenadapt.model import load_token_adapt
+
+    described = load_weights(config.weights)[1]
+    if "tokenadapt" in described:
+        if config.token_adapt is not None:
+            raise UserError(f"{config.weights} is a TokenAdapt itself: leave --token_adapt out")
+        return _plain(token_adapt_published.to_published(load_token_adapt(config.weights)[0]))
+    model, tokenizer = load_model(config.weights)
+    token_adapt = None
+    if config.token_adapt is not None:
+        token_adapt, fingerprint = load_token_adapt(config.token_adapt)
+        if fingerprint != tokenizer:
+            raise UserError(
+                f"{config.token_adapt} belongs to tokenizer {fingerprint[:12]}, but {config.weights} to "
+                f"{tokenizer[:12]}: give the one that the model was trained with"
+            )
+    return {"model": _plain(published.to_published(model, token_adapt))}
+
+
+def _plain(weights):
+    """Tensors that share no memory with others, as torch.save would write all that lies behind them."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, ExportModelConfig, recipes="export_model")
+
+
+if __name__ == "__main__":
+    cli()

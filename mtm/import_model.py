@@ -1,0 +1,117 @@
+"""Make a run folder of a checkpoint of the SeiT++ release. Nothing in its file is ever run.
+
+    python -m mtm.import_model --kind mtm --checkpoint checkpoint-399.pth --store stores/train --output_dir runs/mtm
+    python -m mtm.import_model --kind tokenadapt --checkpoint tokenadapt.ckpt --store stores/train --output_dir runs/ta
+
+Every other command takes the folder as if `mtm.pretrain` or `tokenadapt.train` had written it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mtm import published
+from mtm.encoder import fitting_view
+from mtm.model import save_model
+from tokenadapt import published as token_adapt_published
+from tokens.store import open_store
+from tokens.tokenizer import load_tokenizer
+from tokens.weights import read_weights
+from training.checkpoint import save_weights
+from training.command import run_command
+from training.config import StageConfig, require
+from training.errors import UserError
+from training.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportModelConfig(StageConfig):
+    """Make a run folder of a checkpoint of the SeiT++ release."""
+
+    kind: Literal["mtm", "tokenadapt"]
+    """mtm: masked pre-training; tokenadapt: f and g, of a file of their own or out of one of pre-training"""
+    checkpoint: str
+    """file of torch.save or safetensors"""
+    store: str | None = None
+    """token store whose ids the model reads; or give --tokenizer"""
+    tokenizer: str | None = None
+    """the tokenizer whose ids it reads, instead of a store"""
+    view: tuple[int, int] | None = None
+    """tokens (h, w) of the model's input; None: the square that the file's tables are made for"""
+    heads: int | None = None
+    """attention heads of the encoder, which no file tells; None: 64 channels each, as in ViT-S, B and L; for mtm"""
+    decoder_heads: int | None = None
+    """attention heads of the decoder; None: 16, the papers'; for mtm"""
+
+    def __post_init__(self):
+        one = (self.store is None) != (self.tokenizer is None)
+        require(self, "store", one, "but one of --store and --tokenizer is needed: they say what the ids mean")
+        for name in ("heads", "decoder_heads"):
+            heads = getattr(self, name)
+            require(self, name, heads is None or heads >= 1, "must be at least 1")
+            require(self, name, heads is None or self.kind == "mtm", "is for --kind mtm")
+
+
+def main(config):
+    """Read, convert, check against the store or tokenizer, write."""
+    ids = open_store(config.store) if config.store else load_tokenizer(config.tokenizer)
+    where = config.store or config.tokenizer
+    fingerprint = ids.tokenizer["fingerprint"] if config.store else ids.fingerprint
+    weights = read_weights(config.checkpoint)
+    convert = {"mtm": _pre_training, "tokenadapt": _token_adapt}[config.kind]
+    model, view, save = convert(weights, config, ids)
+    if model.described["codebook_size"] != ids.codebook_size:
+        raise UserError(
+            f"{config.checkpoint} is for K = {model.described['codebook_size']}, but {where} has {ids.codebook_size} "
+            f"codes: give the store or tokenizer that it was trained on"
+        )
+    run = RunFolder(config, stage="mtm.import_model", inputs={"tokenizer": fingerprint})
+    if run.finished:
+        print(f"{run.path}: finished before, nothing to do")
+        return
+    save(run.weights, fingerprint)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    run.finish({"parameters": parameters})
+    others = token_adapt_published.divided(weights)[0] if config.kind == "mtm" else {}
+    note = "; it holds a TokenAdapt too, which --kind tokenadapt takes out" if others else ""
+    print(f"{run.path}: {config.kind} of {parameters:,} parameters, {view[0]} x {view[1]} tokens, "
+          f"K = {ids.codebook_size}, from {Path(config.checkpoint).name}{note}")  # fmt: skip
+
+
+def _pre_training(weights, config, ids):
+    """(model, its view, function that saves it)."""
+    model = published.from_published(
+        weights, config.checkpoint, view=config.view, heads=config.heads, decoder_heads=config.decoder_heads
+    )
+    view = fitting_view(model.encoder.view, ids.grid, model.encoder.patch_size)
+    if token_adapt := token_adapt_published.divided(weights)[0]:  # only checked: no tensor goes by unseen
+        token_adapt_published.from_published(token_adapt, config.checkpoint, grid=ids.grid, view=view)
+
+    def save(folder, fingerprint):
+        save_model(folder, model, tokenizer=fingerprint, grid=ids.grid)
+
+    return model, view, save
+
+
+def _token_adapt(weights, config, ids):
+    """(model, its view, function that saves it)."""
+    model = token_adapt_published.from_published(weights, config.checkpoint, grid=ids.grid, view=config.view)
+    if model.described["embedding_dim"] != ids.codebook.shape[1]:
+        raise UserError(
+            f"{config.checkpoint} takes embeddings of {model.described['embedding_dim']} channels, but the codebook of "
+            f"{config.store or config.tokenizer} has {ids.codebook.shape[1]}: give the one that it was trained on"
+        )
+
+    def save(folder, fingerprint):
+        save_weights(folder, model.state_dict(), {**model.described, "tokenizer": fingerprint})
+
+    return model, fitting_view(model.view, ids.grid, 1), save
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, ImportModelConfig, recipes="import_model")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,132 @@
+"""Features of a store as a Parquet file."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import mtm
+import tiny
+from finetune import embed as stage
+from mtm.masking import Masks
+from tokens.store import TokenStore
+from training.errors import UserError
+
+ROWS = 17
+VIEW = (4, 2)  # columns 2 and 3 of a grid of 4 x 6
+
+
+@pytest.fixture
+def store(tmp_path):
+    labels = [row % 3 - 1 for row in range(ROWS)]  # -1 where unknown
+    return tiny.make_store(tmp_path / "store", tiny.random_ids(ROWS, tiny.CODES, tiny.GRID), labels=labels)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return tiny.make_mtm(tmp_path / "mtm", view=VIEW)
+
+
+def make_config(store, weights, out, **fields):
+    return stage.EmbedConfig(
+        **{"store": str(store), "weights": str(weights), "out": str(out), "batch_size": 3, **fields}
+    )
+
+
+@torch.no_grad()
+def features_slowly(weights, store, pooling):
+    """One row at a time, by the masked model that hides nothing."""
+    model, nothing = mtm.load(weights), torch.zeros(1, 2, dtype=torch.bool)
+    rows = []
+    for row in range(len(store)):
+        latent = model.encode(store.ids([row])[:, :, 2:4], Masks(nothing, nothing, 0, 0))[0].numpy()
+        rows.append(latent[0] if pooling == "cls" else latent[1:].mean(axis=0))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_features_are_those_of_one_row_at_a_time_in_the_stores_order(store, weights, tmp_path, pooling):
+    stage.main(make_config(store, weights, tmp_path / "out.parquet", pooling=pooling))
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    features = np.stack(frame.features)
+    assert features.dtype == np.float32
+    assert features == pytest.approx(features_slowly(weights, TokenStore(store), pooling), abs=1e-5)
+
+
+def test_labels_classes_and_keys_stand_beside_them(store, weights, tmp_path):
+    stage.main(make_config(store, weights, tmp_path / "out.parquet"))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["features", "label", "class", "key"]
+    assert table["label"].to_pylist() == [row % 3 - 1 for row in range(ROWS)]
+    assert table["class"].to_pylist() == [[None, "ant", "bee"][row % 3] for row in range(ROWS)]
+    assert table["key"].to_pylist() == [f"{row:04d}.png" for row in range(ROWS)]
+
+
+def test_the_file_says_what_its_features_are_of(store, weights, tmp_path):
+    stage.main(make_config(store, weights, tmp_path / "out.parquet", pooling="cls"))
+    about = json.loads(pq.read_schema(tmp_path / "out.parquet").metadata[b"seitpp"])
+    assert about["tokenizer"]["fingerprint"] == "a" * 64
+    assert about["pooling"] == "cls"
+    assert about["classes"] == ["ant", "bee", "cow"]
+    assert about["view"] == [4, 2]
+
+
+def test_row_groups_of_any_size_hold_the_same_rows(store, weights, tmp_path, monkeypatch):
+    stage.main(make_config(store, weights, tmp_path / "whole.parquet"))
+    monkeypatch.setattr(stage, "ROW_GROUP", 4)
+    stage.main(make_config(store, weights, tmp_path / "parts.parquet"))
+    parts = pq.ParquetFile(tmp_path / "parts.parquet")
+    assert [parts.metadata.row_group(group).num_rows for group in range(parts.num_row_groups)] == [4, 3, 4, 3, 3]
+    parts = parts.read()
+    whole = pq.read_table(tmp_path / "whole.parquet")
+    assert parts.drop(["features"]).equals(whole.drop(["features"]))
+    assert np.stack(parts["features"].to_numpy()) == pytest.approx(np.stack(whole["features"].to_numpy()), abs=1e-6)
+
+
+def test_a_store_of_no_rows_gives_a_file_of_no_rows(weights, tmp_path):
+    store = tiny.make_store(tmp_path / "empty", tiny.random_ids(0, tiny.CODES, tiny.GRID))
+    stage.main(make_config(store, weights, tmp_path / "out.parquet"))
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+def test_weights_of_another_tokenizer_are_refused_and_nothing_is_written(store, tmp_path):
+    weights = tiny.make_mtm(tmp_path / "mtm", fingerprint="b" * 64)
+    with pytest.raises(UserError, match="belongs to tokenizer bbbbbbbbbbbb"):
+        stage.main(make_config(store, weights, tmp_path / "out.parquet"))
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "mtm"}
+
+
+def test_a_file_that_is_there_is_not_written_over(store, weights, tmp_path):
+    (tmp_path / "out.parquet").write_text("mine")
+    with pytest.raises(UserError, match="is there already"):
+        stage.main(make_config(store, weights, tmp_path / "out.parquet"))
+    assert (tmp_path / "out.parquet").read_text() == "mine"
+
+
+def test_a_pass_that_fails_leaves_no_file(store, weights, tmp_path, monkeypatch):
+    calls = []
+
+    def fail_later(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return pooled(*arguments)
+
+    pooled = stage.pooled
+    monkeypatch.setattr(stage, "pooled", fail_later)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        stage.main(make_config(store, weights, tmp_path / "out.parquet"))
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "mtm"}
+
+
+def test_the_command_line_is_one_line_where_something_is_wrong(weights, tmp_path, monkeypatch, capsys):
+    words = ["seitpp embed", "--store", tmp_path / "no", "--weights", weights, "--out", tmp_path / "out.parquet"]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    with pytest.raises(SystemExit) as stopped:
+        stage.cli()
+    assert stopped.value.code == 1
+    assert "no is not a token store" in tiny.one_line(capsys.readouterr().err)
