@@ -1,6 +1,6 @@
 """The classifier of SeiT++: a token encoder, mean over patches, norm, linear head."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from torch import nn
@@ -54,27 +54,29 @@ class Classifier(nn.Module):
         return len(self.encoder.blocks) + 1
 
 
-def classifier_from_pretraining(folder, *, classes, drop_path=0.0):
+def classifier_from_pretraining(folder, *, classes, drop_path=0.0, token_dropout=None):
     """A classifier whose encoder comes from `mtm.pretrain`; its norm and head are new.
 
     Args:
         folder: a run of mtm.pretrain or its weights/.
         classes: how many.
         drop_path: stochastic depth.
+        token_dropout: dropout of token embeddings; None: as in pre-training.
     Returns: (Classifier, fingerprint of its tokenizer).
     """
     model, fingerprint = load_model(folder)
     described = model.described
+    encoder = EncoderConfig(**described["model"]["encoder"])
     classifier = Classifier(
-        EncoderConfig(**described["model"]["encoder"]),
+        encoder if token_dropout is None else replace(encoder, token_dropout=token_dropout),
         view=described["view"],
         codebook_size=described["codebook_size"],
         embedding_dim=described["embedding_dim"],
         classes=classes,
         drop_path=drop_path,
     )
-    encoder = {name: value for name, value in model.encoder.state_dict().items() if not name.startswith("norm.")}
-    classifier.encoder.load_state_dict(encoder)
+    state = {name: value for name, value in model.encoder.state_dict().items() if not name.startswith("norm.")}
+    classifier.encoder.load_state_dict(state)
     return classifier, fingerprint
 
 

@@ -63,6 +63,8 @@ class FinetuneConfig(TrainConfig):
     """learning rate of a layer relative to the one above"""
     drop_path: float = 0.0
     """stochastic depth of the last block"""
+    token_dropout: float | None = None
+    """dropout of token embeddings, from scratch or not; None: what the encoder's configuration says"""
     label_smoothing: float = 0.1
     """of the loss"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -144,9 +146,12 @@ def _train_once(config, train_set, test_set, *, title):
     )  # fmt: skip
 
     def step(batch, index):
-        logits = model(augment(batch.ids, Draws(config.seed, index, batch.positions)))
-        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=config.label_smoothing)
-        return loss, {"accuracy": (logits.argmax(1) == batch.labels).float().mean()}
+        draws = Draws(config.seed, index, batch.positions)
+        views, targets = augment.mixed(batch.ids, batch.labels, draws, classes=len(train_set.classes))
+        logits = model(views)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+        dominant = targets if targets.ndim == 1 else targets.argmax(1)
+        return loss, {"accuracy": (logits.argmax(1) == dominant).float().mean()}
 
     measures = train(
         accelerator, run, model=model, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
@@ -163,12 +168,15 @@ def _build(config, store, classes):
     """The classifier from pre-trained weights, or from scratch."""
     if config.weights is not None:
         classifier, fingerprint = classifier_from_pretraining(
-            config.weights, classes=classes, drop_path=config.drop_path
+            config.weights, classes=classes, drop_path=config.drop_path, token_dropout=config.token_dropout
         )
         store.check_tokenizer(fingerprint, f"the model in {config.weights}")
         return classifier
+    encoder = config.encoder
+    if config.token_dropout is not None:
+        encoder = replace(encoder, token_dropout=config.token_dropout)
     classifier = Classifier(
-        config.encoder, view=fitting_view(config.view, store.grid, config.encoder.patch_size),
+        encoder, view=fitting_view(config.view, store.grid, config.encoder.patch_size),
         codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1], classes=classes,
         drop_path=config.drop_path,
     )  # fmt: skip

@@ -2,13 +2,23 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tiny
+from coloradapt.partners import sample_partners
+from mtm import augment as pipeline_module
+from mtm import eda as eda_module
+from mtm import mixing as mixing_module
 from mtm.augment import Augment, AugmentConfig, centre
+from mtm.eda import EdaConfig, TokenEda
+from mtm.mixing import MixConfig, Mixing
 from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from tokenadapt.model import load_token_adapt
 from tokens.store import TokenStore
@@ -69,6 +79,59 @@ def test_what_is_cut_from_an_uneven_margin_loses_more_at_the_end():
     assert centre(grid, (3, 2)).tolist() == [[[1, 2], [6, 7], [11, 12]]]
 
 
+@pytest.mark.parametrize("name", ["off", "default", "demo", "all"])
+def test_the_views_of_former_runs_have_not_changed(store, ids, token_adapt, name):
+    """`frozen_views.npz` was recorded before EDA, other partners and mixing came: three steps of each pipeline."""
+    demo = AugmentConfig(
+        crop=False, color_adapt=0.1, noise=0.1, noise_channel=0.1, noise_element=0.1, token_adapt=token_adapt,
+        geometry=GeometryConfig(crop_scale=(0.5, 1.0)),
+    )  # fmt: skip
+    everything = AugmentConfig(color_adapt=0.4, noise=0.4, token_adapt=token_adapt)
+    config = {"off": OFF, "default": AugmentConfig(), "demo": demo, "all": everything}[name]
+    views = np.stack([augment(store, config)(ids, draws(step)).numpy() for step in range(3)])
+    frozen = np.load(Path(__file__).parent / "frozen_views.npz")[name]
+    assert (views == frozen).mean() > 0.999  # another machine may round otherwise where two codes are equally near
+
+
+WHAT_RUNS = [
+    ("token_adapt", AugmentConfig(crop=False), {"embed", "nearest_code", "sample_geometry", "adapt_ids"}),
+    (None, OFF, set()),
+    (None, AugmentConfig(), {"embed", "sample_crop", "warp", "nearest_code"}),
+    (None, replace(OFF, color_adapt=0.1), {"embed", "sample_partners", "color_adapt", "nearest_code"}),
+    (None, replace(OFF, noise=0.1), {"embed", "add_noise", "nearest_code"}),
+    (None, replace(OFF, eda=EdaConfig(synonyms=0.1)), {"replace_by_synonyms"}),
+    (None, replace(OFF, eda=EdaConfig(swap=0.1)), {"sample_swap", "take_places"}),
+    (None, replace(OFF, mix=MixConfig(cutmix=1.0)), {"sample_partners", "at_quantile", "cutmix_boxes"}),
+    (None, replace(OFF, mix=MixConfig(mixup=1.0)), {"sample_partners", "at_quantile", "embed", "nearest_code"}),
+    (None, replace(OFF, mix=MixConfig(token_adapt_mixup=1.0)), set()),
+]
+
+
+@pytest.mark.parametrize(("networks", "config", "expected"), WHAT_RUNS)
+def test_what_is_off_is_not_computed(store, ids, token_adapt, monkeypatch, networks, config, expected):
+    pipeline = augment(store, replace(config, token_adapt=token_adapt if networks else None))
+    ran = set()
+
+    def noted(name, function):
+        def run(*args, **kwargs):
+            ran.add(name)
+            return function(*args, **kwargs)
+
+        return run
+
+    names = {
+        pipeline_module: "embed nearest_code warp sample_crop sample_geometry adapt_ids color_adapt add_noise",
+        eda_module: "replace_by_synonyms sample_swap take_places",
+        mixing_module: "at_quantile cutmix_boxes sample_partners",
+    }
+    for module, words in names.items():
+        for name in words.split():
+            monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    monkeypatch.setattr(pipeline_module, "sample_partners", noted("sample_partners", pipeline_module.sample_partners))
+    pipeline(ids, draws())
+    assert ran - ({"warp"} if networks else set()) == expected
+
+
 # Each part
 
 
@@ -81,12 +144,17 @@ def test_crops_are_warps_of_embeddings_to_the_nearest_code(store, ids):
     assert (views.numpy() == expected).mean() > 0.999  # two codes may be equally near
 
 
-def test_color_adapt_takes_the_statistics_of_the_neighbour(store, ids):
-    views = augment(store, replace(OFF, color_adapt=1.0), GRID)(ids, draws())
+@pytest.mark.parametrize("pairing", ["neighbour", "reversed", "random"])
+def test_color_adapt_takes_the_statistics_of_the_partner(store, ids, pairing):
+    views = augment(store, replace(OFF, color_adapt=1.0, partners=pairing), GRID)(ids, draws())
+    partners = {
+        "neighbour": [index ^ 1 for index in range(16)],
+        "reversed": [15 - index for index in range(16)],
+        "random": sample_partners("random", draws(), "recolour partner").tolist(),
+    }[pairing]
     maps = embedded(ids, store.codebook)
-    neighbours = maps[[index ^ 1 for index in range(16)]]
     mean, deviation = maps.mean((2, 3), keepdims=True), maps.std((2, 3), keepdims=True)
-    adapted = (maps - mean) / deviation * neighbours.std((2, 3), keepdims=True) + neighbours.mean((2, 3), keepdims=True)
+    adapted = (maps - mean) / deviation * deviation[partners] + mean[partners]
     assert (views.numpy() == nearest(adapted, store.codebook)).mean() > 0.99
     assert not torch.equal(views, ids)
 
@@ -111,20 +179,102 @@ def test_noise_is_measured_in_deviations_of_the_codebook(tmp_path, ids):
     assert float((views[0] == views[1]).float().mean()) > 0.99
 
 
-def test_recolouring_and_noise_come_with_their_probabilities_and_exclude_each_other(store, ids):
-    config = replace(OFF, color_adapt=0.2, noise=0.3)
-
-    def share_changed(config):
-        pipeline = augment(store, config, GRID)
-        changed = [(pipeline(ids, draws(step)) != ids).flatten(1).any(1) for step in range(60)]
-        return float(torch.stack(changed).float().mean())
-
-    assert share_changed(config) == pytest.approx(0.5, abs=0.05)
-    assert share_changed(replace(config, color_adapt=0.0)) == pytest.approx(0.3, abs=0.05)
-    for step in range(20):
-        recoloured = augment(store, replace(config, noise=0.0), GRID)(ids, draws(step))
+@pytest.mark.parametrize("pairing", ["neighbour", "reversed", "random"])
+def test_each_sample_is_recoloured_or_noised_with_exactly_its_probability(store, ids, pairing):
+    config = replace(OFF, color_adapt=0.2, noise=0.3, partners=pairing)
+    both, colours = augment(store, config, GRID), augment(store, replace(config, noise=0.0), GRID)
+    changed = {"both": torch.zeros(16, dtype=torch.int64), "colours": torch.zeros(16, dtype=torch.int64)}
+    for step in range(200):
+        recoloured = colours(ids, draws(step))
+        views = both(ids, draws(step))
         chosen = (recoloured != ids).flatten(1).any(1)
-        assert torch.equal(augment(store, config, GRID)(ids, draws(step))[chosen], recoloured[chosen])
+        assert torch.equal(views[chosen], recoloured[chosen])  # the two exclude each other
+        changed["colours"] += chosen
+        changed["both"] += (views != ids).flatten(1).any(1)
+    for name, probability in (("colours", 0.2), ("both", 0.5)):
+        low, high = binom.interval(1 - 1e-6, 200, probability)
+        assert all(low <= count <= high for count in changed[name].tolist())
+        low, high = binom.interval(1 - 1e-6, 200 * 16, probability)
+        assert low <= int(changed[name].sum()) <= high
+
+
+def test_edits_come_before_all_else(store, ids):
+    config = AugmentConfig(eda=EdaConfig(synonyms=0.5, swap=0.5), color_adapt=0.5)
+    edited = TokenEda(config.eda, store=store, device="cpu")(ids, draws())
+    expected = augment(store, replace(config, eda=EdaConfig()))(edited, draws())
+    assert torch.equal(augment(store, config)(ids, draws()), expected)
+    assert torch.equal(augment(store, replace(OFF, eda=config.eda))(ids, draws()), centre(edited, VIEW))
+
+
+def the_mix(config, batch, view=VIEW):
+    return Mixing(config, mixup=config.mixup, pairing="neighbour", view=view, device="cpu").sample(batch)
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_cutmix_pastes_a_rectangle_of_the_partners_view(store, ids, crop):
+    config = replace(OFF, crop=crop, mix=MixConfig(cutmix=1.0))
+    whole = augment(store, replace(config, mix=MixConfig()))(ids, draws())
+    views, targets = augment(store, config).mixed(ids, torch.arange(16), draws(), classes=16)
+    own = the_mix(config.mix, draws()).own.bool().numpy()
+    for sample in range(16):
+        expected = np.where(own[sample], whole[sample], whole[sample ^ 1])
+        assert np.array_equal(views[sample], expected)
+        assert targets[sample, sample].item() == pytest.approx(own[sample].mean())
+        assert targets[sample, sample ^ 1].item() == pytest.approx(1 - own[sample].mean())
+
+
+def test_cutmix_of_embeddings_and_of_ids_are_the_same(store, ids):
+    config = AugmentConfig(mix=MixConfig(cutmix=1.0))
+    with_embeddings = replace(config, mix=MixConfig(cutmix=1.0, mixup=1.0, cutmix_share=1.0))
+    assert torch.equal(augment(store, with_embeddings)(ids, draws()), augment(store, config)(ids, draws()))
+
+
+def test_mixup_goes_to_the_code_nearest_to_the_mixture(store, ids):
+    config = replace(OFF, mix=MixConfig(mixup=0.8))
+    views, targets = augment(store, config).mixed(ids, torch.arange(16), draws(), classes=16)
+    share = targets.diagonal().double().numpy()[:, None, None, None]
+    maps = embedded(centre(ids, VIEW), store.codebook)
+    mixed = share * maps + (1 - share) * maps[[index ^ 1 for index in range(16)]]
+    assert (views.numpy() == nearest(mixed, store.codebook)).mean() > 0.995
+    assert share.min() < 0.2
+    assert share.max() > 0.8
+
+
+def test_token_adapts_half_is_mixed_on_the_warped_features_with_a_mixup_of_its_own(store, ids, token_adapt):
+    config = AugmentConfig(token_adapt=token_adapt, mix=MixConfig(token_adapt_mixup=0.8))
+    views, targets = augment(store, config).mixed(ids, torch.arange(16), draws(), classes=16)
+    plain = augment(store, replace(config, mix=MixConfig()))(ids, draws())
+    assert torch.equal(views[0::2], plain[0::2])
+    assert torch.equal(targets[0::2], torch.eye(16)[0::2])
+    model, _ = load_token_adapt(token_adapt)
+    geometry = sample_geometry(config.geometry, draws(), 1.5)[1::2]
+    features = warp(model.f(torch.from_numpy(embedded(ids[1::2], store.codebook)).float()), geometry, (12, 20))
+    share = targets.diagonal()[1::2, None, None, None]
+    mixed = share * features + (1 - share) * features[[1, 0, 3, 2, 5, 4, 7, 6]]  # in its half, the neighbour
+    assert (views[1::2] == model.g(mixed).argmax(1)).float().mean() > 0.999
+    partners = [place ^ 2 for place in range(1, 16, 2)]
+    assert share.max() < 1
+    assert targets[torch.arange(1, 16, 2), partners].numpy() == pytest.approx(1 - share.flatten().numpy(), abs=1e-6)
+
+
+def test_cutmix_of_both_halves_keeps_partners_of_the_same_half(store, ids, token_adapt):
+    config = AugmentConfig(token_adapt=token_adapt, mix=MixConfig(cutmix=1.0))
+    _, targets = augment(store, config).mixed(ids, torch.arange(16), draws(), classes=16)
+    for place in range(16):
+        assert set(targets[place].nonzero().flatten().tolist()) <= {place, place ^ 2}
+        assert targets[place].sum().item() == pytest.approx(1.0)
+
+
+def test_without_mixing_labels_come_back_as_they_are(store, ids):
+    labels = torch.arange(16) % 3
+    views, targets = augment(store, AugmentConfig()).mixed(ids, labels, draws(), classes=3)
+    assert targets is labels
+    assert torch.equal(views, augment(store, AugmentConfig())(ids, draws()))
+
+
+def test_views_are_the_same_with_labels_and_without(store, ids, everything):
+    pipeline = augment(store, everything)
+    assert torch.equal(pipeline(ids, draws()), pipeline.mixed(ids, torch.arange(16), draws(), classes=16)[0])
 
 
 def test_token_adapt_makes_every_second_view(store, ids, token_adapt):
@@ -144,7 +294,10 @@ def test_token_adapt_makes_every_second_view(store, ids, token_adapt):
 
 @pytest.fixture(scope="module")
 def everything(token_adapt):
-    return AugmentConfig(token_adapt=token_adapt, color_adapt=0.4, noise=0.4)
+    return AugmentConfig(
+        token_adapt=token_adapt, color_adapt=0.4, noise=0.4, eda=EdaConfig(synonyms=0.4, swap=0.4),
+        mix=MixConfig(cutmix=1.0, mixup=0.4, token_adapt_mixup=0.8, probability=0.8),
+    )  # fmt: skip
 
 
 def test_views_are_ids_of_the_view_and_inputs_are_not_changed(store, ids, everything):
@@ -156,12 +309,25 @@ def test_views_are_ids_of_the_view_and_inputs_are_not_changed(store, ids, everyt
     assert torch.equal(ids, before)
 
 
-@pytest.mark.parametrize("part", [2, 4, 8])
-def test_a_view_depends_on_its_position_and_not_on_the_division_of_the_batch(store, ids, everything, part):
-    pipeline = augment(store, everything)
-    whole = pipeline(ids, draws())
-    parts = [pipeline(ids[start : start + part], draws()[start : start + part]) for start in range(0, 16, part)]
-    assert float((torch.cat(parts) == whole).float().mean()) > 0.999  # sums over fewer rows may round otherwise
+@pytest.mark.parametrize("part", [4, 8])
+def test_a_view_and_its_target_depend_on_its_position_and_not_on_the_division_of_the_batch(
+    store, ids, everything, part
+):
+    pipeline, labels = augment(store, everything), torch.arange(16)
+    views, targets = pipeline.mixed(ids, labels, draws(), classes=16)
+    parts = [
+        pipeline.mixed(ids[each], labels[each], draws()[each], classes=16)
+        for each in (slice(start, start + part) for start in range(0, 16, part))
+    ]
+    together = torch.cat([part[0] for part in parts])
+    assert float((together == views).float().mean()) > 0.999  # sums over fewer rows may round otherwise
+    assert torch.equal(torch.cat([part[1] for part in parts]), targets)
+
+
+def test_pairs_are_all_that_a_batch_without_mixing_needs_to_keep_together(store, ids, everything):
+    pipeline = augment(store, replace(everything, mix=MixConfig()))
+    parts = [pipeline(ids[start : start + 2], draws()[start : start + 2]) for start in range(0, 16, 2)]
+    assert float((torch.cat(parts) == pipeline(ids, draws())).float().mean()) > 0.999
 
 
 def test_views_change_from_step_to_step_and_repeat_for_the_same_step(store, ids, everything):
@@ -175,6 +341,38 @@ def test_color_adapt_refuses_a_batch_that_divides_pairs(store, ids, part):
     pipeline = augment(store, replace(OFF, color_adapt=0.5), GRID)
     with pytest.raises(UserError, match="even"):
         pipeline(ids[part : 2 * part], draws()[part : 2 * part])
+
+
+# On a device
+
+
+def moved(thing, device):
+    """Move the tensors of a pipeline, its networks and parts included, to a device."""
+    if isinstance(thing, nn.Module):
+        for module in thing.modules():
+            for kept in (module._parameters, module._buffers):
+                kept.update({name: moved(tensor, device) for name, tensor in kept.items()})
+        return thing
+    if torch.is_tensor(thing):
+        return thing.detach().to(device)
+    if isinstance(thing, Augment | TokenEda | Mixing | eda_module.Synonyms):
+        thing.__dict__.update({name: moved(part, device) for name, part in vars(thing).items()})
+    return thing
+
+
+@pytest.mark.parametrize("pairing", ["neighbour", "random"])
+def test_a_step_never_asks_the_device_for_a_number_or_a_shape(store, token_adapt, everything, pairing):
+    """On a GPU that is only pretended, whose tensors hold nothing: reading one fails, and so does one left behind."""
+    pipeline = augment(store, replace(everything, partners=pairing))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        moved(pipeline, "cuda")
+        positions = torch.arange(16, device="cuda")
+        ids = torch.zeros(16, *GRID, dtype=torch.int64, device="cuda")
+        views, targets = pipeline.mixed(ids, positions, Draws(7, 0, positions), classes=16)
+        with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
+            views.max().item()
+    assert (views.shape, targets.shape) == ((16, *VIEW), (16, 16))
+    assert views.device.type == targets.device.type == "cuda"
 
 
 # What does not fit
@@ -196,6 +394,17 @@ def test_the_token_adapt_of_another_grid_or_view_is_refused(store, tmp_path, sha
 def test_token_adapt_refuses_an_odd_batch(store, ids, token_adapt):
     with pytest.raises(UserError, match="--batch_size 3 must be even"):
         augment(store, AugmentConfig(token_adapt=token_adapt))(ids[:3], draws()[:3])
+
+
+@pytest.mark.parametrize("part", [2, 6])
+def test_mixing_beside_token_adapt_refuses_a_batch_that_divides_pairs_of_its_halves(store, ids, everything, part):
+    with pytest.raises(UserError, match=f"--batch_size {part} must be a multiple of 4, as each half"):
+        augment(store, everything)(ids[:part], draws()[:part])
+
+
+def test_mixing_alone_refuses_an_odd_batch(store, ids):
+    with pytest.raises(UserError, match="--batch_size 5 must be even"):
+        augment(store, replace(OFF, mix=MixConfig(cutmix=1.0)))(ids[:5], draws()[:5])
 
 
 @pytest.mark.parametrize("crop", [False, True])

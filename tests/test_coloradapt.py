@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 import published
-from coloradapt.color_adapt import color_adapt, sample_partners
+from coloradapt.color_adapt import color_adapt
 from coloradapt.noise import add_noise
+from coloradapt.partners import sample_partners
+from training.chance import Draws
 
 
 def maps(*shape, seed=0):
@@ -67,20 +70,58 @@ def test_parity_of_color_adapt():
     assert published.largest_difference(color_adapt(embeddings, partners), recorded["coloradapt"]) < 1e-4
 
 
-def test_partners_are_neighbours_of_the_global_batch():
-    everyone = sample_partners(torch.arange(6), 1.0, torch.full((6,), 0.999))
-    assert everyone.tolist() == [1, 0, 3, 2, 5, 4]
-    nobody = sample_partners(torch.arange(6), 0.0, torch.zeros(6))
-    assert nobody.tolist() == [0, 1, 2, 3, 4, 5]
+# Partners
 
 
-def test_a_sample_changes_where_its_draw_is_below_the_probability():
-    uniform = torch.tensor([0.1, 0.3, 0.29, 0.9])
-    assert sample_partners(torch.arange(8, 12), 0.3, uniform).tolist() == [1, 1, 3, 3]
+def draws(first=0, last=6, step=0):
+    return Draws(5, step, torch.arange(first, last))
 
 
-def test_the_last_sample_of_an_odd_batch_has_no_partner():
-    assert sample_partners(torch.arange(5), 1.0, torch.zeros(5)).tolist() == [1, 0, 3, 2, 4]
+def test_neighbours_are_partners_however_the_batch_is_divided():
+    whole = sample_partners("neighbour", draws(0, 12), "partner").tolist()
+    assert whole == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
+    parts = [sample_partners("neighbour", draws(first, first + 4), "partner") + first for first in (0, 4, 8)]
+    assert torch.cat(parts).tolist() == whole
+
+
+def test_reversed_partners_are_those_of_the_published_code():
+    assert sample_partners("reversed", draws(), "partner").tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_reversed_and_random_partners_stay_within_the_batch_of_a_process():
+    for pairing in ("reversed", "random"):
+        assert sorted(sample_partners(pairing, draws(6, 12), "partner").tolist()) == [0, 1, 2, 3, 4, 5]
+
+
+def test_random_partners_form_one_circle_through_the_batch():
+    for step in range(20):
+        partners = sample_partners("random", draws(0, 7, step), "partner").tolist()
+        seen = [0]
+        while partners[seen[-1]] != 0:
+            seen.append(partners[seen[-1]])
+        assert sorted(seen) == list(range(7))
+
+
+def test_every_other_sample_is_as_likely_a_random_partner():
+    partners = torch.stack([sample_partners("random", draws(0, 4, step), "partner") for step in range(3000)])
+    low, high = binom.interval(1 - 1e-6, 3000, 1 / 3)
+    for place in range(4):
+        counts = partners[:, place].bincount(minlength=4).tolist()
+        assert counts.pop(place) == 0
+        assert all(low <= count <= high for count in counts)
+
+
+def test_random_partners_are_others_for_another_name_and_another_step():
+    batch, later = draws(0, 64), draws(0, 64, step=1)
+    partners = sample_partners("random", batch, "partner")
+    assert torch.equal(sample_partners("random", batch, "partner"), partners)
+    assert not torch.equal(sample_partners("random", batch, "mix"), partners)
+    assert not torch.equal(sample_partners("random", later, "partner"), partners)
+
+
+def test_who_has_none_to_pair_with_in_an_odd_batch_is_its_own_partner():
+    assert sample_partners("neighbour", draws(0, 5), "partner").tolist() == [1, 0, 3, 2, 4]
+    assert sample_partners("reversed", draws(0, 5), "partner").tolist() == [4, 3, 2, 1, 0]
 
 
 # Emb-Noise

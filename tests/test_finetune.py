@@ -17,8 +17,11 @@ from finetune.labelled import open_labelled, split_labelled
 from finetune.results import Result, mean_and_deviation, read_results, write_results
 from mtm.augment import AugmentConfig
 from mtm.encoder import EncoderConfig
+from mtm.mixing import MixConfig, Mixing
 from mtm.model import load_model
+from tokens.order import SampleOrder
 from tokens.store import TokenStore
+from training.chance import Draws
 from training.errors import UserError
 from training.files import read_json
 from training.run_folder import read_metrics
@@ -287,6 +290,47 @@ def test_fine_tuning_starts_from_the_pre_trained_weights(stores, tmp_path):
     before = load_model(weights)[0].encoder.embeddings.weight.detach()
     after = load_classifier(tmp_path / "run" / "seed-0")[0].encoder.embeddings.weight.detach()
     assert float((after - before).norm() / before.norm()) < 0.2
+
+
+def mixing(**fields):
+    return AugmentConfig(crop=False, mix=MixConfig(**fields))
+
+
+def test_mixed_samples_teach_what_they_are_mixed_of_and_the_test_set_stays_whole(stores, tmp_path):
+    config = make_config(stores, tmp_path / "run", augment=mixing(cutmix=1.0, mixup=0.8), steps=60)
+    stage.main(config)
+    accuracy = pd.read_csv(tmp_path / "run" / "results.csv").value[0]
+    assert accuracy > 0.8
+    assert accuracy == pytest.approx(accuracy_by_hand(tmp_path / "run" / "seed-0", stores / "test"))
+
+
+def test_the_loss_of_mixed_samples_is_that_of_smoothed_soft_labels_and_the_heavier_label_is_the_right_one(
+    stores, tmp_path
+):
+    config = make_config(
+        stores, tmp_path / "run", augment=mixing(cutmix=1.0), steps=10, lr=1e-12, label_smoothing=0.2, log_every=10
+    )
+    stage.main(config)
+    logged = read_metrics(tmp_path / "run" / "seed-0")[0]
+    classifier, _, _ = load_classifier(tmp_path / "run" / "seed-0")  # as it began: the rate is nothing
+    store, order = TokenStore(stores / "train"), SampleOrder(length=36, batch_size=12, seed=config.seed)
+    mixer = Mixing(config.augment.mix, mixup=0.0, pairing="neighbour", view=tiny.GRID, device="cpu")
+    losses, right, own_label_right = [], [], []
+    for step, row in np.ndindex(10, 12):
+        rows, places = order.at(step)
+        own = mixer.sample(Draws(config.seed, step, torch.from_numpy(places))).own[row].bool()
+        labels, ids = store.labels[rows[[row, row ^ 1]]], store.ids(rows[[row, row ^ 1]])
+        with torch.no_grad():
+            logits = classifier(torch.where(own, ids[0], ids[1])[None])[0].double().numpy()
+        target = np.full(3, 0.2 / 3)
+        target[labels[0]] += 0.8 * float(own.double().mean())
+        target[labels[1]] += 0.8 * (1 - float(own.double().mean()))
+        losses.append(-(target * (logits - np.log(np.exp(logits).sum()))).sum())
+        right.append(logits.argmax() == target.argmax())
+        own_label_right.append(logits.argmax() == labels[0])
+    assert logged["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
+    assert logged["accuracy"] == pytest.approx(np.mean(right))
+    assert np.mean(right) != np.mean(own_label_right)
 
 
 def test_weights_of_another_tokenizer_are_refused(stores, tmp_path):
