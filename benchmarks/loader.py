@@ -21,7 +21,7 @@ from einops import rearrange
 
 from benchmarks.measures import per_second, report, report_ratio
 from benchmarks.synthetic import CODES, make_store
-from tokens import published
+from tokens.exchange import published
 from tokens.loader import TrainingBatches
 from tokens.store import open_store
 

@@ -23,12 +23,12 @@ import torch
 import yaml
 from PIL import Image
 
-from tokens.decode_ahead import decoded_batches
-from tokens.images import to_float
 from tokens.shard_job import ShardJob
-from tokens.sources import open_source
+from tokens.sources.decode_ahead import decoded_batches
+from tokens.sources.images import to_float
+from tokens.sources.source import open_source
 from tokens.tokenize import spare_cores
-from tokens.vq import VQConfig, VQTokenizer
+from tokens.tokenizers.vq import VQConfig, VQTokenizer
 from training.recipes import find_recipe
 
 

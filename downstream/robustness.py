@@ -18,7 +18,7 @@ from einops import rearrange
 from finetune.classifier import load_classifier
 from finetune.results import Result, write_results
 from mtm.augment import centre
-from tokens.images import open_image_folder, read_all
+from tokens.sources.images import open_image_folder, read_all
 from tokens.tokenizer import load_tokenizer
 from training.command import run_command
 from training.config import StageConfig, require

@@ -128,7 +128,7 @@ def _encoded_bytes(files):
         files: [(path, (height, width))].
     Returns: ({kind: bytes}, number of images, whether all of them are PNG files of just these pixels).
     """
-    from tokens.images import read_image  # brings torch, which nothing else in a report needs
+    from tokens.sources.images import read_image  # brings torch, which nothing else in a report needs
 
     sample = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, MOST_IMAGES).astype(np.int64))]
     total = dict.fromkeys(ENCODINGS, 0)

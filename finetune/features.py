@@ -7,8 +7,8 @@ from einops import rearrange
 from mtm.augment import centre
 from mtm.encoder import EncoderConfig, TokenEncoder
 from mtm.model import load_model
-from tokens.images import open_image_folder, read_all
 from tokens.loader import evaluation_batches
+from tokens.sources.images import open_image_folder, read_all
 from training.errors import UserError
 
 FEATURES = {

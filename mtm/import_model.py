@@ -16,7 +16,7 @@ from mtm.model import save_model
 from tokenadapt import published as token_adapt_published
 from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
-from tokens.weights import read_weights
+from tokens.tokenizers.weights import read_weights
 from training.checkpoint import save_weights
 from training.command import run_command
 from training.config import StageConfig, require

@@ -14,7 +14,7 @@ from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
 from tokenadapt.published import check_positions, claimed, divided, of_whole_model
 from tokenadapt.published import to_published as token_adapt_to_published
 from tokens.positions import sincos_positions
-from tokens.weights import fill, translated
+from tokens.tokenizers.weights import fill, translated
 from training.errors import UserError
 
 _PUBLISHED = [  # names of ours, then the published ones

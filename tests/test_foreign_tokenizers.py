@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 import published
 import tiny
 from tokens import import_tokenizer as stage
-from tokens.ldm_vq import from_ldm
-from tokens.llamagen_vq import from_llamagen
 from tokens.tokenizer import load_tokenizer
-from tokens.vit_vqgan import ViTVQGAN
-from tokens.vq import VQTokenizer
+from tokens.tokenizers.ldm_vq import from_ldm
+from tokens.tokenizers.llamagen_vq import from_llamagen
+from tokens.tokenizers.vit_vqgan import ViTVQGAN
+from tokens.tokenizers.vq import VQTokenizer
 from training.errors import UserError
 from vit_checkpoint import SQUARE, as_published, module_of
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 import tiny
-from tokens.images import (
+from tokens.pictures import image_grid
+from tokens.sources.images import (
     DECODING_ERRORS,
     ImageBatches,
     open_image_folder,
@@ -17,7 +18,6 @@ from tokens.images import (
     read_image,
     split_rows,
 )  # fmt: skip
-from tokens.pictures import image_grid
 from training.errors import UserError
 
 

@@ -7,7 +7,7 @@ from finetune.classifier import Classifier
 from mtm.encoder import EncoderConfig
 from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from tokens.vq import VQConfig, VQTokenizer
+from tokens.tokenizers.vq import VQConfig, VQTokenizer
 from training.config import TrainConfig
 from training.optimizer import make_adamw, parameter_groups, set_learning_rate
 

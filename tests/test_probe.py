@@ -15,7 +15,7 @@ from finetune import probe as stage
 from finetune.features import bag_of_tokens, encode_store, majority_accuracy, pixels
 from finetune.labelled import LabelledRows, open_labelled, split_labelled
 from mtm.model import load_model
-from tokens.images import open_image_folder, read_image
+from tokens.sources.images import open_image_folder, read_image
 from tokens.store import TokenStore
 from training.errors import UserError
 from training.files import read_json

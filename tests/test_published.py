@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tiny
 from published import FOLDER
-from tokens.published import count_rows, encode, index_path, read_labels, read_rows, reads_back, writing
+from tokens.exchange.published import count_rows, encode, index_path, read_labels, read_rows, reads_back, writing
 from training.errors import UserError
 
 

@@ -18,7 +18,7 @@ from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
 from mtm.published import from_published, to_published
 from tokenadapt import published as token_adapt_published
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig, load_token_adapt
-from tokens.weights import read_weights
+from tokens.tokenizers.weights import read_weights
 from training.errors import UserError
 from training.files import read_json
 

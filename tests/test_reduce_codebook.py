@@ -10,12 +10,12 @@ import torch
 import tiny
 from tokens import reduce_codebook as stage
 from tokens import tokenize
-from tokens.images import open_image_folder, read_all
 from tokens.reduce_codebook import ReduceCodebookConfig, map_to_kept, most_used
-from tokens.reduced_tokenizer import ReducedTokenizer, reduced_fingerprint
+from tokens.sources.images import open_image_folder, read_all
 from tokens.store import TokenStore
 from tokens.tokenizer import load_tokenizer
-from tokens.vq import VQTokenizer
+from tokens.tokenizers.reduced_tokenizer import ReducedTokenizer, reduced_fingerprint
+from tokens.tokenizers.vq import VQTokenizer
 from training.errors import UserError
 from training.files import read_json, write_json
 

@@ -11,7 +11,7 @@ from finetune import train as finetune
 from mtm.augment import AugmentConfig
 from mtm.encoder import EncoderConfig
 from tokens import tokenize
-from tokens.images import open_image_folder, read_all
+from tokens.sources.images import open_image_folder, read_all
 from tokens.tokenizer import load_tokenizer
 from training.errors import UserError
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import tiny
-from tokens.images import open_image_folder, read_image
-from tokens.sources import open_source
+from tokens.sources.images import open_image_folder, read_image
+from tokens.sources.source import open_source
 from training.errors import UserError
 
 SIZE = tiny.IMAGE_SIZE

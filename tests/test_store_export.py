@@ -15,11 +15,11 @@ from PIL import Image
 
 import tiny
 from published import FOLDER, recording
-from tokens import store_export, store_import
-from tokens.images import open_image_folder, read_image
+from tokens.exchange import store_export, store_import
+from tokens.exchange.store_export import ExportConfig
+from tokens.exchange.store_import import ImportConfig
+from tokens.sources.images import open_image_folder, read_image
 from tokens.store import TokenStore
-from tokens.store_export import ExportConfig
-from tokens.store_import import ImportConfig
 from tokens.tokenizer import load_tokenizer
 from training.errors import UserError
 

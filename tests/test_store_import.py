@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 import tiny
 from published import FOLDER, recording
-from tokens import store_import
-from tokens.published import writing
+from tokens.exchange import store_import
+from tokens.exchange.published import writing
+from tokens.exchange.store_import import ImportConfig
 from tokens.store import TokenStore
-from tokens.store_import import ImportConfig
 from tokens.tokenizer import load_tokenizer
 from training.errors import UserError
 

@@ -16,7 +16,7 @@ from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
 from tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
 from tokenadapt.published import from_published
-from tokens.images import open_image_folder, read_all
+from tokens.sources.images import open_image_folder, read_all
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
 from training.errors import UserError

@@ -12,7 +12,7 @@ from PIL import Image
 
 import tiny
 from tokens import tokenize as stage
-from tokens.images import open_image_folder, read_all
+from tokens.sources.images import open_image_folder, read_all
 from tokens.store import TokenStore
 from tokens.tokenizer import load_tokenizer
 from training.command import run_command

@@ -19,7 +19,7 @@ import torch
 
 import tiny
 from tokens import tokenize as stage
-from tokens.decode_ahead import AHEAD, decoded_batches
+from tokens.sources.decode_ahead import AHEAD, decoded_batches
 from tokens.store import TokenStore
 from training.command import run_command
 from training.errors import UserError

@@ -12,11 +12,11 @@ from PIL import Image
 
 import tiny
 from tokens import train_tokenizer as stage
-from tokens.images import open_image_folder, read_all, split_rows
 from tokens.kmeans import kmeans, weighted_choice
 from tokens.reconstruction import mean_psnr, measure_reconstruction
+from tokens.sources.images import open_image_folder, read_all, split_rows
 from tokens.tokenizer import fingerprint_of, load_tokenizer
-from tokens.vq import VQConfig, VQTokenizer
+from tokens.tokenizers.vq import VQConfig, VQTokenizer
 from training.chance import Draws
 from training.devices import make_accelerator
 from training.errors import UserError

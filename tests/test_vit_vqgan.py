@@ -9,9 +9,9 @@ from torch import nn
 
 import published
 import tiny
-from tokens.foreign_vit import from_published
 from tokens.tokenizer import load_tokenizer
-from tokens.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
+from tokens.tokenizers.foreign_vit import from_published
+from tokens.tokenizers.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
 from training.errors import UserError
 from training.safe_unpickle import read_state_dict
 from vit_checkpoint import SQUARE, TINY, as_published, module_of

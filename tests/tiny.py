@@ -35,7 +35,7 @@ def make_images(folder, counts, *, seed=0, size=IMAGE_SIZE):
 
 def make_tokenizer(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE):
     """Save an untrained VQTokenizer with random codes, mean 0 and deviation 1; returns the folder."""
-    from tokens.vq import VQConfig, VQTokenizer
+    from tokens.tokenizers.vq import VQConfig, VQTokenizer
 
     torch.manual_seed(seed)
     config = VQConfig(

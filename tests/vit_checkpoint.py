@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tokens.positions import sincos_positions
-from tokens.vit_vqgan import TransformerConfig, ViTVQGANConfig
+from tokens.tokenizers.vit_vqgan import TransformerConfig, ViTVQGANConfig
 
 TINY = ViTVQGANConfig(
     image_size=(12, 20), patch_size=4, codebook_size=11, codebook_dim=5,

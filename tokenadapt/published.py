@@ -9,7 +9,7 @@ import re
 import torch
 
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from tokens.weights import fill, translated
+from tokens.tokenizers.weights import fill, translated
 from training.errors import UserError
 
 _PUBLISHED = [  # names of ours, then the published ones

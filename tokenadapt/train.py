@@ -18,9 +18,9 @@ from tokenadapt.geometry import GeometryConfig, sample_geometry, warp
 from tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from tokens.codebook import embed
-from tokens.images import ImageBatches, read_all, split_rows
 from tokens.pictures import image_grid
-from tokens.sources import open_source
+from tokens.sources.images import ImageBatches, read_all, split_rows
+from tokens.sources.source import open_source
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
 from training.checkpoint import save_weights

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokens.codebook_file import read_codebook
 from tokens.codec import packed_bytes
-from tokens.images import open_image_folder, read_all
+from tokens.exchange.codebook_file import read_codebook
 from tokens.pictures import image_grid
 from tokens.reconstruction import measure_reconstruction
+from tokens.sources.images import open_image_folder, read_all
 from tokens.tokenizer import load_tokenizer
-from tokens.weights import fill, read_weights, translated
+from tokens.tokenizers.weights import fill, read_weights, translated
 from training.command import run_command
 from training.config import StageConfig, require
 from training.devices import make_accelerator
@@ -90,22 +90,22 @@ def read_tokenizer(config):
         config: an ImportTokenizerConfig.
     Raises: UserError if the checkpoint can't be read or is of another kind.
     """
-    from tokens.vq import VQTokenizer
+    from tokens.tokenizers.vq import VQTokenizer
 
     source, size = config.checkpoint, config.image_size
     if config.kind == "diffusers":
         return VQTokenizer(_from_diffusers(source, config.subfolder), (size or 256,) * 2)
     weights = read_weights(source)
     if config.kind == "vit_vqgan":
-        from tokens.foreign_vit import from_published
+        from tokens.tokenizers.foreign_vit import from_published
 
         codebook = None if config.codebook is None else read_codebook(config.codebook)
         return from_published(weights, source, image_size=size, codebook=codebook)
     if config.kind == "llamagen":
-        from tokens.llamagen_vq import from_llamagen
+        from tokens.tokenizers.llamagen_vq import from_llamagen
 
         return VQTokenizer(from_llamagen(weights, source), (size or 256,) * 2, lookup="cosine")
-    from tokens.ldm_vq import from_ldm
+    from tokens.tokenizers.ldm_vq import from_ldm
 
     return VQTokenizer(from_ldm(weights, source), (size or 256,) * 2)
 

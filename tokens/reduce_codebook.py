@@ -18,10 +18,10 @@ from einops import rearrange
 
 from tokens.codebook import nearest_code
 from tokens.codec import pack
-from tokens.reduced_tokenizer import ReducedTokenizer, reduced_fingerprint
 from tokens.row_blocks import ShardSeries, row_ranges
 from tokens.store import open_store, write_manifest
 from tokens.tokenizer import load_tokenizer
+from tokens.tokenizers.reduced_tokenizer import ReducedTokenizer, reduced_fingerprint
 from tokens.usage import codes_covering, count_codes
 from training.command import run_command
 from training.config import require

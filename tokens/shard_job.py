@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from tokens.codec import pack, packed_bytes
-from tokens.decode_ahead import decoded_batches
-from tokens.images import to_float
+from tokens.sources.decode_ahead import decoded_batches
+from tokens.sources.images import to_float
 from tokens.store import write_shard
 from training.files import read_json, write_json
 

@@ -14,8 +14,13 @@ ACTIONS = {
     "verify": ("tokens.store_command", "VerifyConfig", "verify", "checksums, row counts, ranges of ids and labels"),
     "usage": ("tokens.usage", "UsageConfig", "main", "how it uses its codebook"),
     "synonyms": ("tokens.synonyms", "SynonymsConfig", "main", "the nearest codes of each code, as published JSON"),
-    "export": ("tokens.store_export", "ExportConfig", "main", "to Parquet, the SeiT release's files, or pictures"),
-    "import": ("tokens.store_import", "ImportConfig", "main", "from Parquet or the SeiT release's files"),
+    "export": (
+        "tokens.exchange.store_export",
+        "ExportConfig",
+        "main",
+        "to Parquet, the SeiT release's files, or pictures",
+    ),
+    "import": ("tokens.exchange.store_import", "ImportConfig", "main", "from Parquet or the SeiT release's files"),
     "subset": ("tokens.subset", "SubsetConfig", "main", "some of its rows, by count, classes or bytes, not copied"),
 }
 

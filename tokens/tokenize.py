@@ -15,8 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tokens.images import quiet_decoding
 from tokens.processes import Processes
+from tokens.sources.images import quiet_decoding
 from tokens.tokenize_job import TokenizeJob
 from training.command import explain, run_command
 from training.config import StageConfig, require

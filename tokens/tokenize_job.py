@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from tokens.shard_job import ShardJob
-from tokens.sources import open_source
+from tokens.sources.source import open_source
 from tokens.store import open_store, write_manifest
 from tokens.tokenizer import load_tokenizer
 from training.errors import UserError

@@ -12,9 +12,9 @@ from training.errors import UserError
 from training.files import read_json
 
 KINDS = {
-    "vq": "tokens.vq:VQTokenizer",
-    "vit_vqgan": "tokens.vit_vqgan:ViTVQGAN",
-    "reduced": "tokens.reduced_tokenizer:ReducedTokenizer",
+    "vq": "tokens.tokenizers.vq:VQTokenizer",
+    "vit_vqgan": "tokens.tokenizers.vit_vqgan:ViTVQGAN",
+    "reduced": "tokens.tokenizers.reduced_tokenizer:ReducedTokenizer",
 }
 
 
@@ -61,7 +61,7 @@ def load_tokenizer(spec, device="cpu"):
     """
     folder = Path(spec)
     if ":" in str(spec) and not folder.exists():
-        from tokens.own_tokenizer import make_own_tokenizer
+        from tokens.tokenizers.own_tokenizer import make_own_tokenizer
 
         tokenizer = make_own_tokenizer(str(spec))
     else:

@@ -18,12 +18,12 @@ from einops import rearrange
 from torch import nn
 
 from tokens.codebook import embed, nearest_code
-from tokens.images import ImageBatches, read_all, split_rows
 from tokens.kmeans import kmeans, weighted_choice
 from tokens.pictures import image_grid
 from tokens.reconstruction import measure_reconstruction
-from tokens.sources import open_source
-from tokens.vq import VQConfig, VQTokenizer
+from tokens.sources.images import ImageBatches, read_all, split_rows
+from tokens.sources.source import open_source
+from tokens.tokenizers.vq import VQConfig, VQTokenizer
 from training.chance import Draws
 from training.command import run_command
 from training.config import TrainConfig, require

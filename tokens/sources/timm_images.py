@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tokens.images import read_image, to_pixels
-from tokens.labels import label_by_name, label_by_number
+from tokens.sources.images import read_image, to_pixels
+from tokens.sources.labels import label_by_name, label_by_number
 from training.errors import UserError
 
 

@@ -14,9 +14,9 @@ import torch
 from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tokens.labels import label_by_name
 from tokens.order import SampleOrder
 from tokens.permutation import permute
+from tokens.sources.labels import label_by_name
 from training.errors import UserError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from tokens import published
-from tokens.codebook_file import codebook_checksum, read_codebook
 from tokens.codec import pack
+from tokens.exchange import published
+from tokens.exchange.codebook_file import codebook_checksum, read_codebook
 from tokens.row_blocks import ShardSeries
 from tokens.store import write_manifest
 from tokens.synonyms import read_synonyms, write_synonyms
@@ -148,7 +148,7 @@ def _seit_blocks(config, tokens, block=256):
 
 def _read_parquet(config):
     """(origin, classes, number of rows, blocks) of Parquet files."""
-    from tokens.parquet_rows import ParquetRows
+    from tokens.exchange.parquet_rows import ParquetRows
 
     source = ParquetRows(config.data, ids=config.ids_column, label=config.label_column, key=config.key_column)
     origin = _origin(config, source.manifest, _square(source.first_length()), beside=source.files[0].parent)

@@ -8,8 +8,8 @@ import math
 
 import torch
 
-from tokens.vit_vqgan import HEAD_WIDTH, TransformerConfig, ViTVQGAN, ViTVQGANConfig
-from tokens.weights import fill, translated
+from tokens.tokenizers.vit_vqgan import HEAD_WIDTH, TransformerConfig, ViTVQGAN, ViTVQGANConfig
+from tokens.tokenizers.weights import fill, translated
 from training.errors import UserError
 
 _RULES = [

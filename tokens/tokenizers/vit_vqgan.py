@@ -10,7 +10,7 @@ from torch import nn
 from tokens.codebook import embed, nearest_code
 from tokens.positions import sincos_positions
 from tokens.tokenizer import fingerprint_of
-from tokens.weights import fill, read_weights
+from tokens.tokenizers.weights import fill, read_weights
 from training.config import require
 from training.errors import UserError
 from training.files import read_json, replacing, write_json

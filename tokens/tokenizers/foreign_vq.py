@@ -2,7 +2,7 @@
 
 import re
 
-from tokens.weights import fill, translated
+from tokens.tokenizers.weights import fill, translated
 from training.errors import UserError
 
 _WANTED = ("encoder.conv_in.weight", "quant_conv.weight", "quantize.embedding.weight")

@@ -4,7 +4,7 @@ Both have 16,384 codes of dimension 8, looked up by their direction. The checkpo
 github.com/FoundationVision/LlamaGen.
 """
 
-from tokens.foreign_vq import vq_model_of
+from tokens.tokenizers.foreign_vq import vq_model_of
 
 _OF_TRAINING = ("quantize.codebook_used",)  # a window of used ids, for the log
 

@@ -4,7 +4,7 @@ Their checkpoints are those of github.com/CompVis/latent-diffusion, which took t
 (Esser et al. 2021), whose VQGANs have the same names. vq-f8-n256 has 256 codes: 1,024 bytes an image of 256 pixels.
 """
 
-from tokens.foreign_vq import vq_model_of
+from tokens.tokenizers.foreign_vq import vq_model_of
 from training.errors import UserError
 
 _OF_TRAINING = ("loss.", "discriminator.", "model_ema.")  # the published configurations keep no averages

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from tokens.images import open_image_folder
-from tokens.tar_images import is_tar_name, open_tars
+from tokens.sources.images import open_image_folder
+from tokens.sources.tar_images import is_tar_name, open_tars
 from training.errors import UserError
 
 ITERABLE = {
@@ -58,7 +58,7 @@ def open_source(spec, classes=None, **dataset):
     if kind in ITERABLE:
         raise UserError(f"{spec} can only be read from its beginning, not image by image: {ITERABLE[kind]}")
     if kind in ("hfds", "torch"):
-        from tokens.timm_images import open_timm
+        from tokens.sources.timm_images import open_timm
 
         return open_timm(spec, classes, **dataset)
     if is_tar_name(spec) and not Path(spec).is_dir():

@@ -20,8 +20,8 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from tokens import published
-from tokens.codebook_file import codebook_checksum, write_bare_tensor
+from tokens.exchange import published
+from tokens.exchange.codebook_file import codebook_checksum, write_bare_tensor
 from tokens.row_blocks import pass_through, row_ranges
 from tokens.store import open_store
 from tokens.synonyms import PUBLISHED_COUNT, is_local, nearest_codes, write_synonyms
@@ -75,7 +75,7 @@ def _write_parquet(store, folder, config, progress):
     import pyarrow.parquet as pq
     from safetensors.torch import save_file
 
-    from tokens.parquet_rows import METADATA
+    from tokens.exchange.parquet_rows import METADATA
 
     codebook = store.codebook
     save_file({"codebook": codebook}, folder / "codebook.safetensors")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokens.images import EXTENSIONS, read_image
-from tokens.labels import label_by_name, label_by_number
+from tokens.sources.images import EXTENSIONS, read_image
+from tokens.sources.labels import label_by_name, label_by_number
 from training.errors import UserError
 
 BLOCK = 512

@@ -1,0 +1,1 @@
+"""Stores in the forms of others: Parquet, the SeiT release, pictures."""

@@ -1,0 +1,1 @@
+"""Tokenizers: the trainable one, the papers', and those that were published elsewhere."""
