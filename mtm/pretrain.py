@@ -7,11 +7,13 @@ python -m mtm.pretrain --config debug --store stores/train --output_dir runs/deb
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from mtm.augment import Augment, AugmentConfig, centre
 from mtm.baselines import frequency_baselines
+from mtm.cost import take_memory, training_flops
 from mtm.encoder import fitting_view
 from mtm.masking import MaskConfig, make_masks, sample_masks
 from mtm.model import MaskedTokenModel, ModelConfig, save_model
@@ -20,14 +22,18 @@ from tokens.loader import TrainingBatches, evaluation_batches
 from tokens.remote import CacheConfig
 from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
+from training.average import averaged
 from training.chance import Draws
 from training.command import run_command
 from training.config import TrainConfig, require
-from training.devices import make_accelerator
+from training.devices import compile_in_place, make_accelerator
+from training.errors import UserError
 from training.loop import train
+from training.micro_batch import shrink_to_memory
 from training.optimizer import make_adamw, parameter_groups
 from training.run_folder import open_run
 from training.schedule import make_schedule
+from training.sharding import WholeModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +59,20 @@ class PretrainConfig(TrainConfig):
     eval_mask_ratio: float = 0.6
     """share of patches hidden when cross-entropy is measured"""
 
+    preview_every: int = 0
+    """epochs between pictures of completions during the training (previews/); 0: none. They need `tokenizer`"""
+    ema_decay: float | None = None
+    """decay of a moving average of the weights, with a warm-up; measured too, and left as weights_ema/. None: none"""
+    compile: bool = False
+    """whether torch.compile makes the passes of the model; it pays after minutes, on GPUs"""
+    shrink_batch: bool = False
+    """whether batch_size halves and accum_iter doubles until a step fits into memory; the effective batch stays"""
+
     def __post_init__(self):
         super().__post_init__()
+        require(self, "preview_every", self.preview_every >= 0, "must not be below 0")
+        require(self, "preview_every", not self.preview_every or self.tokenizer, "needs --tokenizer")
+        require(self, "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "must lie in (0, 1)")
         fits = self.mask.mask_ratio_min <= self.eval_mask_ratio <= 1
         require(self, "eval_mask_ratio", fits, "must lie in [mask_ratio_min, 1]")
 
@@ -65,56 +83,91 @@ def main(config):
     device = accelerator.device
     store = open_store(config.store, config.cache)
     fingerprint = store.tokenizer["fingerprint"]
-    run = open_run(config, accelerator, stage="mtm.pretrain", inputs={"tokenizer": fingerprint})
+    inputs = {"tokenizer": fingerprint, "codebook_size": store.codebook_size, "grid": list(store.grid)}
+    run = open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     eval_store = open_matching_store(config, fingerprint) if config.eval_store else None
     view = fitting_view(config.view, store.grid, config.model.encoder.patch_size)
+    schedule = make_schedule(config, samples=len(store), world_size=accelerator.num_processes)
     torch.manual_seed(config.seed)
     model = MaskedTokenModel(
         config.model, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
     )
     model.encoder.start_from(store.codebook, config.model.encoder)
+    flops = training_flops(model, config.mask)
+    average, whole = averaged(model, config.ema_decay, accelerator), WholeModel(model, accelerator)
     augment = Augment(config.augment, store=store, view=view, device=device)
-    schedule = make_schedule(config, samples=len(store), world_size=accelerator.num_processes)
+    patches = math.prod(model.encoder.grid)
+    if config.shrink_batch:
+        if whole.sharded:
+            raise UserError("--shrink_batch does not work with FSDP: set --batch_size and --accum_iter yourself")
+        run.config = config = shrink_to_memory(
+            config, accelerator, run, partial(take_memory, model, augment, store, config, accelerator)
+        )
     optimizer = make_adamw(parameter_groups(model, weight_decay=config.weight_decay), config)
     trained, optimizer = accelerator.prepare(model, optimizer)
+    if config.compile:
+        compile_in_place(trained)
     batches = TrainingBatches(
         store, config.batch_size, seed=config.seed, device=device, accum_iter=config.accum_iter,
         rank=accelerator.process_index, world_size=accelerator.num_processes,
     )  # fmt: skip
-    patches = math.prod(model.encoder.grid)
 
     def step(batch, index):
         draws = Draws(config.seed, index, batch.positions)
         return trained(augment(batch.ids, draws), sample_masks(config.mask, draws, patches))
 
     def evaluate():
-        return evaluate_model(model, eval_store, config, accelerator) if eval_store else {}
+        if eval_store is None:
+            return {}
+        measures = evaluate_model(whole.of(trained), eval_store, config, accelerator)
+        if average is not None:
+            averages = evaluate_model(average.module, eval_store, config, accelerator)
+            measures |= {f"{name}_ema": value for name, value in averages.items()}
+        return measures
 
+    def picture(path):
+        pictured_model = whole.of(trained)
+        if accelerator.is_main_process:
+            pictured = eval_store or store
+            ids = centre(pictured.ids(range(0, len(pictured), max(1, len(pictured) // 12))[:12]), view).to(device)
+            path.parent.mkdir(exist_ok=True)
+            completion_picture(pictured_model, load_tokenizer(config.tokenizer, device), ids, path)
+
+    previews = (
+        config.preview_every * schedule.steps_per_epoch,
+        lambda index: picture(run.path / "previews" / f"epoch-{index // schedule.steps_per_epoch:04d}.png"),
+    )
     measures = train(
         accelerator, run, model=trained, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
-        title="MTM", evaluate=evaluate, eval_every=config.save_every,
+        title="MTM", evaluate=evaluate, eval_every=config.save_every, best_by="eval_cross_entropy",
+        occasions=[previews] if config.preview_every else [],
+        derived=lambda means: {"perplexity": _perplexity(means["cross_entropy"])}, average=average,
+        flops_per_image=flops,
     )  # fmt: skip
+    final = whole.of(trained)
+    if config.tokenizer:
+        picture(run.path / "completions.png")
     if accelerator.is_main_process:
-        save_model(run.weights, model, tokenizer=fingerprint, grid=store.grid)
-        if config.tokenizer:
-            picture = eval_store or store
-            ids = centre(picture.ids(range(0, len(picture), max(1, len(picture) // 12))[:12]), view).to(device)
-            completion_picture(
-                model.eval(), load_tokenizer(config.tokenizer, device), ids, run.path / "completions.png"
-            )
+        save_model(run.weights, final, tokenizer=fingerprint, grid=store.grid)
+        if average is not None:
+            save_model(run.path / "weights_ema", average.module, tokenizer=fingerprint, grid=store.grid)
         baselines = {f"{k}_baseline": v for k, v in frequency_baselines(store, eval_store, view=view).items()}
         run.finish({**measures, **baselines})
     accelerator.end_training()
+
+
+def _perplexity(cross_entropy):
+    return math.exp(min(cross_entropy, 700.0))  # a training that diverges must say so itself
 
 
 @torch.no_grad()
 def evaluate_model(model, store, config, accelerator):
     """Masked-token cross-entropy and accuracy on a store, at one ratio and with fixed masks, views uncut.
 
-    Returns: {"eval_cross_entropy", "eval_accuracy"}, over all masked tokens of all processes.
+    Returns: {"eval_cross_entropy", "eval_accuracy", "eval_perplexity"}, over all masked tokens of all processes.
     """
     patches = math.prod(model.encoder.grid)
     sums = torch.zeros(3, device=accelerator.device)
@@ -128,10 +181,12 @@ def evaluate_model(model, store, config, accelerator):
             masked_count=math.ceil(config.eval_mask_ratio * patches),
             dropped_count=math.ceil(config.mask.mask_ratio_min * patches),
         )
-        _, measures = model(centre(batch.ids, model.encoder.view), masks)
+        with accelerator.autocast():
+            _, measures = model(centre(batch.ids, model.encoder.view), masks)
         sums += torch.stack([measures["cross_entropy"], measures["accuracy"], torch.ones_like(sums[0])]) * len(noise)
     sums = accelerator.reduce(sums)
-    return {"eval_cross_entropy": float(sums[0] / sums[2]), "eval_accuracy": float(sums[1] / sums[2])}
+    entropy, accuracy = (sums[:2] / sums[2]).tolist()
+    return {"eval_cross_entropy": entropy, "eval_accuracy": accuracy, "eval_perplexity": _perplexity(entropy)}
 
 
 def open_matching_store(config, fingerprint):

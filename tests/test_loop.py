@@ -177,6 +177,7 @@ def stopped(tmp_path_factory):
     ]  # fmt: skip
     plan["plain, SIGINT"] = [{"signal": "SIGINT", "step": 8}, {}]
     plan["plain, SIGTERM"] = [{"signal": "SIGTERM", "step": 13}, {}]
+    plan["plain, SIGTERM twice"] = [{"signal": "SIGTERM", "step": 13, "times": 2}, {}]
     plan["plain, SIGINT twice"] = [{"signal": "SIGINT", "step": 8, "times": 2}]
     words, owners = [], []
     for name, tries in plan.items():
@@ -218,7 +219,9 @@ def test_nothing_unfinished_is_left_beside_the_checkpoints(stopped):
             assert [path.name for path in (folder / "checkpoints").glob(".*")] == [], name
 
 
-@pytest.mark.parametrize(("name", "code", "step"), [("SIGINT", 130, 9), ("SIGTERM", 143, 14)])
+@pytest.mark.parametrize(
+    ("name", "code", "step"), [("SIGINT", 130, 9), ("SIGTERM", 143, 14), ("SIGTERM twice", 143, 14)]
+)
 def test_a_signal_saves_and_exits_and_the_same_command_goes_on(stopped, name, code, step):
     codes, said, folder = stopped[f"plain, {name}"]
     assert codes == [code, 0]
@@ -263,6 +266,7 @@ def test_what_a_killed_save_left_behind_is_no_harm(tmp_path, stopped):
     toy_training.main(ToyConfig(output_dir=str(tmp_path / "run"), steps=23, log_every=3, save_every=5))
     assert losses(tmp_path / "run") == losses(stopped["plain, whole"][2])
     assert saved_steps(tmp_path / "run") == [20, 23]
+    assert list((tmp_path / "run" / "checkpoints").glob(".*")) == []
 
 
 def test_dropout_does_not_depend_on_what_was_drawn_between_steps(tmp_path):

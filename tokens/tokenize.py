@@ -10,7 +10,6 @@ whatever number of processes it is started again, and the result does not depend
 """
 
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from tokens.processes import Processes
 from tokens.sources.images import quiet_decoding
 from tokens.tokenize_job import TokenizeJob
-from training.command import explain, run_command
+from training.command import run_command
 from training.config import StageConfig, require
 from training.devices import make_accelerator
 from training.progress import Progress
@@ -70,12 +69,7 @@ def main(config):
     mine = missing[processes.rank :: processes.count]
     with Progress(len(job.images), "tokenise", enabled=processes.is_main) as progress:
         watch = _Watch(job, mine, missing, progress)
-        try:
-            make_shards(job, mine, accelerator.device, on_images=watch.add)
-        except Exception as error:
-            if not processes.is_main:  # for which run_command does not speak
-                print(f"error: process {processes.rank}: {explain(error)}", file=sys.stderr, flush=True)
-            raise
+        make_shards(job, mine, accelerator.device, on_images=watch.add)
         processes.wait(watch.look)
         if processes.is_main:
             line = job.finish()

@@ -8,21 +8,35 @@ import difflib
 import errno
 import os
 import sys
+import time
 import traceback
 
 from training.config import field_names
 from training.errors import Interrupted, UserError
 from training.recipes import find_recipe
 
-_FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file")
+_FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
 """How safetensors and torch, whose errors are no OSError, say that the disk is full."""
+
+_LOST_PROCESS = (
+    "gloo/transport",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "NCCL error",
+    "ncclRemoteError",
+)
+"""How gloo and NCCL say that another process has ended."""
+
+_PATIENCE = 2.0
+"""Seconds that processes which failed wait for each other."""
 
 
 def run_command(main, config_class, *, recipes, argv=None):
     """Parse the command line into `config_class`, call `main(config)` and exit.
 
-    Exit codes: 0 done; 1 something is wrong, said in one line on standard error; 130 Ctrl-C and 143 SIGTERM, with
-    the state saved, so that the same command goes on.
+    Exit codes: 0 done; 1 something is wrong, said in one line on standard error; 130 Ctrl-C and 143 SIGTERM: preempted,
+    with the state saved, so that the same command goes on. Of many processes the main one speaks, or one that failed
+    alone.
 
     Args:
         main: function of one argument, the configuration.
@@ -32,7 +46,8 @@ def run_command(main, config_class, *, recipes, argv=None):
     """
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
-    speaks = os.environ.get("RANK", "0") == "0"
+    rank = int(os.environ.get("RANK", "0"))
+    speaks = rank == 0
     try:
         main(parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes))
         code, message = 0, ""
@@ -47,7 +62,9 @@ def run_command(main, config_class, *, recipes, argv=None):
     except Exception as error:
         if debug:
             traceback.print_exc()
-        code, message = 1, f"error: {explain(error)}"
+        said = getattr(error, "explained", False)
+        code, message = 1, f"error: {f'process {rank}: ' if rank else ''}{explain(error)}"
+        speaks = _speaks(rank, error, said=said)
     finally:
         _leave_process_group()
     if message and speaks:
@@ -115,19 +132,64 @@ def _nearest(word, known, dashes=""):
 
 
 def explain(error):
-    """One line for an error: what is wrong, where, what to do."""
+    """One line for an error: what is wrong, where, what to do. The error remembers that it was explained."""
+    error.explained = True
     if isinstance(error, UserError):
         return str(error)
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     if full or any(words in str(error) for words in _FULL_DISK):
         file = getattr(error, "filename", None) or "a file"
         return f"no space left on the disk while writing {file}: free some and start again"
+    if _lost_process(error):
+        return "another process ended before its work was done: give the same command again to go on"
     if isinstance(error, PermissionError):
         return f"no permission to write or read {error.filename}: choose another folder or change its rights"
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}"
     first_line = (str(error).strip() or "no message").split("\n")[0]
     return f"{type(error).__name__}: {first_line} (unexpected; --debug shows the traceback)"
+
+
+def _speaks(rank, error, *, said):
+    """Whether this process tells an error of its own: the main one does, and who is alone with what it met.
+
+    Args:
+        rank: of this process.
+        error: what it met.
+        said: whether it was told, or shared with the others, before.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return rank == 0
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    try:
+        store, others = _get_default_store(), torch.distributed.get_world_size() - 1
+        if rank == 0:
+            store.set("seitpp/main failed", "")
+            alone = store.add("seitpp/failed", 1) == 1
+            # Without a launcher the store ends with this process: the others should have read it.
+            _waited_for(lambda: store.add("seitpp/heard", 0) == others)
+            return alone or not _lost_process(error)  # who ended the others has given the reason
+        if said or _waited_for(lambda: store.check(["seitpp/main failed"])):
+            store.add("seitpp/heard", 1)
+            return False
+        return store.add("seitpp/failed", 1) == 1
+    except RuntimeError:  # the main process has ended: killed, or with a word of its own
+        return _lost_process(error)
+
+
+def _waited_for(condition):
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _lost_process(error):
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST_PROCESS)
 
 
 def _leave_process_group():

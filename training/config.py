@@ -47,13 +47,16 @@ class TrainConfig(StageConfig):
     clip_grad: float | None = None
     """largest norm of the gradient; None: not clipped"""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """precision of the forward pass; auto: bf16 on a GPU, full precision on a CPU"""
+    """precision of the forward pass; auto: bf16 on a GPU; on a CPU float32, in products bf16 where
+    it has units for it"""
     log_every: int = 20
     """steps between lines of metrics.jsonl"""
     save_every: int = 500
     """steps between checkpoints; one is always saved at the end and on Ctrl-C or SIGTERM"""
     keep_checkpoints: int = 2
-    """how many of the newest checkpoints are kept"""
+    """how many of the newest checkpoints are kept, besides the best by evaluation where the stage has one"""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """who gets the numbers of metrics.jsonl too; wandb and trackio are extras of seitpp"""
 
     def __post_init__(self):
         for name in ("batch_size", "accum_iter", "log_every", "save_every", "keep_checkpoints"):

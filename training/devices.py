@@ -1,4 +1,4 @@
-"""The Accelerator that every stage runs under: one CPU, one GPU or many processes alike."""
+"""The Accelerator that every stage runs under: one CPU, one GPU or many processes alike; compiled models."""
 
 import os
 
@@ -6,11 +6,31 @@ import torch
 
 
 def make_accelerator(mixed_precision="auto"):
-    """An Accelerator with the precision asked for; "auto" is the launcher's choice, else bf16 on a GPU."""
+    """An Accelerator with the precision asked for.
+
+    Args:
+        mixed_precision: "no", "bf16", "fp16"; "auto": the launcher's choice, else bf16 on a GPU. On a CPU "auto" lets
+            oneDNN make the products, twice as fast as MKL on AMD; one with bf16 units may use them.
+    """
     from accelerate import Accelerator
 
+    if not torch.cuda.is_available():
+        torch.set_float32_matmul_precision("medium" if mixed_precision == "auto" else "highest")
     if mixed_precision == "auto":
         mixed_precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
         if mixed_precision is None:
             mixed_precision = "bf16" if torch.cuda.is_available() else "no"
     return Accelerator(mixed_precision=mixed_precision)
+
+
+def compile_in_place(prepared, backend="inductor"):
+    """Have torch.compile make the forward and backward passes of a prepared model.
+
+    It is done on the outermost module, so that DDP's exchange of gradients still runs beside the backward pass, and in
+    place, so that names of weights stay. Parts whose sizes vary by step (masked patches) become dynamic by themselves.
+
+    Args:
+        prepared: the module.
+        backend: of torch.compile; "eager" needs no compiler.
+    """
+    prepared.compile(backend=backend)

@@ -5,21 +5,25 @@ loss, an optimizer and a schedule; because everything is a function of (config, 
 newest checkpoint and going on with the next step.
 """
 
-import math
-import signal
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 
 from training.chance import seed_dropout
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.errors import Interrupted, UserError
+from training.errors import Interrupted
 from training.optimizer import set_learning_rate
 from training.progress import Progress
+from training.speed import Speed
+from training.trackers import opened_trackers
+from training.watch import Watch, collected_signals
 
 
-def train(accelerator, run, *, model, optimizer, schedule, batch_at, step, title, evaluate=None, eval_every=0):
+def train(
+    accelerator, run, *, model, optimizer, schedule, batch_at, step, title, evaluate=None, eval_every=0, best_by=None,
+    occasions=(), derived=None, average=None, flops_per_image=None,
+):  # fmt: skip
     """Train `model` to the schedule's end, from the run's newest checkpoint if there is one.
 
     Args:
@@ -33,28 +37,46 @@ def train(accelerator, run, *, model, optimizer, schedule, batch_at, step, title
         title: what the progress line calls this training.
         evaluate: function () to {name: number}, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; 0: at the end only.
+        best_by: which number of an evaluation, less is better, says that a checkpoint is the best; None: none is.
+        occasions: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
+        derived: function from the means of a log line to further numbers in it.
+        average: timm's ModelEmaV3 of the model; it is part of the checkpoints.
+        flops_per_image: operations of a forward and backward pass, for the share of the device's peak (MFU).
     Returns: the last evaluation.
     Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite.
     """
     config = run.config
-    meter = _Meter()
-    accelerator.register_for_checkpointing(meter)
-    first = load_checkpoint(accelerator, run)
+    meter = _Meter(accelerator)
+    parts = {"meter": meter} if average is None else {"meter": meter, "average": average}
+    first = load_checkpoint(accelerator, run, parts)
+    speed = Speed(accelerator, flops_per_image)
     evaluation, text = {}, ""
     with (
-        _signals() as received,
+        collected_signals(alone=accelerator.num_processes == 1) as received,
+        opened_trackers(accelerator, run, first) as track,
         Progress(schedule.total_steps, title, enabled=accelerator.is_main_process, start=first) as progress,
     ):
+        watch = Watch(accelerator, run, optimizer, received)
         for index in range(first, schedule.total_steps + 1):
             last = index == schedule.total_steps
-            if evaluate and (last or (eval_every and index % eval_every == 0 and index > 0)):
+            stop = watch.signal
+            saves = last or stop or (index % config.save_every == 0 and index > 0)
+            evaluates = evaluate and (last or (not stop and eval_every and index % eval_every == 0 and index > 0))
+            due = [function for every, function in occasions if index % every == 0 and index > first and not stop]
+            if saves or evaluates or due:
+                watch.check()
                 model.eval()
+            if evaluates:
                 evaluation = evaluate()
                 if evaluation:
-                    run.log({"step": index, **evaluation})
-            stop = _anyone_received(accelerator, received, index, config.log_every)
-            if last or stop or (index % config.save_every == 0 and index > first):
-                save_checkpoint(accelerator, run, next_step=index, keep=config.keep_checkpoints)
+                    track({"step": index, **evaluation})
+            for function in due:
+                function(index)
+            if saves:
+                score = evaluation.get(best_by) if evaluates else None
+                save_checkpoint(
+                    accelerator, run, next_step=index, keep=config.keep_checkpoints, parts=parts, score=score
+                )
             if last:
                 break
             if stop:
@@ -67,19 +89,23 @@ def train(accelerator, run, *, model, optimizer, schedule, batch_at, step, title
             for micro in range(config.accum_iter):
                 with nullcontext() if micro == config.accum_iter - 1 else accelerator.no_sync(model):
                     loss, numbers = step(batch_at(index, micro), index)
-                    _stop_unless_finite(loss, index, run)
                     accelerator.backward(loss / config.accum_iter)
+                watch.add(loss)
                 meter.add({"loss": loss, **numbers})
+            watch.before_update(index)
             if config.clip_grad is not None:
                 accelerator.clip_grad_norm_(model.parameters(), config.clip_grad)
             optimizer.step()
             optimizer.zero_grad()
+            if average is not None:
+                average.update(accelerator.unwrap_model(model), index + 1)
 
             if (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps:
-                means, batches, seconds = meter.take(accelerator)
-                images_per_second = batches * config.batch_size * accelerator.num_processes / seconds
-                run.log({"step": index, "lr": lr, **means, "images_per_second": round(images_per_second, 1)})
-                text = f"loss {means['loss']:.3f}  {images_per_second:,.0f} images/s"
+                watch.check()
+                means, batches, seconds = meter.take()
+                numbers, text = speed.of(batches * config.batch_size * accelerator.num_processes, seconds)
+                text = f"loss {means['loss']:.3f}  {text}"
+                track({"step": index, "lr": lr, **means, **(derived(means) if derived else {}), **numbers})
             progress.update(index + 1, text)
     return evaluation
 
@@ -90,7 +116,8 @@ class _Meter:
     It is part of a checkpoint, so that a mean over steps on both sides of an interruption is the same number.
     """
 
-    def __init__(self):
+    def __init__(self, accelerator):
+        self.accelerator = accelerator
         self._restart()
 
     def _restart(self):
@@ -98,11 +125,23 @@ class _Meter:
         self.timed, self.started = 0, time.perf_counter()
 
     def state_dict(self):
-        return {"sums": self.sums, "count": self.count}
+        """Name to the sums of all processes, (processes,) float32, and the number of backward passes of each."""
+        names = sorted(self.sums)
+        state = {"": torch.tensor([self.count])}
+        if names:
+            mine = torch.stack([self.sums[name].to(self.accelerator.device) for name in names])
+            table = self.accelerator.gather(mine[None]).cpu()
+            state |= {name: table[:, column] for column, name in enumerate(names)}
+        return state
 
     def load_state_dict(self, state):
-        self.sums, self.count = state["sums"], state["count"]
-        self.timed, self.started = 0, time.perf_counter()
+        """Take this process's sums; where there are more or fewer processes now, all take the mean."""
+        self._restart()
+        self.count = int(state.pop(""))
+        for name, sums in state.items():
+            same = len(sums) == self.accelerator.num_processes
+            mine = sums[self.accelerator.process_index] if same else sums.mean()
+            self.sums[name] = mine.to(self.accelerator.device)
 
     def add(self, numbers):
         for name, value in numbers.items():
@@ -110,48 +149,12 @@ class _Meter:
         self.count += 1
         self.timed += 1
 
-    def take(self, accelerator):
+    def take(self):
         """(means over steps and processes, backward passes timed, seconds they took); then start anew."""
         names = sorted(self.sums)
-        sums = torch.stack([self.sums[name].to(accelerator.device) for name in names])
-        means = dict(zip(names, accelerator.reduce(sums / self.count, reduction="mean").tolist(), strict=True))
+        sums = torch.stack([self.sums[name].to(self.accelerator.device) for name in names])
+        reduced = self.accelerator.reduce(sums / self.count, reduction="mean")
+        means = dict(zip(names, reduced.tolist(), strict=True))
         taken = means, self.timed, time.perf_counter() - self.started
         self._restart()
         return taken
-
-
-def _anyone_received(accelerator, received, index, every):
-    """The signal that any process received, else 0; processes must agree, so they ask each other now and then."""
-    mine = received[0] if received else 0
-    if accelerator.num_processes == 1:
-        return mine
-    if index % every:
-        return 0
-    return int(accelerator.gather(torch.tensor([mine], device=accelerator.device)).max())
-
-
-def _stop_unless_finite(loss, step, run):
-    if not math.isfinite(loss.item()):
-        saved = run.checkpoints()
-        raise UserError(
-            f"the loss is {loss.item()} at step {step}; nothing was updated. Last good checkpoint: "
-            f"{saved[-1] if saved else 'none'}. Lower --blr, or set --clip_grad"
-        )
-
-
-@contextmanager
-def _signals():
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second SIGINT dies at once."""
-    received = []
-
-    def note(number, frame):
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -18,7 +18,7 @@ from training.errors import UserError
 from training.files import read_json, write_json, write_text
 
 _MAY_CHANGE = {
-    "output_dir", "resume", "log_every", "save_every", "keep_checkpoints",
+    "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
     "cache.folder", "cache.gigabytes", "cache.attempts",
 }  # fmt: skip
 
@@ -42,23 +42,24 @@ class RunFolder:
         self.config = config
         self.stage = stage
         self.is_main = is_main
+        self.inputs = inputs or {}
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; --output_dir needs a folder")
         if is_main:
-            self._open(inputs or {})
+            self._open()
 
-    def _open(self, inputs):
+    def _open(self):
         self.path.mkdir(parents=True, exist_ok=True)
         weakref.finalize(self, os.close, lock_folder(self.path))
         described = {"stage": self.stage, **_plain(self.config)}
         if self.config.resume == "none":
             self._clear()
         elif self.config_file.exists():
-            self._refuse_another_run(described, inputs)
+            self._refuse_another_run(described)
         write_text(self.config_file, yaml.safe_dump(described, sort_keys=False))
-        write_json(self.path / "env.json", {**environment(), "inputs": inputs})
+        write_json(self.path / "env.json", {**environment(), "inputs": self.inputs})
 
-    def _refuse_another_run(self, described, inputs):
+    def _refuse_another_run(self, described):
         former, described = _dotted(yaml.safe_load(self.config_file.read_text())), _dotted(described)
         different = [
             f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
@@ -71,16 +72,16 @@ class RunFolder:
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
         environment_file = self.path / "env.json"
-        if environment_file.exists() and read_json(environment_file)["inputs"] != inputs:
+        if environment_file.exists() and read_json(environment_file)["inputs"] != self.inputs:
             raise UserError(
                 f"{self.path} holds a run on other input (its tokenizer or store was made anew since): "
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
 
     def _clear(self):
-        for name in ("summary.json", "metrics.jsonl", "config.yaml", "results.csv"):
+        for name in ("summary.json", "metrics.jsonl", "config.yaml", "results.csv", "best.json", "tracker_id"):
             (self.path / name).unlink(missing_ok=True)
-        for folder in ("checkpoints", "weights"):
+        for folder in ("checkpoints", "weights", "weights_ema", "previews", "tensorboard", "wandb", "trackio"):
             shutil.rmtree(self.path / folder, ignore_errors=True)
 
     @property

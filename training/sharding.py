@@ -1,0 +1,38 @@
+"""Weights that FSDP2 has cut into parts, in one piece again for evaluation, pictures and files."""
+
+import copy
+
+from torch.distributed.tensor import DTensor
+
+
+class WholeModel:
+    """A model as it is without sharding.
+
+    Make it before Accelerate prepares the model; where nothing is sharded it is the model itself and costs nothing.
+
+    Args:
+        model: the module.
+        accelerator: accelerate.Accelerator.
+    """
+
+    def __init__(self, model, accelerator):
+        from accelerate.utils import DistributedType
+
+        self.sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.model = copy.deepcopy(model).to(accelerator.device) if self.sharded else model
+        self.accelerator = accelerator
+
+    def of(self, prepared):
+        """The whole model with the newest weights of the prepared one; all processes must ask for it at once."""
+        if self.sharded:
+            plain = self.accelerator.unwrap_model(prepared, keep_torch_compile=False)
+            self.model.load_state_dict(whole_state(plain))
+        return self.model.eval()
+
+
+def whole_state(model):
+    """A module's state dict with the parts of sharded tensors (DTensor) gathered from all processes."""
+    return {
+        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        for name, tensor in model.state_dict().items()
+    }
