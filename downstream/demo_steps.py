@@ -130,7 +130,7 @@ def _batch_sizes(images):
             labelled,
             int(pd.read_csv(images / "subgroups.csv").key.map(lambda key: (images / "train" / key).exists()).sum()),
         )
-    recipes = {"train-tokenizer": (32, every), "train-tokenadapt": (64, every), "pretrain": (48, every)}
+    recipes = {"train-tokenizer": (32, every), "train-tokenadapt": (64, every), "pretrain": (32, every)}
     recipes["finetune"] = (48, labelled)
     return {
         stage: ("--batch_size", str(max(2, count // 3 // 2 * 2)))
