@@ -100,10 +100,10 @@ class MaskedTokenModel(nn.Module):
     def decode(self, latent, masks):
         """Decoder output at all places: (b, 1 + n - dropped, d) to (b, n, d of the decoder)."""
         x = self.decoder_embed(latent)
-        cls, visible = x[:, :1], x[:, 1:]
-        # Which row of `visible` a place reads: the number of kept places before it; hidden places take cls instead.
-        source = (~masks.dropped).cumsum(dim=1) - 1
-        filled = visible.gather(1, source.clamp_min(0)[..., None].expand(-1, -1, x.shape[2]))
+        cls = x[:, :1]
+        # Which row of `x` a place reads: the number of kept places up to it, cls being row 0; hidden ones take cls.
+        source = (~masks.dropped).cumsum(dim=1)
+        filled = x.gather(1, source[..., None].expand(-1, -1, x.shape[2]))
         filled = torch.where(masks.masked[..., None], cls, filled)
         x = torch.cat([cls, filled], dim=1) + self.decoder_pos_embed
         for block in self.decoder_blocks:

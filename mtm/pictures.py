@@ -3,19 +3,22 @@
 import torch
 from einops import repeat
 
+from mtm.augment import centre
 from mtm.masking import make_masks
 from tokens.pictures import image_grid
 from training.chance import Draws
 
+GREY = 0.6
+
 
 @torch.no_grad()
 def completion_picture(model, tokenizer, ids, path, *, ratio=0.6, seed=0):
-    """Write four rows: decoded ids, the same with hidden patches grey, the model's completion, hidden part only.
+    """Write three rows: decoded ids, the same with hidden patches grey, the model's completion.
 
     Args:
         model: a MaskedTokenModel in evaluation mode.
         tokenizer: the Tokenizer of its ids.
-        ids: (n, h, w) int64 of the model's view.
+        ids: (n, h, w) int64; the model sees the centre of its view's size.
         path: the PNG.
         ratio: share of patches hidden.
         seed: of the masks.
@@ -25,7 +28,35 @@ def completion_picture(model, tokenizer, ids, path, *, ratio=0.6, seed=0):
     draws = Draws(seed, 0, torch.arange(len(ids), device=ids.device))
     hidden = round(ratio * patches)
     masks = make_masks(draws.uniform("mask", patches), masked_count=hidden, dropped_count=hidden)
-    original, completed = tokenizer.decode(ids), tokenizer.decode(model.complete(ids, masks))
-    side = original.shape[2] // grid[0]
-    covered = repeat(masks.masked, "b (h w) -> b 1 (h p) (w q)", h=grid[0], p=side, q=side)
-    image_grid([original, torch.where(covered, 0.6, original), completed], path)
+    completed = model.complete(centre(ids, model.encoder.view), masks)
+    image_grid(completion_rows(model, tokenizer, ids, masks.masked, [completed]), path)
+
+
+@torch.no_grad()
+def completion_rows(model, tokenizer, ids, masked, completions):
+    """Rows of images: decoded ids, the same with hidden patches grey, then each completion.
+
+    Whole grids are decoded, as a decoder may know no other size; around the model's view they are those of `ids`.
+
+    Args:
+        model: a MaskedTokenModel.
+        tokenizer: the Tokenizer of its ids.
+        ids: (n, h, w) int64, of the store's grid.
+        masked: hidden patches, (n, patches) bool.
+        completions: list of ids of the view, (n, h', w').
+    Returns: list of (n, 3, H, W) in [0, 1].
+    """
+    original = tokenizer.decode(ids)
+    pixels = original.shape[2] // ids.shape[1]  # a side of a token
+    side = pixels * model.encoder.patch_size
+    covered = torch.zeros_like(original, dtype=torch.bool)
+    view = centre(covered, [pixels * length for length in model.encoder.view])
+    view[:] = repeat(masked, "b (h w) -> b 1 (h p) (w q)", h=model.encoder.grid[0], p=side, q=side)
+    return [original, torch.where(covered, GREY, original), *(tokenizer.decode(put(ids, part)) for part in completions)]
+
+
+def put(ids, part):
+    """Put a view back into its grids: (n, h, w) and (n, h', w') to (n, h, w)."""
+    whole = ids.clone()
+    centre(whole, part.shape[1:])[:] = part
+    return whole

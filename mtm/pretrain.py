@@ -132,7 +132,7 @@ def main(config):
         pictured_model = whole.of(trained)
         if accelerator.is_main_process:
             pictured = eval_store or store
-            ids = centre(pictured.ids(range(0, len(pictured), max(1, len(pictured) // 12))[:12]), view).to(device)
+            ids = pictured.ids(range(0, len(pictured), max(1, len(pictured) // 12))[:12]).to(device)
             path.parent.mkdir(exist_ok=True)
             completion_picture(pictured_model, load_tokenizer(config.tokenizer, device), ids, path)
 

@@ -10,12 +10,16 @@ def make_accelerator(mixed_precision="auto"):
 
     Args:
         mixed_precision: "no", "bf16", "fp16"; "auto": the launcher's choice, else bf16 on a GPU. On a CPU "auto" lets
-            oneDNN make the products, twice as fast as MKL on AMD; one with bf16 units may use them.
+            oneDNN make the products, twice as fast as MKL on AMD; one with bf16 units may use them. Models that are
+            made after that attend in plain products: fused attention would ask oneDNN for many tiny ones, each of
+            which costs more to prepare than to make.
     """
     from accelerate import Accelerator
+    from timm.layers import set_fused_attn
 
     if not torch.cuda.is_available():
         torch.set_float32_matmul_precision("medium" if mixed_precision == "auto" else "highest")
+        set_fused_attn(mixed_precision != "auto")
     if mixed_precision == "auto":
         mixed_precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
         if mixed_precision is None:

@@ -1,0 +1,162 @@
+"""Hide a part of stored images and let a pre-trained model fill it, at once and in steps: a picture and its accuracy.
+
+    python -m mtm.reconstruct --store stores/test --weights runs/mtm --tokenizer runs/tokenizer --out picture.png
+    python -m mtm.reconstruct … --mask centre --ratio 0.25 --steps 12 --temperature 1
+
+Rows of the picture: decoded ids, the same with the hidden part grey, filled in one pass, filled by iterative decoding.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+
+from mtm.augment import centre
+from mtm.generate import generate
+from mtm.masking import Masks, make_masks
+from mtm.model import load_model
+from mtm.pictures import completion_rows
+from tokens.pictures import image_grid
+from tokens.remote import CacheConfig
+from tokens.store import open_store
+from tokens.tokenizer import load_tokenizer
+from training.chance import Draws
+from training.checkpoint import load_weights
+from training.command import run_command
+from training.config import require
+from training.devices import make_accelerator
+from training.errors import UserError
+
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructConfig:
+    """Hide a part of stored images and let a pre-trained model fill it."""
+
+    store: str
+    """token store, a folder or a URL"""
+    weights: str
+    """run of mtm.pretrain or its weights/"""
+    tokenizer: str
+    """run or weights of the store's tokenizer"""
+    out: str
+    """the PNG"""
+    mask: Literal["right", "centre", "random"] = "right"
+    """what is hidden: columns at the right, a rectangle in the middle, or patches anywhere"""
+    ratio: float = 0.5
+    """share of the model's view that is hidden, as near as whole patches come"""
+    steps: int = 8
+    """passes of iterative decoding"""
+    temperature: float = 0.0
+    """of the ids that a pass draws; 0: the likeliest, which most often is right; 1: as varied as the store"""
+    choice_noise: float = 0.0
+    """noise on the confidence by which patches are kept, falling to none; MaskGIT's 4.5 makes for more variety"""
+    images: int = 12
+    """images in the picture"""
+    measured: int = 256
+    """images that the accuracy is measured on, spaced evenly over the store; the picture shows some of them"""
+    seed: int = 0
+    """all chance is a function of it"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """how a store behind a URL is read"""
+
+    def __post_init__(self):
+        require(self, "ratio", 0 < self.ratio <= 1, "must lie in (0, 1]")
+        require(self, "steps", self.steps >= 1, "must be at least 1")
+        require(self, "temperature", self.temperature >= 0, "must not be below 0")
+        require(self, "choice_noise", self.choice_noise >= 0, "must not be below 0")
+        require(self, "images", self.images >= 1, "must be at least 1")
+        require(self, "measured", self.measured >= self.images, "must not be below images")
+
+
+def main(config):
+    """Fill, measure, write the picture."""
+    store = open_store(config.store, config.cache)
+    device = make_accelerator("no").device
+    model, fingerprint = load_model(config.weights, device)
+    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+    grid = tuple(load_weights(config.weights)[1]["grid"])
+    if grid != tuple(store.grid):
+        raise UserError(
+            f"{config.weights} was trained on grids of {grid}, but those of {config.store} are {store.grid}"
+        )
+    tokenizer = load_tokenizer(config.tokenizer, device)
+    store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
+    ids = store.ids(evenly(len(store), config.measured)).to(device)
+    draws = Draws(config.seed, 0, torch.arange(len(ids), device=device))
+    masked = hidden_patches(config.mask, config.ratio, model.encoder.grid, draws)
+    at_once, in_steps = fill(model, centre(ids, model.encoder.view), masked, draws, config)
+    shown = evenly(len(ids), config.images)
+    parts = [part[shown] for part in (ids, masked)]
+    rows = completion_rows(model, tokenizer, *parts, [at_once[shown], in_steps[shown]])
+    image_grid(rows, Path(config.out))
+    print(report(model, centre(ids, model.encoder.view), masked, at_once, in_steps, config))
+
+
+def evenly(count, wanted):
+    """At most `wanted` different indices below `count`, spaced evenly."""
+    return [index * count // min(wanted, count) for index in range(min(wanted, count))]
+
+
+def hidden_patches(kind, ratio, grid, draws):
+    """Which patches are hidden.
+
+    Args:
+        kind: "right", "centre" or "random".
+        ratio: share of the patches; at least one is hidden.
+        grid: (h, w) patches.
+        draws: the Draws of the batch.
+    Returns: (b, n) bool, the same number in each row.
+    """
+    height, width = grid
+    if kind == "random":
+        count = max(1, round(ratio * height * width))
+        noise = draws.uniform("mask", height * width)
+        return make_masks(noise, masked_count=count, dropped_count=count).masked
+    hidden = torch.zeros(height, width, dtype=torch.bool, device=draws.device)
+    if kind == "right":
+        hidden[:, width - max(1, round(ratio * width)) :] = True
+    else:
+        centre(hidden, [max(1, round(math.sqrt(ratio) * side)) for side in grid])[:] = True
+    return repeat(hidden, "h w -> b (h w)", b=len(draws))
+
+
+def fill(model, ids, masked, draws, config):
+    """Hidden ids filled in one pass and in `config.steps`: two tensors like `ids`, (b, h, w)."""
+    at_once, in_steps = [], []
+    for start in range(0, len(ids), BATCH):
+        part = slice(start, start + BATCH)
+        count = int(masked[0].sum())
+        at_once.append(model.complete(ids[part], Masks(masked[part], masked[part], count, count)))
+        in_steps.append(
+            generate(
+                model, ids[part], masked[part], draws[part], steps=config.steps, temperature=config.temperature,
+                choice_noise=config.choice_noise,
+            )
+        )  # fmt: skip
+    return torch.cat(at_once), torch.cat(in_steps)
+
+
+def report(model, ids, masked, at_once, in_steps, config):
+    """A line: the share of hidden ids that are restored, and that of the id which is most frequent there."""
+    hidden = rearrange(masked, "b n -> b n 1").expand(model.targets(ids).shape)
+    wanted, once, steps = (model.targets(each)[hidden] for each in (ids, at_once, in_steps))
+    right = [float((each == wanted).float().mean()) for each in (once, steps)]
+    frequent = float((wanted == wanted.mode().values).float().mean())
+    return (
+        f"{config.out}: of {len(wanted)} hidden ids in {len(ids)} images one pass restores {right[0]:.1%}, "
+        f"{config.steps} steps {right[1]:.1%}; the most frequent id is right for {frequent:.1%}"
+    )
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, ReconstructConfig, recipes="reconstruct")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,181 @@
+"""`seitpp reconstruct`: which part is hidden, the picture, the line it prints, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from PIL import Image
+
+import tiny
+from mtm.augment import centre
+from mtm.pictures import completion_picture, completion_rows
+from mtm.reconstruct import ReconstructConfig, evenly, hidden_patches, main, report
+from tokens.store import open_store
+from tokens.tokenizer import load_tokenizer
+from training.chance import Draws
+from training.errors import UserError
+
+VIEW = (2, 4)  # of grids of 4 x 6 tokens
+
+
+def draws_of(samples):
+    return Draws(0, 0, torch.arange(samples))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A store, a tokenizer and a model that sees less than whole grids."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny.make_tokenizer(folder / "tokenizer")
+    fingerprint = load_tokenizer(folder / "tokenizer").fingerprint
+    ids = tiny.random_ids(20, tiny.CODES, tiny.GRID)
+    tiny.make_store(folder / "store", ids, fingerprint=fingerprint)
+    tiny.make_mtm(folder / "mtm", view=VIEW, fingerprint=fingerprint)
+    return folder
+
+
+def config_of(world, out, **changes):
+    """A configuration for three images of the world."""
+    values = {name: str(world / folder) for name, folder in {"store": "store", "weights": "mtm"}.items()}
+    values |= {"tokenizer": str(world / "tokenizer"), "out": str(out), "images": 3, "measured": 7, "steps": 2}
+    return ReconstructConfig(**{**values, **changes})
+
+
+# What is hidden
+
+
+@pytest.mark.parametrize(
+    ("kind", "ratio", "rows"),
+    [
+        ("right", 0.5, ["...###", "...###", "...###", "...###"]),
+        ("right", 0.1, [".....#", ".....#", ".....#", ".....#"]),
+        ("centre", 0.25, ["......", ".###..", ".###..", "......"]),
+        ("centre", 1.0, ["######", "######", "######", "######"]),
+    ],
+)
+def test_the_right_and_the_centre_are_as_drawn(kind, ratio, rows):
+    hidden = hidden_patches(kind, ratio, (4, 6), draws_of(2))
+    drawn = ["".join(".#"[place] for place in row) for row in rearrange(hidden[1], "(h w) -> h w", h=4).tolist()]
+    assert drawn == rows
+    assert torch.equal(hidden[0], hidden[1])
+
+
+def test_random_patches_are_as_many_in_each_sample_and_not_the_same():
+    hidden = hidden_patches("random", 0.3, (4, 6), draws_of(5))
+    assert hidden.sum(dim=1).tolist() == [7] * 5
+    assert len({tuple(row) for row in hidden.tolist()}) == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "chosen"), [(10, 5, [0, 2, 4, 6, 8]), (3, 5, [0, 1, 2]), (7, 3, [0, 2, 4])]
+)
+def test_rows_are_spaced_evenly(count, wanted, chosen):
+    assert evenly(count, wanted) == chosen
+
+
+# The picture
+
+
+@pytest.mark.parametrize("kind", ["right", "centre", "random"])
+def test_the_picture_has_four_rows_and_is_grey_where_ids_are_hidden(world, tmp_path, kind):
+    main(config_of(world, tmp_path / "picture.png", mask=kind))
+    with Image.open(tmp_path / "picture.png") as picture:
+        pixels = np.asarray(picture)
+    height, width = tiny.IMAGE_SIZE
+    assert pixels.shape == (4 * height + 3 * 2, 3 * width + 2 * 2, 3)
+    original, covered = (pixels[row * (height + 2) :][:height, :width] for row in range(2))
+    grey = (covered == 153).all(axis=-1)
+    assert grey.sum() == 8 * 8  # one of two patches of 2 x 2 tokens of 4 x 4 pixels
+    assert grey[4:12, 4:20].sum() == grey.sum()  # and in the view, which is the centre
+    assert (covered[~grey] == original[~grey]).all()
+
+
+@torch.no_grad()
+def test_grids_are_decoded_whole_with_the_view_put_into_them(world):
+    class WholeGridsOnly:
+        """A decoder that knows one size only, as that of a ViT-VQGAN: each token a grey pixel."""
+
+        def decode(self, ids):
+            assert tuple(ids.shape[1:]) == tiny.GRID
+            return rearrange(ids / tiny.CODES, "b h w -> b 1 h w").repeat(1, 3, 1, 1)
+
+    from mtm.model import load_model
+
+    model, _ = load_model(world / "mtm")
+    ids = open_store(world / "store").ids([4, 9])
+    completed = (centre(ids, VIEW) + 1) % tiny.CODES
+    masked = torch.tensor([[True, False], [False, True]])
+    original, covered, filled = completion_rows(model, WholeGridsOnly(), ids, masked, [completed])
+    expected = original.clone()
+    expected[:, :, 1:3, 1:5] = completed[:, None] / tiny.CODES
+    assert torch.equal(filled, expected)
+    expected = original.clone()
+    expected[0, :, 1:3, 1:3] = expected[1, :, 1:3, 3:5] = 0.6
+    assert torch.equal(covered, expected)
+
+
+def test_a_picture_of_completions_takes_whole_grids_or_views(world, tmp_path):
+    from mtm.model import load_model
+
+    model, _ = load_model(world / "mtm")
+    tokenizer = load_tokenizer(world / "tokenizer")
+    ids = open_store(world / "store").ids(range(5))
+    for each, (height, width) in ((ids, tiny.IMAGE_SIZE), (centre(ids, VIEW), (8, 16))):
+        completion_picture(model, tokenizer, each, tmp_path / "picture.png")
+        with Image.open(tmp_path / "picture.png") as picture:
+            assert picture.size == (5 * width + 4 * 2, 3 * height + 2 * 2)
+
+
+# The command
+
+
+def test_the_line_tells_how_many_hidden_ids_both_ways_restore(world, tmp_path, capsys):
+    main(config_of(world, tmp_path / "picture.png"))
+    line = tiny.one_line(capsys.readouterr().out)
+    assert "of 28 hidden ids in 7 images one pass restores" in line
+    assert "2 steps" in line
+    assert "the most frequent id is right for" in line
+
+
+def test_the_shares_in_the_line_are_those_of_hidden_ids():
+    class TwoPatches:
+        def targets(self, ids):
+            return rearrange(ids, "b h (n w) -> b n (h w)", n=2)
+
+    ids = torch.tensor([[[1, 2, 3, 3]], [[5, 3, 8, 9]]])
+    masked = torch.tensor([[False, True], [True, False]])  # hidden: 3 3 and 5 3
+    once, steps = torch.tensor([[[0, 0, 3, 0]], [[0, 0, 8, 9]]]), torch.tensor([[[1, 2, 3, 3]], [[5, 0, 0, 0]]])
+    config = ReconstructConfig(store="", weights="", tokenizer="", out="p.png", steps=4)
+    assert report(TwoPatches(), ids, masked, once, steps, config) == (
+        "p.png: of 4 hidden ids in 2 images one pass restores 25.0%, 4 steps 75.0%; "
+        "the most frequent id is right for 75.0%"
+    )
+
+
+def test_the_same_seed_makes_the_same_picture(world, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        main(config_of(world, tmp_path / name, seed=seed, mask="random", temperature=1.0))
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_a_model_of_another_tokenizer_is_refused(world, tmp_path):
+    tiny.make_mtm(tmp_path / "mtm", view=VIEW, fingerprint="b" * 64)
+    with pytest.raises(UserError, match="belongs to tokenizer bbbbbbbbbbbb"):
+        main(config_of(world, tmp_path / "picture.png", weights=str(tmp_path / "mtm")))
+
+
+def test_a_model_of_another_grid_is_refused(world, tmp_path):
+    fingerprint = load_tokenizer(world / "tokenizer").fingerprint
+    tiny.make_mtm(tmp_path / "mtm", view=VIEW, grid=(4, 8), fingerprint=fingerprint)
+    with pytest.raises(UserError, match=r"grids of \(4, 8\), but those of .* are \(4, 6\)"):
+        main(config_of(world, tmp_path / "picture.png", weights=str(tmp_path / "mtm")))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ratio": 0.0}, {"ratio": 1.1}, {"steps": 0}, {"temperature": -1.0}, {"images": 0}, {"measured": 2}]
+)
+def test_impossible_settings_are_refused(world, tmp_path, wrong):
+    with pytest.raises(UserError, match=f"ReconstructConfig: {next(iter(wrong))}"):
+        config_of(world, tmp_path / "picture.png", **wrong)
