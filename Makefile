@@ -9,10 +9,10 @@ demo: .venv/demo.stamp
 	$(BIN)/seitpp demo --output_dir $(OUT) $(if $(IMAGES),--images $(IMAGES)) $(if $(QUICK),--quick true)
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-fast: .venv/test.stamp
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
