@@ -57,7 +57,7 @@ def make_steps(folder, *, quick=False):
 
     steps = [
         Step(
-            name="Tokenizer", after=(), seconds=100, cores=2,
+            name="Tokenizer", after=(), seconds=75, cores=2,
             command=stage("train-tokenizer", "--images", f"{images}/train", out="tokenizer"),
         ),
         Step(
@@ -71,11 +71,11 @@ def make_steps(folder, *, quick=False):
             ),
         ),
         Step(
-            name="TokenAdapt", after=("Tokens of the test images",), seconds=100, cores=2,
+            name="TokenAdapt", after=("Tokens of the test images",), seconds=65, cores=2,
             command=stage("train-tokenadapt", "--images", f"{images}/train", *tokenizer, out="tokenadapt"),
         ),
         Step(
-            name="MTM pre-training", after=("TokenAdapt", "Tokens of the test images"), seconds=200,
+            name="MTM pre-training", after=("TokenAdapt", "Tokens of the test images"), seconds=260,
             command=stage(
                 "pretrain", *stores, *tokenizer, "--augment.token_adapt", f"{folder}/tokenadapt", out="mtm",
                 launcher="accelerate",
@@ -89,11 +89,11 @@ def make_steps(folder, *, quick=False):
         common = (*stores, *labels, "--task", task)
         steps += [
             Step(
-                name=f"From scratch, {task}", after=("Tokens of the test images",), seconds=110 if not shorter else 80,
+                name=f"From scratch, {task}", after=("Tokens of the test images",), seconds=70 if not shorter else 50,
                 command=stage("finetune", *common, *shorter, out=f"scratch-{short}"),
             ),
             Step(
-                name=f"Fine-tuning, {task}", after=("MTM pre-training",), seconds=110 if not shorter else 80,
+                name=f"Fine-tuning, {task}", after=("MTM pre-training",), seconds=70 if not shorter else 50,
                 command=stage(
                     "finetune", *common, *shorter, "--weights", f"{folder}/mtm", out=f"finetune-{short}"
                 ),
