@@ -635,6 +635,7 @@ def test_the_share_of_the_peak_is_known_where_the_device_is():
     assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
     assert peak_flops("NVIDIA A100-SXM4-80GB", "fp16") == 312e12
     assert peak_flops("NVIDIA A100-SXM4-80GB", "no") is peak_flops("cpu", "bf16") is None
+    assert peak_flops("NVIDIA RTX A1000", "bf16") is None  # no A100
     speed = Speed(make_accelerator("no"), 2e12)
     assert speed.of(300, 2.0) == ({"images_per_second": 150.0}, "150 images/s")
     speed.peak = 600e12

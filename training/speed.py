@@ -1,5 +1,7 @@
 """How fast a training is: images a second and, on a GPU we know, the share of its peak (MFU)."""
 
+import re
+
 import torch
 
 _BF16_PEAKS = {
@@ -18,7 +20,7 @@ _BF16_PEAKS = {
     "T4": 65e12,
     "V100": 125e12,
 }
-"""Operations a second of dense matrix products with 16-bit inputs, from the makers' data sheets."""
+"""Operations a second of dense matrix products with 16-bit inputs, as the makers state them (written from memory)."""
 
 
 class Speed:
@@ -55,7 +57,7 @@ def peak_flops(device_name, precision):
     """Peak operations a second of a GPU in 16 bits, from a table; None for one that is not in it, and in 32 bits."""
     if precision not in ("bf16", "fp16"):
         return None
-    return next((peak for part, peak in _BF16_PEAKS.items() if part in device_name), None)
+    return next((peak for name, peak in _BF16_PEAKS.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
 def count_flops(function):
