@@ -54,6 +54,14 @@ def open_train_and_test(config):
     return train_set, test_set
 
 
+def fingerprints(train_set, test_set):
+    """`inputs` and `data` of a RunFolder that learns from one LabelledRows and is measured on the other."""
+    return {
+        "inputs": {"tokenizer": train_set.store.tokenizer["fingerprint"]},
+        "data": {"store": train_set.store.fingerprint, "eval_store": test_set.store.fingerprint},
+    }
+
+
 def open_labelled(folder, table=None, *, cache=None, fingerprint=None):
     """Open a store with labels.
 

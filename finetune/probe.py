@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from finetune.features import FEATURES, majority_accuracy, make_features
-from finetune.labelled import open_train_and_test, split_labelled
+from finetune.labelled import fingerprints, open_train_and_test, split_labelled
 from finetune.results import Result, write_results
 from mtm.encoder import EncoderConfig
 from tokens.remote import CacheConfig
@@ -77,11 +77,11 @@ def main(config):
     accelerator = make_accelerator("no")
     if not accelerator.is_main_process:
         return
-    run = RunFolder(config, stage="finetune.probe")
+    train_set, test_set = open_train_and_test(config)
+    run = RunFolder(config, stage="finetune.probe", **fingerprints(train_set, test_set))
     if run.finished:
         print(f"{run.path}: finished before, nothing to do")
         return
-    train_set, test_set = open_train_and_test(config)
     learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
     results, chosen = [], {}
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from finetune.classifier import Classifier, classifier_from_pretraining, predict, save_classifier
-from finetune.labelled import open_train_and_test, split_labelled
+from finetune.labelled import fingerprints, open_train_and_test, split_labelled
 from finetune.results import Result, write_results
 from mtm.augment import Augment, AugmentConfig
 from mtm.encoder import EncoderConfig, fitting_view
@@ -85,11 +85,11 @@ class FinetuneConfig(TrainConfig):
 def main(config):
     """Choose the learning rate, train each seed, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
-    run = open_run(config, accelerator, stage="finetune.train")
+    train_set, test_set = open_train_and_test(config)
+    run = open_run(config, accelerator, stage="finetune.train", **fingerprints(train_set, test_set))
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    train_set, test_set = open_train_and_test(config)
     blr, tried = config.blr, {}
     if len(config.blr_candidates) > 1:
         learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
@@ -125,7 +125,7 @@ def _train_once(config, train_set, test_set, *, title):
     device = accelerator.device
     store = train_set.store
     fingerprint = store.tokenizer["fingerprint"]
-    run = open_run(config, accelerator, stage="finetune.train/once", inputs={"tokenizer": fingerprint})
+    run = open_run(config, accelerator, stage="finetune.train/once", **fingerprints(train_set, test_set))
     if run.finished:
         return run.summary
     torch.manual_seed(config.seed)

@@ -84,11 +84,12 @@ def main(config):
     store = open_store(config.store, config.cache)
     fingerprint = store.tokenizer["fingerprint"]
     inputs = {"tokenizer": fingerprint, "codebook_size": store.codebook_size, "grid": list(store.grid)}
-    run = open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs)
+    eval_store = open_matching_store(config, fingerprint) if config.eval_store else None
+    data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    run = open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    eval_store = open_matching_store(config, fingerprint) if config.eval_store else None
     view = fitting_view(config.view, store.grid, config.model.encoder.patch_size)
     schedule = make_schedule(config, samples=len(store), world_size=accelerator.num_processes)
     torch.manual_seed(config.seed)

@@ -169,6 +169,24 @@ def test_an_evaluation_store_of_another_tokenizer_is_refused(world, tmp_path):
         stage.main(make_config(world, tmp_path / "run", eval_store=str(other)))
 
 
+def test_a_run_is_not_gone_on_with_on_other_rows_but_its_checkpoint_may_be(world, tmp_path):
+    def make(seed):
+        store = tiny.make_store(tmp_path / "store", tiny.random_ids(9, tiny.CODES, tiny.GRID, seed=seed))
+        return make_config(world, tmp_path / "run", steps=1), str(store)
+
+    config, store = make(seed=1)
+    stage.main(replace(config, store=store))
+    known = json.loads((tmp_path / "run/env.json").read_text())["inputs"]
+    assert known["store"] == TokenStore(store).fingerprint
+    config, store = make(seed=2)
+    with pytest.raises(UserError, match=r"run holds a run on other input"):
+        stage.main(replace(config, store=store))
+    (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
+    elsewhere = replace(config, store=store, output_dir=str(tmp_path / "two"), steps=2, resume=str(checkpoint))
+    stage.main(elsewhere)
+    assert [line["step"] for line in read_metrics(tmp_path / "two")] == [1]
+
+
 def test_embeddings_may_start_as_the_codebook(world, tmp_path):
     encoder = EncoderConfig(width=24, depth=1, heads=3, patch_size=2, embedding_std=0.25, embedding_init="codebook")
     config = make_config(world, tmp_path, model=ModelConfig(encoder=encoder, decoder=MODEL.decoder), steps=1, lr=1e-12)

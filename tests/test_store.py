@@ -222,6 +222,21 @@ def test_nothing_but_the_store_is_left_in_the_folder(folder):
     assert names == ["codebook.safetensors", *shards, "store.json"]
 
 
+def test_the_same_rows_have_the_same_fingerprint_and_others_another(tmp_path, ids):
+    def fingerprint(name, ids=ids, **others):
+        return TokenStore(tiny.make_store(tmp_path / name, ids, codes=CODES, **others)).fingerprint
+
+    changed = ids.clone()
+    changed[-1, 0, 0] = (changed[-1, 0, 0] + 1) % CODES
+    variants = {
+        "ids": {"ids": changed}, "order": {"ids": ids.flip(0)}, "labels": {"labels": [0] * len(ids)},
+        "names": {"classes": ("ant", "bee", "dog")}, "tokenizer": {"fingerprint": "b" * 64},
+    }  # fmt: skip
+    found = [fingerprint("first"), *(fingerprint(name, **others) for name, others in variants.items())]
+    assert fingerprint("again") == found[0]
+    assert len(set(found)) == len(found)
+
+
 def test_the_same_rows_give_the_same_bytes(tmp_path, ids):
     first, second = (tiny.make_store(tmp_path / name, ids, codes=CODES) for name in ("a", "b"))
     assert [shard_of(first, n).read_bytes() for n in range(3)] == [shard_of(second, n).read_bytes() for n in range(3)]

@@ -8,6 +8,10 @@
 A local store is memory-mapped; of a remote one, whole shards are fetched into a bounded cache when they are needed.
 """
 
+import hashlib
+import io
+import json
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -79,6 +83,15 @@ class TokenStore:
     def tokenizer(self):
         """{"name", "fingerprint"} of the tokenizer that made the ids."""
         return self.manifest["tokenizer"]
+
+    @cached_property
+    def fingerprint(self):
+        """SHA-256 of what a training reads from the store: the tokenizer, the shards' contents, a subset's rows."""
+        subset = self.manifest.get("subset", {})
+        shards = [shard["sha256"] for shard in self.manifest["shards"]]
+        rows = [subset.get("sha256"), subset.get("label_of")]
+        content = [self.tokenizer["fingerprint"], self.manifest["grid"], self.classes, shards, rows]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def lookup(self):
@@ -202,9 +215,6 @@ class TokenStore:
 
     def _read_subset(self, subset):
         """The rows of a subset, checked: rising, inside the shards."""
-        import hashlib
-        import io
-
         name = f"{self.folder}/{subset['file']}"
         try:
             content = self.files.read(subset["file"])

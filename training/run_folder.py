@@ -33,16 +33,19 @@ class RunFolder:
         config: the stage's configuration (a StageConfig).
         stage: the stage's name, such as "mtm.pretrain".
         is_main: whether this process writes; the others only read.
-        inputs: fingerprints of what the run reads ({"store": "…"}), kept in env.json.
+        inputs: fingerprints of what its weights belong to ({"tokenizer": "…"}), kept in env.json and in checkpoints.
+        data: fingerprints of what is learned from ({"store": "…"}), kept in env.json: a checkpoint may go on elsewhere
+            on other data, a run may not.
     Raises: UserError if the folder holds another run.
     """
 
-    def __init__(self, config, *, stage, is_main=True, inputs=None):
+    def __init__(self, config, *, stage, is_main=True, inputs=None, data=None):
         self.path = Path(config.output_dir)
         self.config = config
         self.stage = stage
         self.is_main = is_main
         self.inputs = inputs or {}
+        self.data = data or {}
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; --output_dir needs a folder")
         if is_main:
@@ -57,7 +60,7 @@ class RunFolder:
         elif self.config_file.exists():
             self._refuse_another_run(described)
         write_text(self.config_file, yaml.safe_dump(described, sort_keys=False))
-        write_json(self.path / "env.json", {**environment(), "inputs": self.inputs})
+        write_json(self.path / "env.json", {**environment(), "inputs": {**self.inputs, **self.data}})
 
     def _refuse_another_run(self, described):
         former, described = _dotted(yaml.safe_load(self.config_file.read_text())), _dotted(described)
@@ -72,7 +75,7 @@ class RunFolder:
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
         environment_file = self.path / "env.json"
-        if environment_file.exists() and read_json(environment_file)["inputs"] != self.inputs:
+        if environment_file.exists() and read_json(environment_file)["inputs"] != {**self.inputs, **self.data}:
             raise UserError(
                 f"{self.path} holds a run on other input (its tokenizer or store was made anew since): "
                 f"choose another --output_dir, or --resume none to start afresh in this one"
@@ -139,16 +142,17 @@ def _dotted(described, prefix=""):
     return flat
 
 
-def open_run(config, accelerator, *, stage, inputs=None):
+def open_run(config, accelerator, *, stage, inputs=None, data=None):
     """The RunFolder of a stage, once the main process has made it ready for all.
 
     Args:
         config: the stage's configuration.
         accelerator: accelerate.Accelerator.
         stage: the stage's name.
-        inputs: fingerprints of what the run reads.
+        inputs: fingerprints of what its weights belong to.
+        data: fingerprints of what is learned from.
     """
-    run = RunFolder(config, stage=stage, is_main=accelerator.is_main_process, inputs=inputs)
+    run = RunFolder(config, stage=stage, is_main=accelerator.is_main_process, inputs=inputs, data=data)
     accelerator.wait_for_everyone()
     return run
 
