@@ -5,6 +5,7 @@ fetched: an epoch puts the shards in a keyed order, one after the other; each pr
 sequence (so that at most one shard at each end is shared with a neighbour) and shuffles it within windows.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,11 +17,10 @@ _ROWS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SampleOrder:
-    """Shuffled passes over a set; the last incomplete global batch of a pass is dropped.
+class _Order(ABC):
+    """A process's share of every optimizer step.
 
     Attributes:
-        length: size of the set.
         batch_size: samples of one process and micro-step.
         seed: of the order.
         accum_iter: micro-steps of an optimizer step.
@@ -28,12 +28,43 @@ class SampleOrder:
         world_size: number of processes.
     """
 
-    length: int
     batch_size: int
     seed: int
     accum_iter: int = 1
     rank: int = 0
     world_size: int = 1
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self):
+        """Optimizer steps of a pass."""
+
+    @abstractmethod
+    def indices(self, epoch, steps):
+        """Indices into the set of a range of steps of an epoch, (steps, accum_iter, batch_size)."""
+
+    def at(self, step, micro=0):
+        """(indices into the set, places in the global batch), both (batch_size,) int64, of a step and micro-step."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        ahead = max(1, _ROWS_AT_ONCE // (self.batch_size * self.accum_iter))
+        block, place = divmod(step_in_epoch, ahead)
+        steps = range(block * ahead, min((block + 1) * ahead, self.steps_per_epoch))
+        return _indices(self, epoch, steps)[place, micro], self.positions(micro)
+
+    def positions(self, micro):
+        """Places in the global batch of this process's samples of a micro-step, (batch_size,) int64."""
+        return (micro * self.world_size + self.rank) * self.batch_size + np.arange(self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleOrder(_Order):
+    """Shuffled passes over a set; the last incomplete global batch of a pass is dropped.
+
+    Attributes:
+        length: size of the set.
+    """
+
+    length: int
 
     @property
     def global_batch(self):
@@ -45,34 +76,24 @@ class SampleOrder:
         """Optimizer steps of a pass."""
         return self.length // self.global_batch
 
-    def at(self, step, micro=0):
-        """(indices into the set, places in the global batch), both (batch_size,) int64, of a step and micro-step."""
-        return _at(self, step, micro)
-
     def indices(self, epoch, steps):
-        """Indices of a range of steps of an epoch, (steps, accum_iter, batch_size)."""
-        positions = np.stack([_positions(self, micro) for micro in range(self.accum_iter)])
+        """Indices into the set of a range of steps of an epoch, (steps, accum_iter, batch_size)."""
+        positions = np.stack([self.positions(micro) for micro in range(self.accum_iter)])
         places = np.asarray(steps)[:, None, None] * self.global_batch + positions
         return permute(places, self.length, seed=self.seed, epoch=epoch)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class WindowOrder:
+class WindowOrder(_Order):
     """Shuffled passes over shards; what does not fill a step of all processes waits for another pass.
 
     Attributes:
         shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
         window: rows that are shuffled among each other.
-        batch_size, seed, accum_iter, rank, world_size: as for SampleOrder.
     """
 
     shard_offsets: np.ndarray
     window: int
-    batch_size: int
-    seed: int
-    accum_iter: int = 1
-    rank: int = 0
-    world_size: int = 1
 
     @property
     def length(self):
@@ -89,12 +110,8 @@ class WindowOrder:
         """Optimizer steps of a pass."""
         return self.part // (self.batch_size * self.accum_iter)
 
-    def at(self, step, micro=0):
-        """(indices into the set, places in the global batch), both (batch_size,) int64, of a step and micro-step."""
-        return _at(self, step, micro)
-
     def indices(self, epoch, steps):
-        """Indices of a range of steps of an epoch, (steps, accum_iter, batch_size)."""
+        """Indices into the set of a range of steps of an epoch, (steps, accum_iter, batch_size)."""
         size = self.batch_size * self.accum_iter
         places = np.arange(steps.start * size, steps.stop * size)
         shuffled = np.empty_like(places)
@@ -125,19 +142,6 @@ class WindowOrder:
         order, starts = _sequence(self, epoch)
         shards = np.searchsorted(starts, places, side="right") - 1
         return places - starts[shards] + self.shard_offsets[order[shards]]
-
-
-def _at(order, step, micro):
-    epoch, step_in_epoch = divmod(step, order.steps_per_epoch)
-    ahead = max(1, _ROWS_AT_ONCE // (order.batch_size * order.accum_iter))
-    block, place = divmod(step_in_epoch, ahead)
-    steps = range(block * ahead, min((block + 1) * ahead, order.steps_per_epoch))
-    return _indices(order, epoch, steps)[place, micro], _positions(order, micro)
-
-
-def _positions(order, micro):
-    """Places in the global batch of this process's samples of a micro-step, (batch_size,) int64."""
-    return (micro * order.world_size + order.rank) * order.batch_size + np.arange(order.batch_size)
 
 
 @lru_cache(maxsize=8)
