@@ -220,6 +220,13 @@ def test_token_adapt_of_any_shape_survives_the_journey():
     assert_same(again.state_dict(), model.state_dict())
 
 
+def test_convolutions_are_not_exported_as_the_published_token_adapt():
+    config = TokenAdaptConfig(width=64, mixer="convolution")
+    model = TokenAdapt(config, grid=(3, 5), view=(2, 4), codebook_size=9, embedding_dim=6)
+    with pytest.raises(UserError, match="mixer is convolution, the published one's attention"):
+        token_adapt_published.to_published(model)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -23,9 +23,10 @@ from training.errors import UserError
 from training.run_folder import read_metrics
 
 
-def make_model(grid=(2, 3), view=(4, 5)):
+def make_model(grid=(2, 3), view=(4, 5), **fields):
     torch.manual_seed(0)
-    return TokenAdapt(TokenAdaptConfig(width=64), grid=grid, view=view, codebook_size=37, embedding_dim=5).eval()
+    config = TokenAdaptConfig(width=64, **fields)
+    return TokenAdapt(config, grid=grid, view=view, codebook_size=37, embedding_dim=5).eval()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,9 @@ def pixels(images):
 # f and g
 
 
-def test_f_doubles_the_grid_and_g_halves_the_view():
-    model = make_model()
+@pytest.mark.parametrize("mixer", ["attention", "convolution"])
+def test_f_doubles_the_grid_and_g_halves_the_view(mixer):
+    model = make_model(mixer=mixer)
     features = model.f(torch.randn(2, 5, 2, 3))
     assert features.shape == (2, 5, 4, 6)
     assert model.g(torch.randn(2, 5, 8, 10)).shape == (2, 37, 4, 5)
@@ -62,6 +64,26 @@ def test_the_transform_stands_between_f_and_g():
     assert torch.equal(logits, expected)
     ids = adapt_ids(model, embeddings, partial(warp, geometry=geometry, size=(8, 10)))
     assert ids.tolist() == expected.detach().numpy().argmax(1).tolist()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("mixer", "reach"), [("attention", 13), ("convolution", 4)])
+def test_attention_sees_the_whole_grid_and_two_convolutions_four_tokens_to_each_side(mixer, reach):
+    model = make_model(grid=(1, 14), view=(1, 14), mixer=mixer, depth=2)
+    embeddings = torch.randn(1, 5, 1, 14)
+    changed = embeddings.clone()
+    changed[..., 0] += 1.0
+    difference = (model.f(changed) - model.f(embeddings)).abs().amax(dim=(0, 1, 2))
+    touched = (difference.reshape(14, 2).amax(1) > 1e-6).nonzero()[:, 0]
+    assert touched.tolist() == list(range(reach + 1))
+
+
+@torch.no_grad()
+def test_convolutions_know_a_place_by_the_borders_alone():
+    short, long = (make_model(grid=(2, width), mixer="convolution") for width in (6, 9))
+    embeddings = torch.randn(1, 5, 2, 9)
+    inner = short.f(embeddings[..., :6])[..., :8]  # four tokens, two from the border that only the short one has
+    assert torch.allclose(inner, long.f(embeddings)[..., :8], atol=1e-6)
 
 
 @torch.no_grad()

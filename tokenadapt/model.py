@@ -1,9 +1,11 @@
 """TokenAdapt's two functions: f takes embeddings to a map that may be warped like pixels, g takes it back to codes."""
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
+from timm.models.convnext import ConvNeXtBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 
@@ -17,9 +19,12 @@ class TokenAdaptConfig:
     """Shape of f and g. Defaults: the published ones."""
 
     width: int = 384
-    """of the transformer blocks, a multiple of 64 (heads have 64 channels)"""
+    """of the blocks, a multiple of 64 (heads of attention have 64 channels)"""
     depth: int = 1
     """blocks in f, and in g"""
+    mixer: Literal["attention", "convolution"] = "attention"
+    """how tokens see each other: attention over the whole grid, as published, or ConvNeXt's blocks, 5 x 5 tokens:
+    half the operations, and better at tokenizers that are convolutions themselves (measured: LOG.md)"""
 
     def __post_init__(self):
         require(self, "width", self.width > 0 and self.width % 64 == 0, "must be a multiple of 64")
@@ -27,7 +32,7 @@ class TokenAdaptConfig:
 
 
 class _Transformer(nn.Module):
-    """Pre-norm blocks with fixed positions: heads of 64 channels, no bias in qkv, tanh in the MLP."""
+    """Pre-norm blocks with fixed positions, as published: heads of 64 channels, no bias in qkv, tanh in the MLP."""
 
     def __init__(self, config, grid):
         super().__init__()
@@ -41,6 +46,25 @@ class _Transformer(nn.Module):
     def forward(self, x):
         """(b, n, d) to (b, n, d)."""
         return self.norm(self.blocks(x + self.positions))
+
+
+class _Convolutions(nn.Module):
+    """ConvNeXt's blocks (arXiv 2201.03545, figure 4) without layer scale; they know no positions but the borders."""
+
+    def __init__(self, config, grid):
+        super().__init__()
+        self.grid = tuple(grid)
+        blocks = [ConvNeXtBlock(config.width, kernel_size=5, ls_init_value=None) for _ in range(config.depth)]
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, x):
+        """(b, n, d) to (b, n, d)."""
+        x = self.blocks(rearrange(x, "b (h w) d -> b d h w", h=self.grid[0]))
+        return self.norm(rearrange(x, "b d h w -> b (h w) d"))
+
+
+_MIXERS = {"attention": _Transformer, "convolution": _Convolutions}
 
 
 class TokenAdapt(nn.Module):
@@ -63,17 +87,20 @@ class TokenAdapt(nn.Module):
             "codebook_size": codebook_size, "embedding_dim": embedding_dim,
         }  # fmt: skip
         self.f_in = nn.Linear(embedding_dim, config.width)
-        self.f_blocks = _Transformer(config, grid)
+        self.f_blocks = _MIXERS[config.mixer](config, grid)
         self.f_out = nn.ConvTranspose2d(config.width, embedding_dim, kernel_size=2, stride=2)
         self.g_in = nn.Conv2d(embedding_dim, config.width, kernel_size=2, stride=2)
-        self.g_blocks = _Transformer(config, view)
+        self.g_blocks = _MIXERS[config.mixer](config, view)
         self.g_out = nn.Linear(config.width, codebook_size)
         self._initialise()
 
     def _initialise(self):
-        """Xavier uniform for matrices (a convolution as the matrix it is), zero for biases, as MAE."""
+        """Xavier uniform for matrices (a convolution as the matrix it is), zero for biases, as MAE.
+
+        Depthwise convolutions are no matrices; they keep torch's start.
+        """
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and getattr(module, "groups", 1) == 1:
                 nn.init.xavier_uniform_(module.weight.data.view(module.weight.shape[0], -1))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
