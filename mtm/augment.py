@@ -180,10 +180,9 @@ class Augment:
 
     def _adapt(self, embeddings, draws, mix):
         geometry = sample_geometry(self.config.geometry, draws, self.grid[1] / self.grid[0])
-        size = (2 * self.view[0], 2 * self.view[1])
 
         def transform(features):
-            warped = warp(features, geometry, size)
+            warped = warp(features, geometry, self.token_adapt.map_size)
             return warped if mix is None else mix.maps(warped)
 
         return adapt_ids(self.token_adapt, embeddings, transform)

@@ -220,10 +220,12 @@ def test_token_adapt_of_any_shape_survives_the_journey():
     assert_same(again.state_dict(), model.state_dict())
 
 
-def test_convolutions_are_not_exported_as_the_published_token_adapt():
-    config = TokenAdaptConfig(width=64, mixer="convolution")
+@pytest.mark.parametrize("other", [{"mixer": "convolution"}, {"map_scale": 4}, {"map_channels": 7}])
+def test_a_token_adapt_of_our_own_kind_is_not_exported_as_the_published_one(other):
+    config = TokenAdaptConfig(width=64, **other)
     model = TokenAdapt(config, grid=(3, 5), view=(2, 4), codebook_size=9, embedding_dim=6)
-    with pytest.raises(UserError, match="mixer is convolution, the published one's attention"):
+    ((name, value),) = other.items()
+    with pytest.raises(UserError, match=f"{name} is {value}, the published one's"):
         token_adapt_published.to_published(model)
 
 

@@ -51,9 +51,17 @@ def pixels(images):
 @pytest.mark.parametrize("mixer", ["attention", "convolution"])
 def test_f_doubles_the_grid_and_g_halves_the_view(mixer):
     model = make_model(mixer=mixer)
+    assert model.map_size == (8, 10)
     features = model.f(torch.randn(2, 5, 2, 3))
     assert features.shape == (2, 5, 4, 6)
     assert model.g(torch.randn(2, 5, 8, 10)).shape == (2, 37, 4, 5)
+
+
+def test_the_map_between_f_and_g_may_be_finer_with_fewer_channels():
+    model = make_model(map_scale=3, map_channels=2)
+    assert model.map_size == (12, 15)
+    assert model.f(torch.randn(2, 5, 2, 3)).shape == (2, 2, 6, 9)
+    assert model.g(torch.randn(2, 2, 12, 15)).shape == (2, 37, 4, 5)
 
 
 def test_the_transform_stands_between_f_and_g():
@@ -101,7 +109,7 @@ def test_parity_of_g(published_model):
     assert torch.equal(logits.argmax(2), recorded["codes"].long())
 
 
-@pytest.mark.parametrize("wrong", [{"width": 100}, {"width": 0}, {"depth": 0}])
+@pytest.mark.parametrize("wrong", [{"width": 100}, {"width": 0}, {"depth": 0}, {"map_scale": 0}, {"map_channels": 0}])
 def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(UserError, match=f"TokenAdaptConfig: {next(iter(wrong))}"):
         TokenAdaptConfig(**wrong)

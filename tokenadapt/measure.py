@@ -90,5 +90,4 @@ def transformed_ids(method, model, tokenizer, images, geometry):
     embeddings = embed(ids, tokenizer.codebook)
     if method == "naive embedding":
         return nearest_code(warp(embeddings, geometry, model.view), tokenizer.codebook, tokenizer.lookup)
-    size = (2 * model.view[0], 2 * model.view[1])
-    return adapt_ids(model, embeddings, partial(warp, geometry=geometry, size=size))
+    return adapt_ids(model, embeddings, partial(warp, geometry=geometry, size=model.map_size))

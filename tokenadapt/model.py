@@ -25,10 +25,15 @@ class TokenAdaptConfig:
     mixer: Literal["attention", "convolution"] = "attention"
     """how tokens see each other: attention over the whole grid, as published, or ConvNeXt's blocks, 5 x 5 tokens:
     half the operations, and better at tokenizers that are convolutions themselves (measured: LOG.md)"""
+    map_scale: int = 2
+    """places that f's map has along the side of a token"""
+    map_channels: int | None = None
+    """channels of f's map; None: as many as an embedding has, as published"""
 
     def __post_init__(self):
         require(self, "width", self.width > 0 and self.width % 64 == 0, "must be a multiple of 64")
-        require(self, "depth", self.depth >= 1, "must be at least 1")
+        for name in ("depth", "map_scale", "map_channels"):
+            require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
 
 
 class _Transformer(nn.Module):
@@ -68,7 +73,9 @@ _MIXERS = {"attention": _Transformer, "convolution": _Convolutions}
 
 
 class TokenAdapt(nn.Module):
-    """f: embeddings (b, c, h, w) to features (b, c, 2h, 2w); g: features (b, c, 2h', 2w') to logits (b, k, h', w').
+    """f: embeddings (b, c, h, w) to features (b, e, s h, s w); g: features (b, e, s h', s w') to logits (b, k, h', w').
+
+    As published e = c and s = 2; see TokenAdaptConfig.
 
     Args:
         config: a TokenAdaptConfig.
@@ -82,14 +89,16 @@ class TokenAdapt(nn.Module):
     def __init__(self, config, *, grid, view, codebook_size, embedding_dim):
         super().__init__()
         self.grid, self.view = tuple(grid), tuple(view)
+        scale, channels = config.map_scale, config.map_channels or embedding_dim
+        self.map_size = scale * view[0], scale * view[1]  # of the features that g takes
         self.described = {
             "tokenadapt": asdict(config), "grid": list(grid), "view": list(view),
             "codebook_size": codebook_size, "embedding_dim": embedding_dim,
         }  # fmt: skip
         self.f_in = nn.Linear(embedding_dim, config.width)
         self.f_blocks = _MIXERS[config.mixer](config, grid)
-        self.f_out = nn.ConvTranspose2d(config.width, embedding_dim, kernel_size=2, stride=2)
-        self.g_in = nn.Conv2d(embedding_dim, config.width, kernel_size=2, stride=2)
+        self.f_out = nn.ConvTranspose2d(config.width, channels, kernel_size=scale, stride=scale)
+        self.g_in = nn.Conv2d(channels, config.width, kernel_size=scale, stride=scale)
         self.g_blocks = _MIXERS[config.mixer](config, view)
         self.g_out = nn.Linear(config.width, codebook_size)
         self._initialise()
@@ -106,12 +115,12 @@ class TokenAdapt(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def f(self, embeddings):
-        """Features that may be warped: (b, c, h, w) to (b, c, 2h, 2w)."""
+        """Features that may be warped: (b, c, h, w) to (b, e, s h, s w)."""
         x = self.f_blocks(self.f_in(rearrange(embeddings, "b c h w -> b (h w) c")))
         return self.f_out(rearrange(x, "b (h w) d -> b d h w", h=self.grid[0]))
 
     def g(self, features):
-        """Logits over codes: (b, c, 2h', 2w') to (b, k, h', w')."""
+        """Logits over codes: (b, e, s h', s w') to (b, k, h', w')."""
         x = self.g_blocks(rearrange(self.g_in(features), "b d h w -> b (h w) d"))
         return rearrange(self.g_out(x), "b (h w) k -> b k h w", h=self.view[0])
 

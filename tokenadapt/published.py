@@ -75,10 +75,11 @@ def to_published(model):
 
     Raises: UserError if it has a part that the published one lacks.
     """
-    if (mixer := model.described["tokenadapt"]["mixer"]) != "attention":
-        raise UserError(
-            f"this TokenAdapt's mixer is {mixer}, the published one's attention: it can't be exported as one"
-        )
+    config = model.described["tokenadapt"]
+    for name, published in {"mixer": "attention", "map_scale": 2, "map_channels": None}.items():
+        if config[name] != published:
+            what = f"{name} is {config[name]}, the published one's {published}"
+            raise UserError(f"this TokenAdapt's {what}: it can't be exported as one")
     state, names = model.state_dict(), _published_names(model)
     if unknown := [ours for name, ours in names.items() if not name.startswith(_OWN)]:
         raise UserError(

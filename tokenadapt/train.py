@@ -95,7 +95,7 @@ def main(config):
         with torch.no_grad():
             embeddings = embed(tokenizer.encode(pixels), tokenizer.codebook)
             targets = tokenizer.encode(warp(pixels, geometry, tokenizer.image_size))
-        logits = model(embeddings, partial(warp, geometry=geometry, size=(2 * view[0], 2 * view[1])))
+        logits = model(embeddings, partial(warp, geometry=geometry, size=token_adapt.map_size))
         return F.cross_entropy(logits.float(), targets), {"agreement": (logits.argmax(1) == targets).float().mean()}
 
     train(
