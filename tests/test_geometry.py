@@ -110,6 +110,19 @@ def test_each_sample_is_warped_by_its_own_matrix():
     assert torch.equal(together, alone)
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+def test_places_are_as_exact_in_low_precision(mode):
+    """A map of its own columns' numbers: what comes back says where it was read."""
+    columns = torch.arange(64.0).expand(6, 1, 4, 64)  # whole numbers below 256 are exact in bfloat16
+    geometry = sample_geometry(GeometryConfig(affine=1.0), Draws(0, 0, torch.arange(6)), 16.0)
+    exact = warp(columns, geometry, (4, 64), mode=mode)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(warp(columns, geometry, (4, 64), mode=mode), exact)
+    low = warp(columns.bfloat16(), geometry, (4, 64), mode=mode)
+    assert low.dtype == torch.bfloat16
+    assert torch.equal(low, exact.bfloat16())
+
+
 def test_a_warp_keeps_its_inputs_and_the_type():
     maps, geometry = noise_map(2, 3, 4, 6), sample_geometry(GeometryConfig(), draws(2))
     before = maps.clone(), geometry.clone()
