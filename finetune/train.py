@@ -130,7 +130,8 @@ def _train_once(config, train_set, test_set, *, title):
         return run.summary
     torch.manual_seed(config.seed)
     classifier = _build(config, store, len(train_set.classes))
-    augment = Augment(config.augment, store=store, view=classifier.encoder.view, device=device)
+    view = classifier.encoder.view
+    augment = Augment(config.augment, store=store, view=view, device=device, autocast=accelerator.autocast)
     schedule = make_schedule(config, samples=len(train_set.rows), world_size=accelerator.num_processes)
     groups = parameter_groups(
         classifier,

@@ -6,6 +6,7 @@
 What is switched off is not computed. There is no loop over samples and no host synchronisation.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -63,11 +64,14 @@ class Augment:
         store: the TokenStore that ids come from.
         view: (h, w) of the views.
         device: where it runs.
+        autocast: makes the context that TokenAdapt runs in, such as `accelerator.autocast`. All else is computed in
+            float32: in 16 bits many an embedding would be nearest to another code.
     Raises: UserError if TokenAdapt belongs to another tokenizer, grid or view.
     """
 
-    def __init__(self, config, *, store, view, device):
+    def __init__(self, config, *, store, view, device, autocast=nullcontext):
         self.config = config
+        self.autocast = autocast
         self.view = tuple(view)
         self.grid = store.grid
         self.codebook = store.codebook.to(device)
@@ -185,7 +189,8 @@ class Augment:
             warped = warp(features, geometry, self.token_adapt.map_size)
             return warped if mix is None else mix.maps(warped)
 
-        return adapt_ids(self.token_adapt, embeddings, transform)
+        with self.autocast():
+            return adapt_ids(self.token_adapt, embeddings, transform)
 
 
 def _sample(mixing, draws):

@@ -99,7 +99,7 @@ def main(config):
     model.encoder.start_from(store.codebook, config.model.encoder)
     flops = training_flops(model, config.mask)
     average, whole = averaged(model, config.ema_decay, accelerator), WholeModel(model, accelerator)
-    augment = Augment(config.augment, store=store, view=view, device=device)
+    augment = Augment(config.augment, store=store, view=view, device=device, autocast=accelerator.autocast)
     patches = math.prod(model.encoder.grid)
     if config.shrink_batch:
         if whole.sharded:

@@ -289,6 +289,19 @@ def test_token_adapt_makes_every_second_view(store, ids, token_adapt):
     assert torch.equal(views[1::2], logits.argmax(1))
 
 
+@torch.no_grad()
+def test_token_adapt_alone_runs_in_the_precision_asked_for(store, ids, token_adapt):
+    autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    config = AugmentConfig(token_adapt=token_adapt, color_adapt=0.5, noise=0.5)
+    pipeline = Augment(config, store=store, view=VIEW, device="cpu", autocast=autocast)
+    seen = []
+    pipeline.token_adapt.g_out.register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+    low, exact = pipeline(ids, draws()), augment(store, config)(ids, draws())
+    assert seen == [torch.bfloat16]
+    assert torch.equal(low[0::2], exact[0::2])  # crops
+    assert 0.9 < float((low[1::2] == exact[1::2]).double().mean()) < 1.0
+
+
 # Together
 
 
