@@ -1,6 +1,7 @@
 """How fast batches come from a token store, on one core.
 
     python -m benchmarks.loader                         1.28 million rows of 32 x 32 of 391 codes
+    python -m benchmarks.loader --quick                 2,048 rows, in seconds
     python -m benchmarks.loader --reference CHECKOUT    beside the published loader, in the same run
 
 The store is random and lies in a temporary folder (1.5 GB); the disk cache is warm. `--reference` names a checkout of
@@ -45,25 +46,27 @@ print(json.dumps({"opened": opened, "grown": grown / 1e6, "first": time.perf_cou
 def main():
     """Print the measures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=1_280_000)
+    parser.add_argument("--quick", action="store_true", help="2,048 rows")
+    parser.add_argument("--rows", type=int, help="default: 1,280,000")
     parser.add_argument("--reference", type=Path, help="checkout of github.com/naver-ai/seit")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        path = make_store(Path(folder) / "store", arguments.rows)
-        measure_opening(path)
+        rows = arguments.rows or (2048 if arguments.quick else 1_280_000)
+        path = make_store(Path(folder) / "store", rows)
+        measure_opening(path, runs=1 if arguments.quick else 3)
         unpacked = measure_batches(open_store(path))
         if arguments.reference:
             measure_reference(open_store(path), arguments.reference, Path(folder), unpacked)
 
 
-def measure_opening(path):
+def measure_opening(path, runs):
     """Seconds until a store is open and until its first batch is there, and the memory that opening takes."""
-    runs = []
-    for _ in range(4):
+    measures = []
+    for _ in range(1 + runs):  # the first warms the disk cache
         done = subprocess.run([sys.executable, "-c", OPENING, str(path)], check=True, capture_output=True, text=True)
-        runs.append(json.loads(done.stdout))
-    best = {name: min(run[name] for run in runs[1:]) for name in runs[0]}
+        measures.append(json.loads(done.stdout))
+    best = {name: min(each[name] for each in measures[1:]) for name in measures[0]}
     report("open the store", best["opened"], "s")
     report("resident memory that opening takes", best["grown"], "MB")
     report("first batch of 256, unpacked", best["first"] * 1e3, "ms")

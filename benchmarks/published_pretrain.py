@@ -4,19 +4,23 @@
 
 CHECKOUT is github.com/naver-ai/seit, TIMM a folder with timm 0.5.4, FOLDER holds the release's kind of data files. It
 runs `engine_mtm.pretrain_one_epoch` with the model, loader and augmentations of `main_mtm_pretrain.py`, and prints one
-JSON line: least seconds of each part of a step. Its files stay as they are; from outside, and only without a GPU,
+JSON line: least seconds of each part of a step, then, untimed in between, images a second of as many steps in a row.
+On a GPU that is as published: fp16 autocast and a gradient scaler, cuDNN's benchmark mode, ten loading processes and
+pinned memory. Its files stay as they are; from outside, and only without a GPU,
 
 - `torch.Tensor.cuda` gives the tensor itself (the model makes two tensors of zeros on the GPU),
 - `torch.cuda.synchronize` does nothing (it is called after every step),
-- the gradient scaler, which is off, says a scale of 1 (the engine logs it);
+- the gradient scaler, which is off, says a scale of 1 (the engine logs it),
+- no worker processes load: one thread does all, as in ours;
 
 and, with or without one,
 
 - `model.module` is the model (the engine reads it, but only DDP has it),
 - f and g keep random weights, frozen, as there is no tokenadapt.ckpt,
-- the sampler is random, not distributed, and no worker processes load: one thread does all, as in ours,
+- the sampler is random, with replacement, so that an epoch has as many steps as are asked for,
 - parts are timed by wrapping the iterator, `model.forward`, `Tensor.backward` and `optimizer.step`; what is left of a
-  step is called augmentation, and holds its logging and its norm of the gradient too.
+  step is called augmentation, and holds its logging and its norm of the gradient too,
+- steps that the gradient scaler skipped, as it does until it has found its scale, don't count for the parts.
 """
 
 import json
@@ -27,6 +31,8 @@ from types import SimpleNamespace
 
 import torch
 
+_WARM = 3
+
 
 def main():
     """Run the steps, print the measures."""
@@ -35,16 +41,28 @@ def main():
     warnings.simplefilter("ignore")  # of old timm and autocast without a GPU; torch's own would drown the others
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
+    gpu = torch.cuda.is_available()
+    if not gpu:
         torch.Tensor.cuda = lambda tensor: tensor
         torch.cuda.synchronize = lambda: None
-    model, optimizer = make_model(device)
+    torch.backends.cudnn.benchmark = True
+    model, optimizer = make_model("cuda" if gpu else "cpu")
     clock = Clock(model, optimizer)
-    steps = run(model, optimizer, clock, folder, int(batch_size), int(count) + 1, device)
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    best = {part: min(step[part] for step in steps[1:]) for part in steps[0]}  # the first is warm-up
-    print(json.dumps({**best, "parameters": trained}))
+    sizes = {"batch_size": int(batch_size), "count": _WARM + int(count), "gpu": gpu}
+    timed = run(model, optimizer, clock, folder, **sizes)[_WARM:]
+    clock.stop()
+    in_a_row = run(model, optimizer, clock, folder, **sizes)[_WARM:]
+    updated = [step for step in timed if step["update"] > 0]
+    print(
+        json.dumps(
+            {
+                "parts": {part: min(step[part] for step in updated) for part in timed[0]},
+                "rate": len(in_a_row) * int(batch_size) / sum(step["whole step"] for step in in_a_row),
+                "precision": "fp16" if gpu else "no",
+                "parameters": sum(part.numel() for part in model.parameters() if part.requires_grad),
+            }
+        )
+    )
 
 
 def make_model(device):
@@ -64,9 +82,10 @@ def make_model(device):
 
 
 class Clock:
-    """Seconds spent in what it wraps, since the last step."""
+    """Seconds spent in what it wraps, since the last step; after `stop` it neither waits nor counts."""
 
     def __init__(self, model, optimizer):
+        self.runs = True
         self.seconds = {"loader": 0.0, "forward": 0.0, "backward": 0.0, "update": 0.0}
         model.forward = self.wrapped("forward", model.forward)
         optimizer.step = self.wrapped("update", optimizer.step)
@@ -76,6 +95,9 @@ class Clock:
         """The function, timed."""
 
         def timed(*arguments, **named):
+            if not self.runs:
+                return function(*arguments, **named)
+            torch.cuda.synchronize()  # what was begun before it is not its own
             start = time.perf_counter()
             result = function(*arguments, **named)
             torch.cuda.synchronize()
@@ -83,6 +105,10 @@ class Clock:
             return result
 
         return timed
+
+    def stop(self):
+        """Let everything run as if it was not wrapped."""
+        self.runs = False
 
     def take(self):
         """The seconds of each part; then start anew."""
@@ -92,26 +118,26 @@ class Clock:
 
 
 class Counted:
-    """So many batches of a loader; it notes how long each step took."""
+    """A loader that notes how long each step took; the engine waits for the device at the end of each."""
 
-    def __init__(self, loader, count, clock):
-        self.loader, self.count, self.clock, self.steps = loader, count, clock, []
+    def __init__(self, loader, clock):
+        self.loader, self.clock, self.steps = loader, clock, []
 
     def __len__(self):
-        return self.count
+        return len(self.loader)
 
     def __iter__(self):
         batches = iter(self.loader)
         following = self.clock.wrapped("loader", lambda: next(batches))
-        for _ in range(self.count):
+        for _ in range(len(self)):
             start = time.perf_counter()
             yield following()
             whole, parts = time.perf_counter() - start, self.clock.take()
             self.steps.append({"whole step": whole, "augmentation": whole - sum(parts.values()), **parts})
 
 
-def run(model, optimizer, clock, folder, batch_size, count, device):
-    """An epoch of `count` steps; returns the seconds of their parts."""
+def run(model, optimizer, clock, folder, *, batch_size, count, gpu):
+    """An epoch of `count` steps; returns the seconds of each step and of its parts."""
     import datasets
     import token_transform
     import util.misc as misc
@@ -125,12 +151,16 @@ def run(model, optimizer, clock, folder, batch_size, count, device):
     )  # fmt: skip
     codebook, tokens = token_transform.build_codebook(options)
     data, _ = datasets.build_dataset(True, tokens, options)
-    loader = torch.utils.data.DataLoader(data, batch_size, shuffle=True, drop_last=True)
-    counted, scaler = Counted(loader, count, clock), misc.NativeScalerWithGradNormCount()
-    if device == "cpu":
+    sampler = torch.utils.data.RandomSampler(data, replacement=True, num_samples=count * batch_size)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size, sampler=sampler, drop_last=True, num_workers=10 if gpu else 0, pin_memory=gpu
+    )
+    counted, scaler = Counted(loader, clock), misc.NativeScalerWithGradNormCount()
+    if not gpu:
         scaler.state_dict = lambda: {"scale": 1.0}
+    device = torch.device("cuda" if gpu else "cpu")
     pretrain_one_epoch(
-        model, codebook.to(device), counted, optimizer, torch.device(device), 0, scaler,
+        model, codebook.to(device), counted, optimizer, device, 0, scaler,
         tf_base=token_transform.build_geo_transform(False, options),
         tf_tokenadapt=token_transform.build_geo_transform(True, options), args=options, print_freq=10**9,
     )  # fmt: skip

@@ -1,14 +1,17 @@
 """What a token store takes on disk, and how fast it is written, checked and exchanged, on one core.
 
     python -m benchmarks.store                                     131,072 rows of 32 x 32 of 391 codes
+    python -m benchmarks.store --quick                             4,096 rows, in seconds
     python -m benchmarks.store --rows 1280000                      as many as ImageNet-1k
 
 The store is random and lies in a temporary folder; the disk cache is warm.
 """
 
 import argparse
+import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +28,22 @@ from tokens.subset import main as make_subset
 def main():
     """Print the measures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=131072)
+    parser.add_argument("--quick", action="store_true", help="4,096 rows")
+    parser.add_argument("--rows", type=int, help="default: 131,072")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        store = TokenStore(make_store(folder / "store", arguments.rows))
+        rows = arguments.rows or (4096 if arguments.quick else 131072)
+        store = TokenStore(make_store(folder / "store", rows))
         measure_size(store)
         measure_writing(folder)
         start = time.perf_counter()
         store.verify()
         report("verify", len(store) / (time.perf_counter() - start), "rows/s")
         start = time.perf_counter()
-        make_subset(SubsetConfig(store=str(store.folder), output_dir=str(folder / "part"), share=0.2))
+        with redirect_stdout(sys.stderr):  # the command's own line is no measure
+            make_subset(SubsetConfig(store=str(store.folder), output_dir=str(folder / "part"), share=0.2))
         report("subset of a fifth, class-balanced", time.perf_counter() - start, "s")
 
 

@@ -1,4 +1,4 @@
-"""A random token store of the papers' shape: 32 x 32 of 391 codes, 1,000 classes, ImageNet's kind of keys."""
+"""Random content of the papers' shape: TokenAdapt, and a store of 32 x 32 of 391 codes with ImageNet's kind of keys."""
 
 import numpy as np
 import torch
@@ -6,8 +6,9 @@ import torch
 from tokens.codec import pack
 from tokens.store import write_manifest, write_shard
 
-GRID, CODES, CLASSES = (32, 32), 391, 1000
+GRID, VIEW, CODES, CHANNELS, CLASSES = (32, 32), (28, 28), 391, 32, 1000
 _ROWS_PER_SHARD = 65536
+_FINGERPRINT = "0" * 64
 
 
 def make_store(folder, rows):
@@ -22,8 +23,8 @@ def make_store(folder, rows):
         shards.append(write_shard(folder / f"shard-{len(shards):05d}.arrow", packed, labels, keys))
     write_manifest(
         folder,
-        tokenizer={"name": "random", "fingerprint": "0" * 64},
-        codebook=torch.from_numpy(random.standard_normal((CODES, 32))).float(),
+        tokenizer={"name": "random", "fingerprint": _FINGERPRINT},
+        codebook=torch.from_numpy(random.standard_normal((CODES, CHANNELS))).float(),
         lookup="cosine",
         grid=GRID,
         preprocessing={},
@@ -40,3 +41,14 @@ def random_packed(random, rows):
         ids = random.integers(CODES, size=(min(8192, rows - start), *GRID), dtype=np.int16)
         parts.append(pack(torch.from_numpy(ids), CODES).numpy())
     return np.concatenate(parts)
+
+
+def make_token_adapt(folder, config):
+    """Save TokenAdapt of a TokenAdaptConfig, as a run of `tokenadapt.train` leaves it; returns the model."""
+    from tokenadapt.model import TokenAdapt
+    from training.checkpoint import save_weights
+
+    torch.manual_seed(0)
+    adapt = TokenAdapt(config, grid=GRID, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS)
+    save_weights(folder / "weights", adapt.state_dict(), {**adapt.described, "tokenizer": _FINGERPRINT})
+    return adapt

@@ -136,13 +136,12 @@ class MaskedTokenModel(nn.Module):
         targets = self.targets(ids)
         targets = targets.gather(1, hidden[..., None].expand(-1, -1, targets.shape[2]))
         flat, wanted = rearrange(logits.float(), "b m t k -> (b m t) k"), rearrange(targets, "b m t -> (b m t)")
-        loss = F.cross_entropy(flat, wanted, label_smoothing=self.label_smoothing)
-        with torch.no_grad():
-            measures = {
-                "cross_entropy": F.cross_entropy(flat, wanted),
-                "accuracy": (flat.argmax(dim=1) == wanted).float().mean(),
-            }
-        return loss, measures
+        logarithms = F.log_softmax(flat, dim=1)
+        cross_entropy = F.nll_loss(logarithms, wanted)
+        share = self.label_smoothing
+        loss = (1 - share) * cross_entropy - share * logarithms.mean()  # smoothed: the target has a share of all codes
+        accuracy = (flat.detach().argmax(dim=1) == wanted).float().mean()
+        return loss, {"cross_entropy": cross_entropy.detach(), "accuracy": accuracy}
 
     @torch.no_grad()
     def complete(self, ids, masks):

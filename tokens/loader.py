@@ -103,11 +103,14 @@ def evaluation_batches(store, batch_size, *, device="cpu", rank=0, world_size=1,
 
 def gather(store, indices, labels, positions, device):
     """Bring rows to a device packed and unpack them there."""
-    packed = torch.from_numpy(store.packed(indices))
-    if device.type == "cuda":
-        packed = packed.pin_memory().to(device, non_blocking=True)
     return Batch(
-        ids=unpack(packed, store.codebook_size, store.grid),
-        labels=torch.from_numpy(labels.astype(np.int64)).to(device, non_blocking=True),
-        positions=torch.from_numpy(positions).to(device, non_blocking=True),
+        ids=unpack(_moved(store.packed(indices), device), store.codebook_size, store.grid),
+        labels=_moved(labels.astype(np.int64), device),
+        positions=_moved(positions, device),
     )
+
+
+def _moved(array, device):
+    """A tensor of an array on a device; the machine does not wait for a copy to a GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -18,9 +18,9 @@ def philox(counter, key):
     """Philox4x32-10: 128 random bits for each 128-bit counter under a 64-bit key.
 
     Args:
-        counter: four int64 tensors of one (broadcastable) shape, each holding 32 bits.
+        counter: four int64 tensors of one (broadcastable) shape, or Python integers, each holding 32 bits.
         key: two Python integers below 2^32.
-    Returns: four int64 tensors of the broadcast shape, each holding 32 random bits.
+    Returns: four int64 tensors of the broadcast shape (or integers), each holding 32 random bits.
     Source: Salmon et al. 2011, table 2; tested against the authors' known answers.
     """
     c0, c1, c2, c3 = counter
@@ -83,8 +83,8 @@ class Draws:
 
     def per_step(self, name):
         """One uniform Python float in [0, 1) for the whole step, the same on every rank."""
-        step = Draws(self.seed, self.step, torch.zeros(1, dtype=torch.int64))
-        return float(step.uniform(f"step/{name}", 1))
+        words = philox((0, 0, self.step & _MASK, zlib.crc32(f"step/{name}".encode())), _key(self.seed))
+        return (words[0] >> 8) * 2.0**-24
 
     def __getitem__(self, part):
         """The draws of a part of the batch; `part` is a slice or an index tensor."""
@@ -97,5 +97,4 @@ def _key(seed):
 
 def seed_dropout(seed, step, rank):
     """Seed torch's own generators (dropout draws from them) as a function of (seed, step, rank)."""
-    words = philox([torch.tensor(word) for word in (step & _MASK, rank, 0, zlib.crc32(b"dropout"))], _key(seed))
-    torch.manual_seed(int(words[0]))
+    torch.manual_seed(philox((step & _MASK, rank, 0, zlib.crc32(b"dropout")), _key(seed))[0])
