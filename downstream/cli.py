@@ -19,7 +19,9 @@ STAGES = {
     "probe": ("finetune.probe", "linear probe, k-NN and simple baselines"),
     "finetune": ("finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
     "robustness": ("downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
+    "ablation": ("downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "demo": ("downstream.demo", "the whole way on OpenMoji or on your own images, in minutes on a CPU"),
+    "draw-openmoji": ("downstream.openmoji", "draw the demo's images, at any size"),
     "report": ("downstream.report", "one self-contained page and results.csv of many runs"),
 }
 OTHERS = {

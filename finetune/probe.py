@@ -55,6 +55,8 @@ class ProbeConfig(StageConfig):
     """folder that `eval_store` was made of; needed for the feature `pixels`"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of a random encoder where no weights are given"""
+    view: tuple[int, int] | None = None
+    """tokens (h, w) that such an encoder sees; None: all"""
     inverse_regularisation: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     """values of C to choose from"""
     held_out: float = 0.2

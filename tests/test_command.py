@@ -11,6 +11,7 @@ import yaml
 from safetensors import SafetensorError
 
 import tiny
+from downstream.ablation import AblationConfig
 from downstream.robustness import RobustnessConfig
 from finetune.probe import ProbeConfig
 from finetune.train import FinetuneConfig
@@ -38,6 +39,7 @@ STAGES = {
     "probe": ("finetune.probe", ProbeConfig),
     "finetune": ("finetune.train", FinetuneConfig),
     "robustness": ("downstream.robustness", RobustnessConfig),
+    "ablation": ("downstream.ablation", AblationConfig),
 }
 RECIPES = sorted(path for path in recipes_folder(".").glob("*/*.yaml") if path.parent.name != "accelerate")
 

@@ -63,6 +63,15 @@ def test_finished_steps_are_not_run_again(tmp_path):
     assert file.read_text() == "ran\n"
 
 
+def test_who_asks_hears_of_each_step_that_finishes_and_of_no_other(tmp_path):
+    fails = python("import sys; sys.exit(1)")
+    steps = [step("first", python("")), step("second", python(""), "first"), step("third", fails, "second")]
+    heard = []
+    with pytest.raises(UserError, match="third"):
+        StepRunner(steps, tmp_path, lanes=2, on_finish=heard.append).run()
+    assert heard == steps[:2]
+
+
 def test_two_steps_share_the_lanes_and_a_wide_one_waits_for_both(tmp_path):
     file = tmp_path / "order.txt"
     both = "import sys, time; f = open(sys.argv[1], 'a'); f.write('in '); f.flush(); time.sleep(1); f.write('out ')"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from downstream.image_split import prepare_folder, whole_folder
 from downstream.leak_free import assign_parts, merge_near_duplicates, split_by_hash
-from downstream.openmoji import base_emoji, line_drawing, prepare_openmoji
+from downstream.openmoji import DrawConfig, base_emoji, line_drawing, main, prepare_openmoji
 from training.errors import UserError
 
 
@@ -582,3 +582,13 @@ def test_a_folder_appears_only_when_it_is_whole(tmp_path):
     with pytest.raises(RuntimeError, match="half way"):
         break_off_half_way()
     assert not any(tmp_path.iterdir())
+
+
+def test_the_command_draws_at_the_size_asked_for_and_counts_what_is_there(tmp_path, capsys):
+    with pytest.raises(UserError, match="size must be 16 pixels or more, got 8"):
+        main(DrawConfig(output_dir=str(tmp_path / "new"), image_size=8))
+    for name in ("train/cats/a", "train/b", "test/cats/c"):
+        (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "there" / f"{name}.png").touch()
+    main(DrawConfig(output_dir=str(tmp_path / "there")))
+    assert capsys.readouterr().out == f"{tmp_path / 'there'}: 2 images in train, 1 images in test, 0 images in sketch\n"

@@ -12,8 +12,9 @@ from sklearn.preprocessing import StandardScaler
 
 import tiny
 from finetune import probe as stage
-from finetune.features import bag_of_tokens, encode_store, majority_accuracy, pixels
+from finetune.features import bag_of_tokens, encode_store, majority_accuracy, make_features, pixels
 from finetune.labelled import LabelledRows, open_labelled, split_labelled
+from mtm.encoder import EncoderConfig, TokenEncoder
 from mtm.model import load_model
 from tokens.sources.images import open_image_folder, read_image
 from tokens.store import TokenStore
@@ -82,6 +83,21 @@ def test_features_of_a_store_are_means_over_patches_of_normed_features(tmp_path)
     features = encode_store(encoder, store, 4, "cpu")
     expected = np.stack([encoder.norm(encoder(ids[row : row + 1]))[0, 1:].mean(0).numpy() for row in range(9)])
     assert features == pytest.approx(expected, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_random_encoder_sees_the_view_that_is_asked_for(tmp_path):
+    ids = tiny.random_ids(5, tiny.CODES, tiny.GRID)
+    labelled = open_labelled(tiny.make_store(tmp_path, ids))
+    shape = EncoderConfig(width=12, depth=1, heads=3)
+    config = stage.ProbeConfig(
+        store="", eval_store="", output_dir="", features=("random",), encoder=shape, view=(2, 4), batch_size=3
+    )
+    torch.manual_seed(4)
+    found, _ = make_features("random", config, labelled, labelled, "cpu")
+    torch.manual_seed(4)
+    encoder = TokenEncoder(shape, view=(2, 4), codebook_size=tiny.CODES, embedding_dim=5).eval()
+    assert found == pytest.approx(encoder.pooled(ids[:, 1:3, 1:5]).numpy(), abs=1e-5)
 
 
 # Linear probe

@@ -67,7 +67,6 @@ def main(config):
     store, folder = TokenStore(config.store), Path(config.output_dir)
     if folder.resolve() == store.folder.resolve() or (folder / "shard-00000.arrow").exists():
         raise UserError(f"{folder} holds a store: give the subset an --output_dir of its own")
-    known = len(store.classes)
     candidates, labels = np.arange(len(store)), store.labels
     numbers, classes = None, store.classes
     if config.classes:
@@ -78,7 +77,8 @@ def main(config):
     ranked = ranked[: _count(config, store, ranked)]
     if not len(ranked):
         raise UserError(f"{config.store}: {config.budget or 'the classes'} hold not a single row: allow more")
-    _write(folder, store, np.sort(ranked), numbers, classes, known, config)
+    how = {name: getattr(config, name) for name in ("count", "share", "budget", "balanced", "seed")}
+    write_subset(folder, store, np.sort(ranked), how=how, numbers=numbers, classes=classes)
     taken = np.bincount(labels[ranked] + 1, minlength=len(classes) + 1)[1:]
     size = _bytes_of(store, np.sort(ranked)).sum()
     spread = f"{taken.min()} to {taken.max()} of each of {len(classes)} classes" if len(classes) else "no classes"
@@ -150,9 +150,18 @@ def _numbers_of(names, store):
     return numbers, list(names)
 
 
-def _write(folder, store, rows, numbers, classes, known, config):
-    """The subset's files. A subset of a subset points to the shards of the first store."""
-    former = store.manifest.get("subset", {})
+def write_subset(folder, store, rows, *, how, numbers=None, classes=None):
+    """Write a subset's store.json, rows.npy and codebook. A subset of a subset points to the shards of the first store.
+
+    Args:
+        folder: where they go.
+        store: the TokenStore, on this machine.
+        rows: which rows of it, (n,) int64, rising.
+        how: what the manifest says about the choice.
+        numbers: new label of each class of `store`, (classes,) int32, -1 where it is left out; None: as they are.
+        classes: names of the new classes; None: those of `store`.
+    """
+    former, known = store.manifest.get("subset", {}), len(store.classes)
     if former:
         rows = store.chosen[rows]
         if former.get("label_of") is not None:
@@ -170,7 +179,7 @@ def _write(folder, store, rows, numbers, classes, known, config):
         lookup=store.lookup,
         grid=store.grid,
         preprocessing=manifest["preprocessing"],
-        classes=classes,
+        classes=store.classes if classes is None else classes,
         shards=[
             {**shard, "file": Path(os.path.normpath(Path(beside) / shard["file"])).as_posix()}
             for shard in manifest["shards"]
@@ -181,6 +190,6 @@ def _write(folder, store, rows, numbers, classes, known, config):
             "sha256": hashlib.sha256(file.getvalue()).hexdigest(),
             "of_classes": former.get("of_classes", known),
             "label_of": None if numbers is None else np.asarray(numbers).tolist(),
-            "how": {name: getattr(config, name) for name in ("count", "share", "budget", "balanced", "seed")},
+            "how": how,
         },
     )

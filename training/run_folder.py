@@ -36,16 +36,18 @@ class RunFolder:
         inputs: fingerprints of what its weights belong to ({"tokenizer": "…"}), kept in env.json and in checkpoints.
         data: fingerprints of what is learned from ({"store": "…"}), kept in env.json: a checkpoint may go on elsewhere
             on other data, a run may not.
+        may_change: fields that may differ from those of the run that the folder holds, besides those of every stage.
     Raises: UserError if the folder holds another run.
     """
 
-    def __init__(self, config, *, stage, is_main=True, inputs=None, data=None):
+    def __init__(self, config, *, stage, is_main=True, inputs=None, data=None, may_change=()):
         self.path = Path(config.output_dir)
         self.config = config
         self.stage = stage
         self.is_main = is_main
         self.inputs = inputs or {}
         self.data = data or {}
+        self.may_change = _MAY_CHANGE | set(may_change)
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; --output_dir needs a folder")
         if is_main:
@@ -67,7 +69,7 @@ class RunFolder:
         different = [
             f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
             for key in sorted(former.keys() | described.keys())
-            if key not in _MAY_CHANGE and former.get(key) != described.get(key)
+            if key not in self.may_change and former.get(key) != described.get(key)
         ]
         if different:
             raise UserError(
@@ -77,7 +79,7 @@ class RunFolder:
         environment_file = self.path / "env.json"
         if environment_file.exists() and read_json(environment_file)["inputs"] != {**self.inputs, **self.data}:
             raise UserError(
-                f"{self.path} holds a run on other input (its tokenizer or store was made anew since): "
+                f"{self.path} holds a run on other input (its tokenizer, store or recipe was made anew since): "
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
 

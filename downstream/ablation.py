@@ -1,0 +1,265 @@
+"""Which ingredient of pre-training helps on your data: the papers' ablation, on a token store with labels.
+
+    seitpp ablation --store stores/train --eval_store stores/test --token_adapt runs/tokenadapt --output_dir runs/mine
+    seitpp ablation --config vit_small_256 --lanes 3 …      the papers' resolution; three trainings at a time
+    seitpp ablation --quick true …                          a few steps of everything, to see that it runs
+
+One ViT is trained from scratch, and from pre-training by masked token modelling (MTM): plain, with TokenAdapt, with
+ColorAdapt, with both. A seed is a pre-training, a choice of labels and a fine-tuning of its own. Pre-training sees all
+images without labels; probe and fine-tuning see a share of the labels, class by class, the same for all ingredients of
+a seed. They follow one recipe for all, augmentation included: what differs is what pre-training gained.
+
+    ablation.md     the table, ready for a README     ablation.csv    the same with more digits, and cross-entropies
+    results.csv     every measured number, a row      seed-0/…        the runs
+
+Stopped or killed, the same command goes on where it was; it may name more seeds or shares, and other lanes. Finished
+runs keep their weights, not their checkpoints.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from downstream.ablation_steps import (
+    INGREDIENTS,
+    Recipes,
+    augment_of,
+    folder_of,
+    folder_of_step,
+    label_of,
+    make_steps,
+)
+from downstream.ablation_table import ablation_table, as_markdown, gather
+from downstream.step_runner import StepRunner
+from finetune.labelled import fingerprints, open_train_and_test, split_labelled
+from finetune.probe import ProbeConfig
+from finetune.results import COLUMNS
+from finetune.train import FinetuneConfig
+from mtm.augment import Augment
+from mtm.encoder import fitting_view
+from mtm.pretrain import PretrainConfig
+from tokenadapt.model import load_token_adapt
+from tokens.sources.images import open_image_folder
+from tokens.store import sha256_of
+from tokens.subset import write_subset
+from tokens.tokenizer import fingerprint_of, load_tokenizer
+from training.command import parse, run_command
+from training.config import StageConfig, require
+from training.errors import UserError
+from training.files import replacing, write_text
+from training.run_folder import RunFolder
+
+MAY_CHANGE = ("seeds", "shares", "lanes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationConfig(StageConfig):
+    """Train from scratch and with each ingredient of pre-training, and compare."""
+
+    store: str
+    """token store to learn from: all of it in pre-training, its labels in probe and fine-tuning"""
+    eval_store: str
+    """token store to measure on"""
+    labels: str | None = None
+    """CSV with columns key,label: another task on the same stores"""
+    task: str = "classification"
+    """what the tables call this task"""
+    token_adapt: str | None = None
+    """run or weights of TokenAdapt; the ingredients tokenadapt and all need it"""
+    ingredients: tuple[str, ...] = tuple(INGREDIENTS)
+    """what to compare: scratch, mtm (plain), tokenadapt, coloradapt, all (MTM with both)"""
+    shares: tuple[float, ...] = (1.0, 0.2)
+    """shares of the labels to learn from"""
+    seeds: int = 3
+    """repetitions: seed, seed + 1, …"""
+    pretrain: str = "demo"
+    """recipe of mtm.pretrain, name or path. Its augmentation counts, but for TokenAdapt, which comes from
+    `token_adapt`, and ColorAdapt, which is on at its `color_adapt` for the ingredients that have it"""
+    finetune: str = "demo"
+    """recipe of finetune.train, name or path; the encoder from scratch is that of the pre-training recipe"""
+    probe: str | None = None
+    """recipe of finetune.probe, name or path; its features do not count. None: the defaults"""
+    images: str | None = None
+    """folder of the evaluation store's images, to measure robustness on; None: not measured"""
+    tokenizer: str | None = None
+    """run or weights of the stores' tokenizer, for robustness"""
+    domains: dict[str, str] = field(default_factory=dict)
+    """other folders with the same classes, for robustness: name to folder"""
+    lanes: int | None = None
+    """trainings at a time; None: one on a GPU, one a core without"""
+    quick: bool = False
+    """a few steps of everything: it shows that all runs, not what it reaches"""
+
+    def __post_init__(self):
+        for name in self.ingredients:
+            near = difflib.get_close_matches(name, INGREDIENTS, n=1, cutoff=0.5)
+            advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(INGREDIENTS)}"
+            require(self, "ingredients", name in INGREDIENTS, f"has {name!r}; {advice}")
+        for name in ("ingredients", "shares"):
+            values = getattr(self, name)
+            require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
+        require(self, "shares", all(0 < share <= 1 for share in self.shares), "must lie in (0, 1]")
+        require(self, "seed", self.seed >= 0, "must not be below 0")
+        require(self, "seeds", self.seeds >= 1, "must be at least 1")
+        require(self, "lanes", self.lanes is None or self.lanes >= 1, "must be at least 1")
+        require(self, "images", self.images is None or self.tokenizer, "needs --tokenizer")
+        require(self, "domains", not self.domains or self.images, "needs --images")
+
+    @property
+    def all_seeds(self):
+        """The seeds, a range."""
+        return range(self.seed, self.seed + self.seeds)
+
+
+def main(config):
+    """Check that everything fits together, run the steps, write the tables."""
+    train_set, test_set, recipes = read_inputs(config)
+    known = fingerprints(train_set, test_set)
+    known["data"] |= _further_fingerprints(config, recipes)
+    run = RunFolder(config, stage="downstream.ablation", may_change=MAY_CHANGE, **known)
+    if config.resume == "none":
+        forget_runs(run.path)
+    for seed in config.all_seeds:
+        for share in [share for share in config.shares if share < 1]:
+            write_share(folder_of(config, seed, share, "labels"), train_set, share, seed=seed)
+    lanes = config.lanes or _usual_lanes()
+    StepRunner(make_steps(config, recipes), run.path, lanes=lanes, on_finish=drop_checkpoints).run()
+    rows = gather(config)
+    table = ablation_table(rows)
+    for name, frame in (("results.csv", rows[list(COLUMNS)]), ("ablation.csv", table)):
+        with replacing(run.path / name) as temporary:
+            frame.to_csv(temporary, index=False)
+    text = as_markdown(table, config)
+    write_text(run.path / "ablation.md", text)
+    run.finish(
+        {f"{row.measure}, {row.metric}, {row.share:g}, {row.ingredient}": row.mean for row in table.itertuples()}
+    )
+    print(f"\n{text}\n{run.path / 'ablation.md'}, ablation.csv and results.csv are written")
+
+
+def read_inputs(config):
+    """Everything that the steps will read, opened once, so that what does not fit is said before anything runs.
+
+    Args:
+        config: an AblationConfig.
+    Returns: (LabelledRows to learn from, LabelledRows to measure on, Recipes).
+    Raises: UserError naming what does not fit.
+    """
+    needing = [name for name in config.ingredients if "TokenAdapt" in INGREDIENTS[name]]
+    if needing and config.token_adapt is None:
+        others = ", ".join(name for name in config.ingredients if name not in needing)
+        raise UserError(
+            f"the ingredient {needing[0]} needs --token_adapt, a run of seitpp train-tokenadapt; "
+            f"without it: --ingredients '[{others}]'"
+        )
+    stores = ["--store", config.store, "--eval_store", config.eval_store]
+    labels = [] if config.labels is None else ["--labels", config.labels]
+    pretrain = _recipe(config, "pretrain", PretrainConfig, stores)
+    finetune = _recipe(config, "finetune", FinetuneConfig, [*stores, *labels])
+    probe = _recipe(config, "probe", ProbeConfig, [*stores, "--features", "[random]"])
+    train_set, test_set = open_train_and_test(finetune)
+    store = train_set.store
+    if "://" in config.store and min(config.shares) < 1:
+        raise UserError(f"{config.store}: shares of the labels need a store on this machine; or give --shares '[1]'")
+    view = fitting_view(pretrain.view, store.grid, pretrain.model.encoder.patch_size)
+    for ingredient in config.ingredients:
+        augment = augment_of(ingredient, pretrain.augment, config.token_adapt)
+        Augment(augment, store=store, view=view, device="cpu")
+        if "ColorAdapt" in INGREDIENTS[ingredient] and not augment.color_adapt:
+            raise UserError(
+                f"the recipe {config.pretrain} has no ColorAdapt to switch on for {label_of(ingredient)}: give it "
+                f"`augment: {{color_adapt: …}}` above 0, or leave {ingredient} out of --ingredients"
+            )
+    if config.images is not None:
+        _check_robustness(config, train_set)
+    labelled = {share: len(part_of(train_set, share, seed=config.seed).rows) for share in config.shares}
+    recipes = Recipes(
+        pretrain=pretrain, finetune=finetune, probe=probe, view=view, images=len(store), labelled=labelled
+    )
+    return train_set, test_set, recipes
+
+
+def part_of(labelled, share, *, seed):
+    """A share of each class, LabelledRows; a smaller one of the same seed lies within a larger one."""
+    return labelled if share == 1 else split_labelled(labelled, share, seed=seed)[1]
+
+
+def write_share(folder, labelled, share, *, seed):
+    """Write a share of the labelled rows as a store, without copying any.
+
+    Args:
+        folder: of the store.
+        labelled: LabelledRows.
+        share: of each class, in (0, 1).
+        seed: of the choice.
+    """
+    rows = part_of(labelled, share, seed=seed).rows
+    write_subset(folder, labelled.store, rows, how={"share": share, "by": "class", "seed": seed})
+
+
+def _recipe(config, stage, config_class, words):
+    """A stage's configuration as its recipe resolves, or its defaults."""
+    name = getattr(config, stage)
+    recipe = [] if name is None else ["--config", name]
+    try:
+        return parse(config_class, [*recipe, *words, "--output_dir", config.output_dir], recipes=stage)
+    except UserError as error:
+        raise UserError(f"--{stage} {name}: {error}") from error
+
+
+def _check_robustness(config, train_set):
+    from importlib.util import find_spec
+
+    if find_spec("imagecorruptions") is None:
+        raise UserError("robustness needs its extra: pip install 'seitpp[robustness]'; or leave out --images")
+    for folder in (config.images, *config.domains.values()):
+        open_image_folder(folder, train_set.classes)
+    fingerprint = load_tokenizer(config.tokenizer).fingerprint
+    train_set.store.check_tokenizer(fingerprint, f"the tokenizer in {config.tokenizer}")
+
+
+def _further_fingerprints(config, recipes):
+    """Of recipes, labels and TokenAdapt: finished steps are not run again, so these must be what they were, too."""
+    places = {"output_dir", "store", "eval_store", "labels"}
+    resolved = [
+        {name: value for name, value in asdict(recipe).items() if name not in places}
+        for recipe in (recipes.pretrain, recipes.finetune, recipes.probe)
+    ]
+    found = {"recipes": hashlib.sha256(json.dumps(resolved).encode()).hexdigest()}
+    if config.labels is not None:
+        found["labels"] = sha256_of(config.labels)
+    if config.token_adapt is not None:
+        found["token_adapt"] = fingerprint_of(load_token_adapt(config.token_adapt)[0].state_dict(), {})
+    return found
+
+
+def forget_runs(folder):
+    """Remove the runs of a former ablation and the record of its steps."""
+    for runs in (*folder.glob("seed-*"), folder / "logs"):
+        shutil.rmtree(runs, ignore_errors=True)
+    for name in ("commands.jsonl", "ablation.csv", "ablation.md"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def drop_checkpoints(step):
+    """Remove what a finished step would have gone on from: dozens of runs would fill a disk."""
+    for checkpoints in [*folder_of_step(step).rglob("checkpoints")]:
+        shutil.rmtree(checkpoints)
+
+
+def _usual_lanes():
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, AblationConfig, recipes="ablation")
+
+
+if __name__ == "__main__":
+    cli()

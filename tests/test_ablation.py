@@ -1,0 +1,484 @@
+"""The ablation: the same for every ingredient but what it is about, paired by seed, and to be stopped at any time."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import tiny
+from downstream.ablation import AblationConfig, forget_runs, main, read_inputs, write_share
+from downstream.ablation_steps import INGREDIENTS, augment_of, folder_of_step, label_of, make_steps
+from downstream.ablation_table import ablation_table, as_markdown
+from downstream.report import write_report
+from downstream.robustness import RobustnessConfig
+from finetune.labelled import open_labelled
+from finetune.probe import ProbeConfig
+from finetune.train import FinetuneConfig
+from mtm.augment import AugmentConfig
+from mtm.pretrain import PretrainConfig
+from tokens.store import TokenStore
+from training.command import parse
+from training.errors import UserError
+from training.run_folder import RunFolder
+
+LABELS = [0] * 10 + [1] * 6 + [2] * 4 + [-1] * 4
+STAGES = {
+    "pretrain": PretrainConfig, "finetune": FinetuneConfig, "probe": ProbeConfig, "robustness": RobustnessConfig,
+}  # fmt: skip
+RECIPES = {
+    "pretrain": {
+        "model": {
+            "encoder": {"width": 24, "depth": 1, "heads": 3, "embedding_std": 0.5},
+            "decoder": {"width": 16, "depth": 1, "heads": 2},
+        },
+        "steps": 3,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "trackers": [],
+        "augment": {"crop": False, "color_adapt": 0.5},
+    },
+    "finetune": {"steps": 3, "batch_size": 4, "lr": 1e-3, "trackers": [], "augment": {"crop": False}},
+    "probe": {"inverse_regularisation": [0.1], "neighbours": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with two stores, TokenAdapt and small recipes."""
+    folder = tmp_path_factory.mktemp("ablation")
+    tiny.make_store(folder / "train", tiny.striped_ids(np.maximum(LABELS, 0), tiny.GRID), labels=LABELS)
+    tiny.make_store(folder / "test", tiny.striped_ids(np.arange(9) % 3, tiny.GRID, seed=1))
+    tiny.make_token_adapt(folder / "tokenadapt")
+    for stage, content in RECIPES.items():
+        (folder / f"{stage}.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def make_config(world, output_dir):
+    return AblationConfig(
+        store=str(world / "train"), eval_store=str(world / "test"), token_adapt=str(world / "tokenadapt"),
+        pretrain=str(world / "pretrain.yaml"), finetune=str(world / "finetune.yaml"),
+        probe=str(world / "probe.yaml"), seeds=2, shares=(1.0, 0.5), output_dir=str(output_dir),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def config(world, tmp_path):
+    return make_config(world, tmp_path / "run")
+
+
+def steps_of(config):
+    """{name: Step}."""
+    return {step.name: step for step in make_steps(config, read_inputs(config)[2])}
+
+
+def parsed(step):
+    """What a step's command tells its stage."""
+    _, stage, *words = step.command
+    return parse(STAGES[stage], words, recipes=stage)
+
+
+@pytest.fixture(scope="module")
+def told(world):
+    """{name of a step: what its command tells its stage}."""
+    return {name: parsed(step) for name, step in steps_of(make_config(world, "runs/mine")).items()}
+
+
+# Steps
+
+
+@pytest.mark.parametrize(
+    ("ingredient", "token_adapt", "color_adapt"),
+    [("mtm", None, 0.0), ("tokenadapt", "runs/ta", 0.0), ("coloradapt", None, 0.3), ("all", "runs/ta", 0.3)],
+)
+def test_an_ingredient_switches_its_parts_and_keeps_the_rest_of_the_recipe(ingredient, token_adapt, color_adapt):
+    recipe = AugmentConfig(color_adapt=0.3, noise=0.1, crop=False, token_adapt="another")
+    expected = {**asdict(recipe), "token_adapt": token_adapt, "color_adapt": color_adapt}
+    assert asdict(augment_of(ingredient, recipe, "runs/ta")) == expected
+
+
+def test_every_step_has_its_own_name_and_needs_only_steps_before_it(config):
+    steps = make_steps(config, read_inputs(config)[2])
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names) == 2 * (4 + 2 * 2 * 5)  # of a seed: pre-trainings; on two shares two of each
+    for place, step in enumerate(steps):
+        assert set(step.after) <= set(names[:place])
+
+
+def test_a_seed_is_that_of_all_its_runs(told):
+    for name, run in told.items():
+        assert f"seed {run.seed}" in name
+        assert f"/seed-{run.seed}/" in run.output_dir
+
+
+def test_pre_trainings_differ_in_their_ingredient_alone(world, told):
+    runs = {name: replace(told[f"{name}, seed 1, pre-training"], output_dir="") for name in list(INGREDIENTS)[1:]}
+    recipe = replace(runs["all"].augment, token_adapt=None)
+    assert recipe == AugmentConfig(crop=False, color_adapt=0.5)
+    for ingredient, run in runs.items():
+        assert run.augment == augment_of(ingredient, recipe, str(world / "tokenadapt"))
+        assert replace(run, augment=recipe) == replace(runs["all"], augment=recipe)
+        assert run.store == str(world / "train")
+
+
+def test_fine_tunings_differ_in_their_start_alone(told):
+    runs = {name: told[f"{name}, seed 0, fine-tuning, share 0.5"] for name in INGREDIENTS}
+    assert runs["scratch"].weights is None
+    assert runs["all"].weights == told["all, seed 0, pre-training"].output_dir
+    shape = told["all, seed 0, pre-training"].model.encoder
+    assert (runs["scratch"].encoder, runs["scratch"].view) == (shape, tiny.GRID)
+    own = {"weights": None, "encoder": shape, "view": None, "method": "", "output_dir": ""}
+    assert len({json.dumps(asdict(replace(run, **own))) for run in runs.values()}) == 1
+
+
+def test_labels_are_shared_by_all_ingredients_of_a_seed(world, told):
+    read = {}
+    for name, run in told.items():
+        if "share" in name:
+            read.setdefault((run.seed, name.split(", ")[3]), set()).add(run.store)
+    whole = str(world / "train")
+    assert read == {
+        (0, "share 1"): {whole}, (0, "share 0.5"): {"runs/mine/seed-0/labels-0.5"},
+        (1, "share 1"): {whole}, (1, "share 0.5"): {"runs/mine/seed-1/labels-0.5"},
+    }  # fmt: skip
+
+
+def test_a_probe_from_scratch_is_of_the_same_encoder_at_its_start(told):
+    scratch, trained = (told[f"{name}, seed 0, probe, share 1"] for name in ("scratch", "mtm"))
+    assert (scratch.features, trained.features) == (("random",), ("mtm",))
+    assert scratch.encoder == told["mtm, seed 0, pre-training"].model.encoder
+    assert scratch.view == tiny.GRID
+    assert trained.weights == told["mtm, seed 0, pre-training"].output_dir
+
+
+def test_robustness_is_measured_on_all_classifiers_of_a_share_at_once(config):
+    robust = replace(config, images="photos, all", tokenizer="runs/t", domains={"sketch": "lines"}, shares=(0.5,))
+    step = {step.name: step for step in make_steps(robust, read_inputs(replace(robust, images=None, domains={}))[2])}[
+        "seed 1, robustness, share 0.5"
+    ]
+    run = parsed(step)
+    assert run.classifiers == tuple(f"{config.output_dir}/seed-1/{name}/finetune-0.5" for name in INGREDIENTS)
+    assert (run.images, run.domains) == ("photos, all", {"sketch": "lines"})
+    assert step.after == tuple(f"{name}, seed 1, fine-tuning, share 0.5" for name in INGREDIENTS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "accum_iter", "expected"),
+    [(1149, 128, 1, 128), (230, 128, 1, 76), (230, 64, 1, 64), (230, 64, 2, 36), (13, 64, 1, 4), (11, 64, 1, 2)],
+)
+def test_batches_shrink_to_a_third_of_what_a_step_learns_from(config, rows, batch_size, accum_iter, expected):
+    recipes = read_inputs(replace(config, shares=(1.0,)))[2]
+    finetune = replace(recipes.finetune, batch_size=batch_size, accum_iter=accum_iter)
+    steps = make_steps(
+        replace(config, shares=(1.0,), ingredients=("mtm",), seeds=1),
+        replace(recipes, finetune=finetune, labelled={1.0: rows}),
+    )
+    (words,) = (step.command for step in steps if "fine-tuning" in step.name)
+    given = dict(zip(words[2::2], words[3::2], strict=True)).get("--batch_size", str(batch_size))
+    assert int(given) == expected
+
+
+def test_a_rehearsal_takes_few_steps_of_everything(config):
+    for step in steps_of(replace(config, quick=True, seeds=1, shares=(0.5,), ingredients=("all",))).values():
+        run = parsed(step)
+        assert isinstance(run, ProbeConfig) or (run.steps, run.warmup_steps) == (10, 2)
+
+
+def test_a_step_knows_the_folder_of_its_run(told, world):
+    for name, step in steps_of(make_config(world, "runs/mine")).items():
+        assert str(folder_of_step(step)) == told[name].output_dir
+
+
+# Shares of the labels
+
+
+def counts(store):
+    return dict(Counter(store.labels.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.2, {0: 2, 1: 1, 2: 1}), (0.5, {0: 5, 1: 3, 2: 2}), (0.01, {0: 1, 1: 1, 2: 1}), (0.99, {0: 9, 1: 5, 2: 3})],
+)
+def test_a_share_of_the_labels_is_a_share_of_each_class(world, tmp_path, share, expected):
+    write_share(tmp_path, open_labelled(world / "train"), share, seed=0)
+    store = TokenStore(tmp_path)
+    store.verify()
+    assert counts(store) == expected
+    assert store.classes == ["ant", "bee", "cow"]
+
+
+def test_a_seed_draws_its_own_labels_and_a_smaller_share_lies_within_a_larger_one(world, tmp_path):
+    labelled = open_labelled(world / "train")
+    keys = {}
+    for name, share, seed in (("a", 0.5, 0), ("again", 0.5, 0), ("small", 0.2, 0), ("other", 0.5, 1)):
+        write_share(tmp_path / name, labelled, share, seed=seed)
+        keys[name] = TokenStore(tmp_path / name).keys()
+    assert keys["a"] == keys["again"]
+    assert set(keys["small"]) < set(keys["a"]) != set(keys["other"])
+
+
+def test_a_share_of_another_task_follows_its_table(world, tmp_path):
+    rows = [f"{row:04d}.png,{'odd' if row % 2 else 'even'}" for row in range(12)]  # of test rows, too: 9 have the names
+    (tmp_path / "labels.csv").write_text("\n".join(["key,label", *rows]))
+    labelled = open_labelled(world / "train", tmp_path / "labels.csv")
+    write_share(tmp_path / "part", labelled, 0.5, seed=0)
+    part = open_labelled(tmp_path / "part", tmp_path / "labels.csv")
+    assert part.classes == ["even", "odd"]
+    assert np.bincount(part.targets).tolist() == [3, 3]
+
+
+# Tables
+
+
+def rows_of(values, *, measure="fine-tuning", metric="accuracy", share=1.0):
+    """Rows as gathered: {ingredient: a value a seed}."""
+    return pd.DataFrame(
+        [
+            {
+                "task": "t", "method": ingredient, "metric": metric, "seed": seed, "value": value, "train_images": 1234,
+                "test_images": 50, "share": share, "ingredient": ingredient, "measure": measure,
+            }
+            for ingredient, each in values.items()
+            for seed, value in enumerate(each)
+        ]
+    )  # fmt: skip
+
+
+def test_differences_are_paired_by_seed():
+    rows = rows_of({"all": [0.5, 0.7, 0.6], "mtm": [0.4, 0.5, 0.6]})
+    table = ablation_table(rows.sample(frac=1.0, random_state=0)).set_index("ingredient")
+    assert list(table.index) == ["MTM", "MTM + TokenAdapt + ColorAdapt"]
+    found = table.loc["MTM + TokenAdapt + ColorAdapt"]
+    assert found["mean"] == pytest.approx(0.6)
+    assert found["deviation"] == pytest.approx(0.1)
+    assert found["difference"] == pytest.approx(0.1)  # 0.1, 0.2, 0.0
+    assert found["difference_deviation"] == pytest.approx(0.1)
+    assert found["seeds"] == 3
+    assert np.isnan(table.loc["MTM", "difference"])
+
+
+def test_of_one_seed_there_is_no_deviation():
+    (row,) = ablation_table(rows_of({"scratch": [0.5]})).to_dict("records")
+    assert row["mean"] == 0.5
+    assert np.isnan([row["deviation"], row["difference"], row["difference_deviation"]]).all()
+
+
+def test_the_markdown_has_a_table_a_share_with_accuracies_and_differences(config):
+    rows = [
+        rows_of({"scratch": [0.5, 0.7], "mtm": [0.6, 0.6], "tokenadapt": [0.5, 0.6]}),
+        rows_of({"scratch": [2.0, 2.5], "mtm": [1.0, 1.5], "tokenadapt": [1.0, 1.5]}, metric="cross_entropy"),
+        rows_of({"scratch": [0.1, 0.1], "mtm": [0.2, 0.3], "tokenadapt": [0.3, 0.4]}, measure="10-NN"),
+        rows_of({"scratch": [0.25, 0.25], "mtm": [0.5, 0.25], "tokenadapt": [0.5, 0.5]}, share=0.075),
+    ]
+    config = replace(config, task="pets", pretrain="p", finetune="f")
+    assert as_markdown(ablation_table(pd.concat(rows)), config).split("\n") == [
+        "Accuracy in %, mean ± sample deviation over 2 seeds; in brackets the difference to plain MTM in points, "
+        "paired by seed. Probes in the row `from scratch` are of the same encoder before any training. Recipes: "
+        "pre-training `p`, fine-tuning `f`.",
+        "",
+        "**pets, 100 % of the labels** (1,234 images; 50 test images)",
+        "",
+        "| | fine-tuning | 10-NN |",
+        "|---|---|---|",
+        "| from scratch | 60.0 ± 14.1 (+0.0 ± 14.1) | 10.0 ± 0.0 (\u221215.0 ± 7.1) |",
+        "| MTM | 60.0 ± 0.0 | 25.0 ± 7.1 |",
+        "| MTM + TokenAdapt | 55.0 ± 7.1 (\u22125.0 ± 7.1) | 35.0 ± 7.1 (+10.0 ± 0.0) |",
+        "",
+        "**pets, 7.5 % of the labels** (1,234 images; 50 test images)",
+        "",
+        "| | fine-tuning |",
+        "|---|---|",
+        "| from scratch | 25.0 ± 0.0 (\u221212.5 ± 17.7) |",
+        "| MTM | 37.5 ± 17.7 |",
+        "| MTM + TokenAdapt | 50.0 ± 0.0 (+12.5 ± 17.7) |",
+        "",
+    ]
+
+
+def test_the_markdown_of_a_rehearsal_says_so(config):
+    text = as_markdown(ablation_table(rows_of({"coloradapt": [0.5]})), replace(config, quick=True, seeds=1))
+    assert text.startswith("A rehearsal of a few steps: these numbers mean nothing.\n\nAccuracy in %, of one seed")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "matters"),
+    [
+        ({"ingredients": ("mtm", "tokenadpt")}, r"'tokenadpt'; did you mean tokenadapt\?"),
+        ({"ingredients": ("wavelets",)}, "known: scratch, mtm, tokenadapt, coloradapt, all"),
+        ({"ingredients": ("mtm", "mtm")}, "must name one or more, each once"),
+        ({"ingredients": ()}, "must name one or more, each once"),
+        ({"shares": (1.0, 0.0)}, r"shares = \(1.0, 0.0\) must lie in \(0, 1\]"),
+        ({"shares": (1.5,)}, r"must lie in \(0, 1\]"),
+        ({"shares": (0.5, 0.5)}, "must name one or more, each once"),
+        ({"seeds": 0}, "must be at least 1"),
+        ({"lanes": 0}, "must be at least 1"),
+        ({"images": "photos"}, "images = 'photos' needs --tokenizer"),
+        ({"domains": {"sketch": "lines"}}, "needs --images"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(config, changes, matters):
+    with pytest.raises(UserError, match=matters):
+        replace(config, **changes)
+
+
+def test_what_does_not_fit_is_said_before_anything_is_written(config, world, tmp_path):
+    other = tiny.make_token_adapt(tmp_path / "other", fingerprint="b" * 64)
+    larger = tiny.make_token_adapt(tmp_path / "larger", grid=(6, 6), view=(6, 6))
+    bare = tiny.make_store(tmp_path / "bare", tiny.random_ids(6, tiny.CODES, tiny.GRID), labels=[-1] * 6)
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump({"augment": {"crop": False}}))
+    for changes, matters in (
+        ({"token_adapt": None}, r"tokenadapt needs --token_adapt.*without it: --ingredients '\[scratch, mtm, col"),
+        ({"token_adapt": str(other)}, rf"TokenAdapt in {other} belongs to tokenizer bbbbbbbbbbbb"),
+        ({"token_adapt": str(larger)}, r"takes \(6, 6\) tokens to \(6, 6\); this training needs \(4, 6\) to \(4, 6\)"),
+        ({"token_adapt": str(tmp_path)}, "holds no weights"),
+        ({"store": str(bare)}, "has labels of fewer than two classes"),
+        ({"store": str(tmp_path / "nothing")}, "is not a token store"),
+        ({"pretrain": "dmeo"}, "--pretrain dmeo: no recipe dmeo for this stage; did you mean demo?"),
+        ({"finetune": str(world / "probe.yaml")}, "--finetune .*unknown key inverse_regularisation"),
+        ({"pretrain": str(tmp_path / "plain.yaml")}, "has no ColorAdapt to switch on for MTM \\+ ColorAdapt"),
+        ({"images": str(tmp_path / "photos"), "tokenizer": "t"}, "photos is not a folder of images"),
+    ):
+        with pytest.raises(UserError, match=matters) as caught:
+            main(replace(config, **changes))
+        assert "\n" not in str(caught.value)
+        assert not Path(config.output_dir).exists()
+
+
+def test_images_of_another_tokenizer_are_refused(config, images, tokenizer_folder):
+    with pytest.raises(UserError, match=r"the tokenizer in .* belongs to tokenizer"):
+        main(replace(config, images=str(images), tokenizer=str(tokenizer_folder)))
+
+
+def test_a_folder_of_another_ablation_is_refused(config, tmp_path):
+    RunFolder(config, stage="downstream.ablation")
+    with pytest.raises(UserError, match=r"run holds another run \(ingredients: .*\): choose another --output_dir"):
+        main(replace(config, ingredients=("mtm",), seeds=5))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("stage: mtm.pretrain\n")
+    with pytest.raises(UserError, match="holds another run"):
+        main(replace(config, output_dir=str(tmp_path / "other")))
+
+
+def test_a_fresh_start_forgets_the_former_runs_and_nothing_else(config):
+    folder = Path(config.output_dir)
+    for name in ("seed-0/mtm/pretrain", "seed-7", "logs", "mine"):
+        (folder / name).mkdir(parents=True)
+    for name in ("commands.jsonl", "ablation.md", "notes.txt"):
+        (folder / name).write_text("")
+    forget_runs(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["mine", "notes.txt"]
+
+
+# The whole
+
+
+def start(config, world, *flags):
+    """The ablation of plain MTM and of all together, as a process."""
+    words = [
+        *("--store", config.store, "--eval_store", config.eval_store, "--token_adapt", config.token_adapt),
+        *("--pretrain", config.pretrain, "--finetune", config.finetune, "--probe", config.probe),
+        *("--ingredients", "[mtm, all]", "--shares", "[1, 0.5]", "--lanes", "2", "--output_dir", config.output_dir),
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "downstream.cli", "ablation", *words, *flags], cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def finished(folder):
+    log = folder / "commands.jsonl"
+    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return {record["stage"]: record for record in records if record["finished"]}
+
+
+def measured(folder, ingredient, share, kind, method, metric="accuracy"):
+    """The numbers in the runs' own results.csv, a seed each."""
+    values = []
+    for seed in (0, 1):
+        with (folder / f"seed-{seed}" / ingredient / f"{kind}-{share}" / "results.csv").open() as file:
+            values += [
+                float(row["value"])
+                for row in csv.DictReader(file)
+                if (row["method"], row["metric"]) == (method, metric)
+            ]
+    return np.array(values)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_with_another_seed_and_the_table_is_that_of_the_single_runs(config, world):
+    folder = Path(config.output_dir)
+    killed = start(config, world, "--seeds", "1")
+    deadline = time.monotonic() + 300
+    while len(finished(folder)) < 3:
+        assert killed.poll() is None, killed.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    before = finished(folder)
+    assert 3 <= len(before) < 10
+    whole = start(config, world, "--seeds", "2")
+    said = whole.communicate(timeout=580)[0]
+    assert whole.returncode == 0, said
+    after = finished(folder)
+    assert len(after) == 2 * 2 * (1 + 2 * 2)
+    assert {name: after[name] for name in before} == before  # none was run again
+
+    table = pd.read_csv(folder / "ablation.csv").set_index(["share", "measure", "metric", "ingredient"])
+    assert len(table) == 2 * 2 * (2 + 2)
+    for share, directory in ((1.0, "1"), (0.5, "0.5")):
+        for kind, measure, method, metric in (
+            ("finetune", "fine-tuning", "fine-tuned from {}", "accuracy"),
+            ("finetune", "fine-tuning", "fine-tuned from {}", "cross_entropy"),
+            ("probe", "linear probe", "linear probe, MTM encoder", "accuracy"),
+            ("probe", "3-NN", "3-NN, MTM encoder", "accuracy"),
+        ):
+            values = {
+                each: measured(folder, each, directory, kind, method.format(label_of(each)), metric)
+                for each in ("mtm", "all")
+            }
+            for ingredient, found in values.items():
+                row = table.loc[(share, measure, metric, label_of(ingredient))]
+                assert row["mean"] == pytest.approx(found.mean())
+                assert row["deviation"] == pytest.approx(found.std(ddof=1))
+                assert (row["seeds"], row["train_images"], row["test_images"]) == (2, 20 * share, 9)
+            difference = values["all"] - values["mtm"]
+            row = table.loc[(share, measure, metric, label_of("all"))]
+            assert row["difference"] == pytest.approx(difference.mean())
+            assert row["difference_deviation"] == pytest.approx(difference.std(ddof=1))
+    assert (folder / "ablation.md").read_text() in said
+    assert len([*folder.rglob("weights")]) == 2 * 2 * (1 + 2)  # each pre-training's and fine-tuning's
+    assert not [*folder.rglob("checkpoints")]
+    # One pre-training is not the other, neither by ingredient nor by seed.
+    losses = {
+        json.loads((folder / f"seed-{seed}" / name / "pretrain" / "summary.json").read_text())["eval_cross_entropy"]
+        for seed in (0, 1)
+        for name in ("mtm", "all")
+    }
+    assert len(losses) == 4
+
+    write_report([folder], folder.parent / "report.html")
+    pd.testing.assert_frame_equal(pd.read_csv(folder.parent / "results.csv"), pd.read_csv(folder / "results.csv"))
+    assert "MTM + TokenAdapt + ColorAdapt" in (folder.parent / "report.html").read_text()
+
+    again = replace(config, ingredients=("mtm", "all"))
+    recipe = Path(config.finetune).read_text()
+    try:
+        Path(config.finetune).write_text(recipe.replace("steps: 3", "steps: 4"))
+        with pytest.raises(UserError, match="its tokenizer, store or recipe was made anew since"):
+            main(again)
+    finally:
+        Path(config.finetune).write_text(recipe)
