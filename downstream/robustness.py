@@ -17,7 +17,7 @@ from einops import rearrange
 
 from finetune.classifier import load_classifier
 from finetune.results import Result, write_results
-from mtm.augment import centre
+from tokenadapt.geometry import centre
 from tokens.sources.images import open_image_folder, read_all
 from tokens.tokenizer import load_tokenizer
 from training.command import run_command

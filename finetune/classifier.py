@@ -104,7 +104,7 @@ def load_classifier(folder, device="cpu"):
 @torch.no_grad()
 def predict(classifier, batches):
     """(logits (n, classes), labels (n,)) of Batch objects, on the CPU."""
-    from mtm.augment import centre
+    from tokenadapt.geometry import centre
 
     logits, labels = [], []
     for batch in batches:

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mtm.augment import centre
 from mtm.model import load_model
+from tokenadapt.geometry import centre
 from tokens.loader import evaluation_batches
 from tokens.remote import CacheConfig
 from tokens.row_blocks import pass_through

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from mtm.augment import centre
 from mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
 from mtm.model import load_model
+from tokenadapt.geometry import centre
 from tokens.loader import evaluation_batches
 from tokens.sources.images import open_image_folder, read_all
 from training.errors import UserError

@@ -18,7 +18,7 @@ from coloradapt.noise import add_noise
 from coloradapt.partners import Pairing, sample_partners
 from mtm.eda import EdaConfig, TokenEda
 from mtm.mixing import Mix, MixConfig, Mixing
-from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
+from tokenadapt.geometry import GeometryConfig, centre, sample_crop, sample_geometry, warp
 from tokenadapt.model import adapt_ids, load_token_adapt
 from tokens.codebook import embed, nearest_code
 from training.config import require
@@ -203,9 +203,3 @@ def in_turn(even, odd):
         partners=rearrange([2 * even.partners, 2 * odd.partners + 1], "half b -> (b half)"),
         own=rearrange([even.own, odd.own], "half b h w -> (b half) h w"),
     )
-
-
-def centre(maps, view):
-    """The central part of the last two axes: (…, h, w) to (…, h', w')."""
-    top, left = ((maps.shape[axis] - side) // 2 for axis, side in zip((-2, -1), view, strict=True))
-    return maps[..., top : top + view[0], left : left + view[1]]

@@ -29,7 +29,7 @@ def frequency_baselines(store, other=None, *, view=None, sample=50_000):
 
 
 def _ids(store, view, sample):
-    from mtm.augment import centre
+    from tokenadapt.geometry import centre
 
     return centre(store.ids(_sample_rows(store, sample)), view or store.grid).flatten(1)
 

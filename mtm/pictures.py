@@ -3,8 +3,8 @@
 import torch
 from einops import repeat
 
-from mtm.augment import centre
 from mtm.masking import make_masks
+from tokenadapt.geometry import centre, put
 from tokens.pictures import image_grid
 from training.chance import Draws
 
@@ -53,10 +53,3 @@ def completion_rows(model, tokenizer, ids, masked, completions):
     view = centre(covered, [pixels * length for length in model.encoder.view])
     view[:] = repeat(masked, "b (h w) -> b 1 (h p) (w q)", h=model.encoder.grid[0], p=side, q=side)
     return [original, torch.where(covered, GREY, original), *(tokenizer.decode(put(ids, part)) for part in completions)]
-
-
-def put(ids, part):
-    """Put a view back into its grids: (n, h, w) and (n, h', w') to (n, h, w)."""
-    whole = ids.clone()
-    centre(whole, part.shape[1:])[:] = part
-    return whole

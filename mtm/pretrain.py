@@ -11,13 +11,14 @@ from functools import partial
 
 import torch
 
-from mtm.augment import Augment, AugmentConfig, centre
+from mtm.augment import Augment, AugmentConfig
 from mtm.baselines import frequency_baselines
 from mtm.cost import take_memory, training_flops
 from mtm.encoder import fitting_view
 from mtm.masking import MaskConfig, make_masks, sample_masks
 from mtm.model import MaskedTokenModel, ModelConfig, save_model
 from mtm.pictures import completion_picture
+from tokenadapt.geometry import centre
 from tokens.loader import TrainingBatches, evaluation_batches
 from tokens.remote import CacheConfig
 from tokens.store import open_store

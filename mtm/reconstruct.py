@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from einops import rearrange, repeat
 
-from mtm.augment import centre
 from mtm.generate import generate
 from mtm.masking import Masks, make_masks
 from mtm.model import load_model
 from mtm.pictures import completion_rows
+from tokenadapt.geometry import centre
 from tokens.pictures import image_grid
 from tokens.remote import CacheConfig
 from tokens.store import open_store

@@ -16,10 +16,10 @@ from coloradapt.partners import sample_partners
 from mtm import augment as pipeline_module
 from mtm import eda as eda_module
 from mtm import mixing as mixing_module
-from mtm.augment import Augment, AugmentConfig, centre
+from mtm.augment import Augment, AugmentConfig
 from mtm.eda import EdaConfig, TokenEda
 from mtm.mixing import MixConfig, Mixing
-from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
+from tokenadapt.geometry import GeometryConfig, centre, sample_crop, sample_geometry, warp
 from tokenadapt.model import load_token_adapt
 from tokens.store import TokenStore
 from training.chance import Draws

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_crop, sample_geometry, warp
+from tokenadapt.geometry import (
+    IDENTITY,
+    GeometryConfig,
+    around_view,
+    centre,
+    put,
+    sample_crop,
+    sample_geometry,
+    warp,
+)
 from training.chance import Draws
 from training.errors import UserError
 
@@ -108,6 +117,24 @@ def test_each_sample_is_warped_by_its_own_matrix():
     together = warp(maps, geometry, (4, 6))
     alone = torch.cat([warp(maps[i : i + 1], geometry[i : i + 1], (4, 6)) for i in range(3)])
     assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize(("grid", "view"), [((4, 6), (4, 6)), ((8, 10), (4, 6)), ((7, 10), (4, 5))])
+def test_a_geometry_around_a_view_shows_the_same_at_the_centre_of_the_grid(grid, view):
+    maps = torch.randn(3, 2, 9, 11)
+    geometry = sample_geometry(GeometryConfig(affine=1.0), draws(3), 11 / 9)
+    around = around_view(geometry, grid, view)
+    shown, whole = warp(maps, geometry, view), warp(maps, around, grid)
+    assert centre(whole, view).numpy() == pytest.approx(shown.numpy(), abs=1e-5)
+    assert torch.equal(around, geometry) == (grid == view)
+
+
+def test_what_was_cut_out_at_the_centre_can_be_put_back():
+    whole, other = torch.arange(2 * 5 * 4).reshape(2, 5, 4), torch.full((2, 2, 3), -1)
+    assert torch.equal(put(whole, centre(whole, (2, 3))), whole)
+    again = put(whole, other)
+    assert torch.equal(centre(again, (2, 3)), other)
+    assert int((again != whole).sum()) == 2 * 2 * 3
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])

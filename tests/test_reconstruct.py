@@ -7,9 +7,9 @@ from einops import rearrange
 from PIL import Image
 
 import tiny
-from mtm.augment import centre
 from mtm.pictures import completion_picture, completion_rows
 from mtm.reconstruct import ReconstructConfig, evenly, hidden_patches, main, report
+from tokenadapt.geometry import centre
 from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws

@@ -193,6 +193,40 @@ def test_training_leaves_weights_a_table_and_a_picture(trained, tokenizer):
     assert (Path(run) / "views.png").stat().st_size > 1000
 
 
+def test_views_may_be_smaller_than_the_grid(images, tokenizer_folder, tokenizer, tmp_path):
+    """Their true tokens are the centre of those of an image that shows more; measured ways see it so, too."""
+    config = stage.TrainTokenAdaptConfig(
+        images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path), view=(2, 4), steps=60,
+        model=TokenAdaptConfig(width=64), geometry=replace(IDENTITY, flip=0.5), batch_size=8, lr=3e-3, held_out=0.2,
+        mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    model, _ = load_token_adapt(tmp_path)
+    assert (model.grid, model.view) == (tiny.GRID, (2, 4))
+    first, *_, last = (line for line in read_metrics(tmp_path) if "agreement" in line)
+    assert last["agreement"] > first["agreement"] + 0.05
+    pixels = read_all(open_image_folder(images), range(12), tiny.IMAGE_SIZE)
+    table = agreement_table(model, tokenizer, pixels, GeometryConfig(), seed=0).set_index(["geometry", "method"])
+    # Shown on a view of 2 x 4, an image is half as high and two thirds as wide at the centre of a grid of 4 x 6.
+    small = torch.diag(torch.tensor([6 / 4, 4 / 2, 1.0])).expand(12, 3, 3)
+    shown = warp(pixels, small, tiny.IMAGE_SIZE)
+    whole = tokenizer.encode(shown)
+    error = (tokenizer.decode(whole) - shown)[:, :, 4:12, 4:20].square().mean(dim=(1, 2, 3))
+    assert table.loc["identity", "tokenizer"].psnr == pytest.approx(float(-10 * error.log10().mean()), abs=0.01)
+    by_pixels = tokenizer.encode(warp(tokenizer.decode(tokenizer.encode(pixels)), small, tiny.IMAGE_SIZE))
+    agreement = float((by_pixels == whole)[:, 1:3, 1:5].double().mean())
+    assert table.loc["identity", "decode, warp, encode"].agreement == pytest.approx(agreement)
+
+
+@pytest.mark.parametrize("view", [(5, 6), (4, 7), (0, 2)])
+def test_a_view_that_does_not_fit_is_refused(images, tokenizer_folder, tmp_path, view):
+    config = stage.TrainTokenAdaptConfig(
+        images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path), view=view
+    )
+    with pytest.raises(UserError, match=r"a view of .* does not fit into the tokenizer's .*\(4, 6\): set --view"):
+        stage.main(config)
+
+
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no weights"):
         load_token_adapt(tmp_path)

@@ -109,6 +109,37 @@ def warp(maps, geometry, size, *, mode="bilinear"):
     return warped.to(maps.dtype)
 
 
+def centre(maps, view):
+    """The central part of the last two axes: (…, h, w) to (…, h', w')."""
+    top, left = ((maps.shape[axis] - side) // 2 for axis, side in zip((-2, -1), view, strict=True))
+    return maps[..., top : top + view[0], left : left + view[1]]
+
+
+def put(ids, part):
+    """Put a view back into its grids: (n, h, w) and (n, h', w') to (n, h, w)."""
+    whole = ids.clone()
+    centre(whole, part.shape[1:])[:] = part
+    return whole
+
+
+def around_view(geometry, grid, view):
+    """Geometries that show on a whole grid, at its centre, what others show on a view.
+
+    Args:
+        geometry: (b, 3, 3) from a view to the source in normalised coordinates.
+        grid: (h, w) tokens.
+        view: (h', w') tokens, at most as many.
+    Returns: (b, 3, 3) from the whole grid to the source.
+    """
+    columns = list(geometry.unbind(2))
+    last = columns[2]
+    for column, whole, part in zip((1, 0), grid, view, strict=True):  # rows lie along y, the second coordinate
+        before = (whole - part) // 2  # as `centre` cuts
+        last = last + columns[column] * ((whole - 2 * before) / part - 1)
+        columns[column] = columns[column] * (whole / part)
+    return torch.stack([columns[0], columns[1], last], dim=2)
+
+
 def _matrix(rows):
     """(b, 3, 3) from the 2 x 2 upper left part."""
     upper = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)

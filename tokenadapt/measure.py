@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 import torch
 
-from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
+from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, centre, put, sample_geometry, warp
 from tokenadapt.model import adapt_ids
 from tokens.codebook import embed, nearest_code
 from tokens.reconstruction import mean_psnr
@@ -34,7 +34,8 @@ def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
     """Compare the three cheap ways and the expensive one on held-out images.
 
     Args:
-        model: a TokenAdapt.
+        model: a TokenAdapt. Where its view is smaller than the grid, whole grids are encoded and decoded, as a
+            tokenizer may know no other size, and their centres are compared.
         tokenizer: the Tokenizer of its ids.
         images: (n, 3, H, W) in [0, 1], not seen in training.
         config: the GeometryConfig that TokenAdapt was trained on.
@@ -48,8 +49,10 @@ def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
     for name, geometry_config in geometries(config).items():
         draws = Draws(seed, 0, torch.arange(len(images), device=images.device))
         geometry = sample_geometry(geometry_config, draws, aspect=images.shape[3] / images.shape[2])
-        wanted = warp(images, geometry, images.shape[2:])
-        true_ids = tokenizer.encode(wanted)
+        around = around_view(geometry, model.grid, model.view)
+        shown = warp(images, around, tokenizer.image_size)
+        whole = tokenizer.encode(shown)
+        wanted, true_ids = pixels_of_view(shown, model), centre(whole, model.view)
         foreground = true_ids != background
         for method in METHODS:
             ids = transformed_ids(method, model, tokenizer, images, geometry)
@@ -60,14 +63,20 @@ def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
                     "method": method,
                     "agreement": float(equal.float().mean()),
                     "agreement_foreground": float(equal[foreground].float().mean()),
-                    "psnr": mean_psnr(tokenizer.decode(ids), wanted),
+                    "psnr": mean_psnr(pixels_of_view(tokenizer.decode(put(whole, ids)), model), wanted),
                 }
             )
-        limit = mean_psnr(tokenizer.decode(true_ids), wanted)
+        limit = mean_psnr(pixels_of_view(tokenizer.decode(whole), model), wanted)
         rows.append(
             {"geometry": name, "method": "tokenizer", "agreement": 1.0, "agreement_foreground": 1.0, "psnr": limit}
         )
     return pd.DataFrame(rows)
+
+
+def pixels_of_view(images, model):
+    """What a view shows of whole images: (b, 3, H, W) to (b, 3, H', W')."""
+    sides = zip(images.shape[2:], model.view, model.grid, strict=True)
+    return centre(images, [pixels * part // whole for pixels, part, whole in sides])
 
 
 @torch.no_grad()
@@ -86,7 +95,8 @@ def transformed_ids(method, model, tokenizer, images, geometry):
     if method == "naive id":
         return warp(ids[:, None].to(torch.float32), geometry, model.view, mode="nearest")[:, 0].to(torch.int64)
     if method == "decode, warp, encode":
-        return tokenizer.encode(warp(tokenizer.decode(ids), geometry, images.shape[2:]))
+        around = around_view(geometry, model.grid, model.view)
+        return centre(tokenizer.encode(warp(tokenizer.decode(ids), around, tokenizer.image_size)), model.view)
     embeddings = embed(ids, tokenizer.codebook)
     if method == "naive embedding":
         return nearest_code(warp(embeddings, geometry, model.view), tokenizer.codebook, tokenizer.lookup)

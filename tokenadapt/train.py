@@ -14,8 +14,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from tokenadapt.geometry import GeometryConfig, sample_geometry, warp
-from tokenadapt.measure import METHODS, agreement_table, transformed_ids
+from tokenadapt.geometry import GeometryConfig, around_view, centre, put, sample_geometry, warp
+from tokenadapt.measure import METHODS, agreement_table, pixels_of_view, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from tokens.codebook import embed
 from tokens.pictures import image_grid
@@ -27,6 +27,7 @@ from training.checkpoint import save_weights
 from training.command import run_command
 from training.config import TrainConfig, require
 from training.devices import make_accelerator
+from training.errors import UserError
 from training.files import replacing
 from training.loop import train
 from training.optimizer import make_adamw, parameter_groups
@@ -46,6 +47,9 @@ class TrainTokenAdaptConfig(TrainConfig):
     """shape of f and g"""
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     """how views are drawn"""
+    view: tuple[int, int] | None = None
+    """tokens (h, w) of the views, for trainings that see fewer than are stored; None: all. The papers see 28 x 28 of
+    32 x 32"""
     unchanged: float = 0.1
     """share of samples that learn the identity"""
     held_out: float = 0.05
@@ -72,7 +76,11 @@ def main(config):
     images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
-    view = tokenizer.grid
+    view = tuple(config.view or tokenizer.grid)
+    if any(not 0 < part <= whole for part, whole in zip(view, tokenizer.grid, strict=True)):
+        raise UserError(
+            f"a view of {view} tokens does not fit into the tokenizer's grid of {tokenizer.grid}: set --view"
+        )
     token_adapt = TokenAdapt(
         config.model, grid=tokenizer.grid, view=view, codebook_size=tokenizer.codebook_size,
         embedding_dim=tokenizer.codebook.shape[1],
@@ -94,7 +102,8 @@ def main(config):
         geometry = torch.where(still[:, None, None], torch.eye(3, device=device), geometry)
         with torch.no_grad():
             embeddings = embed(tokenizer.encode(pixels), tokenizer.codebook)
-            targets = tokenizer.encode(warp(pixels, geometry, tokenizer.image_size))
+            shown = warp(pixels, around_view(geometry, tokenizer.grid, view), tokenizer.image_size)
+            targets = centre(tokenizer.encode(shown), view)
         logits = model(embeddings, partial(warp, geometry=geometry, size=token_adapt.map_size))
         return F.cross_entropy(logits.float(), targets), {"agreement": (logits.argmax(1) == targets).float().mean()}
 
@@ -118,12 +127,16 @@ def main(config):
 
 @torch.no_grad()
 def _picture(path, model, tokenizer, images, config):
-    """Rows: the images, the same transformed, then what each of METHODS makes of their tokens."""
+    """Rows: the images, their transformed views, then what each of METHODS makes of their tokens."""
     draws = Draws(config.seed, 0, torch.arange(len(images), device=images.device))
     geometry = sample_geometry(config.geometry, draws, images.shape[3] / images.shape[2])
-    rows = [images, warp(images, geometry, images.shape[2:])]
-    rows += [tokenizer.decode(transformed_ids(method, model, tokenizer, images, geometry)) for method in METHODS]
-    image_grid(rows, path)
+    shown = warp(images, around_view(geometry, model.grid, model.view), tokenizer.image_size)
+    views, around = [shown], tokenizer.encode(shown)
+    for method in METHODS:
+        ids = transformed_ids(method, model, tokenizer, images, geometry)
+        views.append(tokenizer.decode(put(around, ids)))
+    views = [pixels_of_view(view, model) for view in views]
+    image_grid([F.interpolate(images, views[0].shape[2:], mode="area"), *views], path)
 
 
 def cli():
