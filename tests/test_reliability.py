@@ -554,12 +554,10 @@ pretrain.cli()
 """
 
 
-@pytest.mark.slow
-def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_process(world, tmp_path):
-    fields = {"eval_store": str(world / "test"), "clip_grad": 1.0}
-    pretrain.main(make_config(world, tmp_path / "one", **fields))
+def run_sharded(config, tmp_path):
+    """Run a configuration on two processes of CPUs under configs/accelerate/fsdp2.yaml."""
     (tmp_path / "on_cpus.py").write_text(ON_CPUS)
-    plain = json.loads(json.dumps(asdict(make_config(world, tmp_path / "sharded", **{**fields, "batch_size": 4}))))
+    plain = json.loads(json.dumps(asdict(config)))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({k: v for k, v in plain.items() if v is not None}))
     fsdp = load_config_from_file(str(recipes_folder("accelerate") / "fsdp2.yaml")).fsdp_config
     environment = {name.upper(): str(value) for name, value in fsdp.items()}
@@ -570,6 +568,13 @@ def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_proces
         ACCELERATE_USE_FSDP="true", ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_process(world, tmp_path):
+    fields = {"eval_store": str(world / "test"), "clip_grad": 1.0}
+    pretrain.main(make_config(world, tmp_path / "one", **fields))
+    run_sharded(make_config(world, tmp_path / "sharded", **{**fields, "batch_size": 4}), tmp_path)
     assert (tmp_path / "sharded" / "checkpoints" / "step-00000008" / "pytorch_model_fsdp_0").is_dir()
     assert entropies(tmp_path / "sharded") == pytest.approx(entropies(tmp_path / "one"), abs=1e-5)
     one, sharded = (read_json(tmp_path / name / "summary.json") for name in ("one", "sharded"))
@@ -577,6 +582,16 @@ def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_proces
     weights = [load_file(tmp_path / name / "weights" / "model.safetensors") for name in ("one", "sharded")]
     for name, tensor in weights[0].items():
         assert weights[1][name].numpy() == pytest.approx(tensor.numpy(), abs=2e-3), name
+
+
+@pytest.mark.slow
+def test_fsdp2_in_bf16_keeps_the_loss_in_float32(world, tmp_path):
+    pretrain.main(make_config(world, tmp_path / "one"))
+    run_sharded(make_config(world, tmp_path / "sharded", batch_size=4, mixed_precision="bf16"), tmp_path)
+    found = entropies(tmp_path / "sharded")
+    assert found == pytest.approx(entropies(tmp_path / "one"), rel=0.01)
+    assert all(4 < value < 8 for value in found)  # where bf16 has steps of 1/32, a mean of two processes' of 1/64
+    assert any(64 * value % 1 for value in found)
 
 
 def test_sharded_weights_come_back_in_one_piece(tmp_path):

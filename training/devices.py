@@ -24,7 +24,14 @@ def make_accelerator(mixed_precision="auto"):
         mixed_precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
         if mixed_precision is None:
             mixed_precision = "bf16" if torch.cuda.is_available() else "no"
-    return Accelerator(mixed_precision=mixed_precision)
+    accelerator = Accelerator(mixed_precision=mixed_precision)
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version == 2 and mixed_precision == "bf16":
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        # Accelerate's own policy would round the loss to bf16 too, and sum gradients in it.
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    return accelerator
 
 
 def compile_in_place(prepared, backend="inductor"):
