@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from tokenadapt.geometry import centre
+
 
 def frequency_baselines(store, other=None, *, view=None, sample=50_000):
     """Cross-entropy in nats per token of two models that know frequencies only.
@@ -29,8 +31,6 @@ def frequency_baselines(store, other=None, *, view=None, sample=50_000):
 
 
 def _ids(store, view, sample):
-    from tokenadapt.geometry import centre
-
     return centre(store.ids(_sample_rows(store, sample)), view or store.grid).flatten(1)
 
 

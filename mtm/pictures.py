@@ -4,7 +4,7 @@ import torch
 from einops import repeat
 
 from mtm.masking import make_masks
-from tokenadapt.geometry import centre, put
+from tokenadapt.geometry import centre, centre_pixels, put
 from tokens.pictures import image_grid
 from training.chance import Draws
 
@@ -47,9 +47,8 @@ def completion_rows(model, tokenizer, ids, masked, completions):
     Returns: list of (n, 3, H, W) in [0, 1].
     """
     original = tokenizer.decode(ids)
-    pixels = original.shape[2] // ids.shape[1]  # a side of a token
-    side = pixels * model.encoder.patch_size
+    side = original.shape[2] // ids.shape[1] * model.encoder.patch_size  # pixels of a patch
     covered = torch.zeros_like(original, dtype=torch.bool)
-    view = centre(covered, [pixels * length for length in model.encoder.view])
+    view = centre_pixels(covered, ids.shape[1:], model.encoder.view)
     view[:] = repeat(masked, "b (h w) -> b 1 (h p) (w q)", h=model.encoder.grid[0], p=side, q=side)
     return [original, torch.where(covered, GREY, original), *(tokenizer.decode(put(ids, part)) for part in completions)]

@@ -46,7 +46,8 @@ class PretrainConfig(TrainConfig):
     eval_store: str | None = None
     """token store that masked-token cross-entropy is measured on; None: not measured"""
     tokenizer: str | None = None
-    """run or weights of the store's tokenizer, for pictures of completions; None: no pictures"""
+    """run or weights of the store's tokenizer, for pictures of completions; None: no pictures. Another run of the
+    command may name it, or leave it out"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how a store behind a URL is read"""
     view: tuple[int, int] | None = None
@@ -85,9 +86,11 @@ def main(config):
     store = open_store(config.store, config.cache)
     fingerprint = store.tokenizer["fingerprint"]
     inputs = {"tokenizer": fingerprint, "codebook_size": store.codebook_size, "grid": list(store.grid)}
-    eval_store = open_matching_store(config, fingerprint) if config.eval_store else None
+    eval_store = open_matching_store(config, store) if config.eval_store else None
+    if config.tokenizer:
+        store.check_tokenizer(load_tokenizer(config.tokenizer).fingerprint, f"the one in {config.tokenizer}")
     data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
-    run = open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data)
+    run = open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data, may_change=["tokenizer"])
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
@@ -138,6 +141,13 @@ def main(config):
             path.parent.mkdir(exist_ok=True)
             completion_picture(pictured_model, load_tokenizer(config.tokenizer, device), ids, path)
 
+    # What knowing frequencies alone would pay, beside every loss. The main process is the one that logs.
+    baselines = frequency_baselines(store, eval_store, view=view) if accelerator.is_main_process else {}
+
+    def derived(means):
+        gain = {"gain_over_unigram": baselines["unigram"] - means["cross_entropy"]} if baselines else {}
+        return {"perplexity": _perplexity(means["cross_entropy"]), **gain}
+
     previews = (
         config.preview_every * schedule.steps_per_epoch,
         lambda index: picture(run.path / "previews" / f"epoch-{index // schedule.steps_per_epoch:04d}.png"),
@@ -146,18 +156,17 @@ def main(config):
         accelerator, run, model=trained, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
         title="MTM", evaluate=evaluate, eval_every=config.save_every, best_by="eval_cross_entropy",
         occasions=[previews] if config.preview_every else [],
-        derived=lambda means: {"perplexity": _perplexity(means["cross_entropy"])}, average=average,
-        flops_per_image=flops,
+        derived=derived, average=average, flops_per_image=flops,
     )  # fmt: skip
     final = whole.of(trained)
-    if config.tokenizer:
-        picture(run.path / "completions.png")
     if accelerator.is_main_process:
         save_model(run.weights, final, tokenizer=fingerprint, grid=store.grid)
         if average is not None:
             save_model(run.path / "weights_ema", average.module, tokenizer=fingerprint, grid=store.grid)
-        baselines = {f"{k}_baseline": v for k, v in frequency_baselines(store, eval_store, view=view).items()}
-        run.finish({**measures, **baselines})
+    if config.tokenizer:
+        picture(run.path / "completions.png")
+    if accelerator.is_main_process:
+        run.finish({**measures, **{f"{name}_baseline": value for name, value in baselines.items()}})
     accelerator.end_training()
 
 
@@ -191,11 +200,16 @@ def evaluate_model(model, store, config, accelerator):
     return {"eval_cross_entropy": entropy, "eval_accuracy": accuracy, "eval_perplexity": _perplexity(entropy)}
 
 
-def open_matching_store(config, fingerprint):
-    """Open the evaluation store and refuse it if another tokenizer made it."""
-    store = open_store(config.eval_store, config.cache)
-    store.check_tokenizer(fingerprint, "the training store")
-    return store
+def open_matching_store(config, store):
+    """Open the evaluation store; it must be of the tokenizer, codes and grid of `store`, and not be empty."""
+    other = open_store(config.eval_store, config.cache)
+    other.check_tokenizer(store.tokenizer["fingerprint"], "the training store")
+    here, there = ({"K": each.codebook_size, "grid": each.grid} for each in (other, store))
+    if here != there:
+        raise UserError(f"{config.eval_store} has {here}, the training store {there}: tokenise both alike")
+    if not len(other):
+        raise UserError(f"{config.eval_store} holds no rows to measure on: leave --eval_store out, or give another")
+    return other
 
 
 def cli():

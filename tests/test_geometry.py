@@ -16,6 +16,7 @@ from tokenadapt.geometry import (
     GeometryConfig,
     around_view,
     centre,
+    centre_pixels,
     put,
     sample_crop,
     sample_geometry,
@@ -127,6 +128,15 @@ def test_a_geometry_around_a_view_shows_the_same_at_the_centre_of_the_grid(grid,
     shown, whole = warp(maps, geometry, view), warp(maps, around, grid)
     assert centre(whole, view).numpy() == pytest.approx(shown.numpy(), abs=1e-5)
     assert torch.equal(around, geometry) == (grid == view)
+
+
+def test_the_pixels_of_a_view_are_those_of_its_tokens():
+    ids = torch.arange(7 * 5).reshape(1, 7, 5)
+    pixels = ids.repeat_interleave(4, dim=1).repeat_interleave(3, dim=2)[:, None]
+    for view in ((7, 5), (4, 2), (3, 5), (1, 4)):
+        shown = centre_pixels(pixels, (7, 5), view)
+        assert torch.equal(shown[:, 0, ::4, ::3], centre(ids, view))
+        assert shown.shape[2:] == (4 * view[0], 3 * view[1])
 
 
 def test_what_was_cut_out_at_the_centre_can_be_put_back():

@@ -65,7 +65,7 @@ def test_the_same_configuration_opens_the_folder_again(config):
 
 @pytest.mark.parametrize("change", [{"width": 8}, {"seed": 1}, {"name": "x"}, {"scales": (0.5,)}], ids=str)
 def test_another_run_is_refused(config, change):
-    open_run(config)
+    open_run(config).log({"step": 0})
     (field,) = change
     with pytest.raises(UserError, match=rf"holds another run \({field}: .* there, .* now\).*--resume none") as refused:
         open_run(replace(config, **change))
@@ -73,7 +73,7 @@ def test_another_run_is_refused(config, change):
 
 
 def test_another_stage_is_refused(config):
-    open_run(config)
+    open_run(config).log({"step": 0})
     with pytest.raises(UserError, match=r"stage: 'some\.stage' there, 'another' now"):
         open_run(config, stage="another")
 
@@ -177,8 +177,33 @@ def test_a_folder_that_another_process_writes_is_refused(config):
 
 
 def test_a_run_whose_input_was_made_anew_is_refused(config):
-    RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
+    RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"}).log({"step": 0})
     RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
     with pytest.raises(UserError, match=r"runs/one holds a run on other input .* --resume none to start afresh"):
         RunFolder(config, stage="some.stage", inputs={"tokenizer": "second"})
     RunFolder(replace(config, resume="none"), stage="some.stage", inputs={"tokenizer": "second"})
+
+
+def test_a_first_try_that_was_refused_does_not_lock_its_folder(config):
+    """What is written before a run begins does not count; what it was told may change then."""
+    first = RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
+    (first.path / "micro_batch.json").write_text("{}")
+    (first.path / "checkpoints").mkdir()
+    (first.path / "metrics.jsonl").write_text("")
+    changed = replace(config, seed=config.seed + 1)
+    second = RunFolder(changed, stage="some.stage", inputs={"tokenizer": "second"})
+    assert not (second.path / "micro_batch.json").exists()
+    assert yaml.safe_load(second.config_file.read_text())["seed"] == config.seed + 1
+    second.log({"step": 0})
+    with pytest.raises(UserError, match=r"holds another run \(seed: 1 there, 0 now\)"):
+        RunFolder(config, stage="some.stage", inputs={"tokenizer": "second"})
+
+
+def test_starting_afresh_forgets_the_micro_batch_of_the_former_run(config):
+    run = RunFolder(config, stage="some.stage")
+    run.log({"step": 0})
+    (run.path / "micro_batch.json").write_text('{"batch_size": 1, "accum_iter": 8}')
+    RunFolder(config, stage="some.stage")
+    assert (run.path / "micro_batch.json").exists()
+    RunFolder(replace(config, resume="none"), stage="some.stage")
+    assert not (run.path / "micro_batch.json").exists()

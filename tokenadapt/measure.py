@@ -1,12 +1,14 @@
 """How well tokens of an image turn into the tokens of the transformed image: TokenAdapt against naive ways."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 
-from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, centre, put, sample_geometry, warp
+from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, centre, centre_pixels, put, sample_geometry, warp
 from tokenadapt.model import adapt_ids
 from tokens.codebook import embed, nearest_code
 from tokens.reconstruction import mean_psnr
@@ -14,6 +16,8 @@ from training.chance import Draws
 
 METHODS = ("naive embedding", "naive id", "TokenAdapt", "decode, warp, encode")
 """Warp embeddings and take the nearest code; warp ids (nearest neighbour); f, warp, g; the expensive way by pixels."""
+
+_AT_ONCE = 32  # images: a tokenizer with attention takes gigabytes for many
 
 
 def geometries(config):
@@ -44,39 +48,46 @@ def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
         image), agreement_foreground (the same where the true id is not the images' most frequent one) and psnr (dB, of
         the decoded ids against the transformed pixels); the method "tokenizer" is the limit: its own reconstruction.
     """
-    background = tokenizer.encode(images).flatten().mode().values
+    ids = torch.cat([tokenizer.encode(part) for part in images.split(_AT_ONCE)])
+    background = ids.flatten().mode().values
     rows = []
     for name, geometry_config in geometries(config).items():
         draws = Draws(seed, 0, torch.arange(len(images), device=images.device))
         geometry = sample_geometry(geometry_config, draws, aspect=images.shape[3] / images.shape[2])
-        around = around_view(geometry, model.grid, model.view)
-        shown = warp(images, around, tokenizer.image_size)
-        whole = tokenizer.encode(shown)
-        wanted, true_ids = pixels_of_view(shown, model), centre(whole, model.view)
-        foreground = true_ids != background
-        for method in METHODS:
-            ids = transformed_ids(method, model, tokenizer, images, geometry)
-            equal = ids == true_ids
+        parts = [
+            _sums(model, tokenizer, *part, background)
+            for part in zip(images.split(_AT_ONCE), geometry.split(_AT_ONCE), strict=True)
+        ]
+        for method in (*METHODS, "tokenizer"):
+            equal, tokens, equal_foreground, foreground, psnr = np.sum([part[method] for part in parts], axis=0)
             rows.append(
                 {
                     "geometry": name,
                     "method": method,
-                    "agreement": float(equal.float().mean()),
-                    "agreement_foreground": float(equal[foreground].float().mean()),
-                    "psnr": mean_psnr(pixels_of_view(tokenizer.decode(put(whole, ids)), model), wanted),
+                    "agreement": equal / tokens,
+                    "agreement_foreground": equal_foreground / foreground if foreground else math.nan,
+                    "psnr": psnr / len(images),
                 }
             )
-        limit = mean_psnr(pixels_of_view(tokenizer.decode(whole), model), wanted)
-        rows.append(
-            {"geometry": name, "method": "tokenizer", "agreement": 1.0, "agreement_foreground": 1.0, "psnr": limit}
-        )
     return pd.DataFrame(rows)
 
 
-def pixels_of_view(images, model):
-    """What a view shows of whole images: (b, 3, H, W) to (b, 3, H', W')."""
-    sides = zip(images.shape[2:], model.view, model.grid, strict=True)
-    return centre(images, [pixels * part // whole for pixels, part, whole in sides])
+def _sums(model, tokenizer, images, geometry, background):
+    """Of each method: tokens that are right, tokens, both in the foreground, and the sum of PSNR over images."""
+    around = around_view(geometry, model.grid, model.view)
+    shown = warp(images, around, tokenizer.image_size)
+    whole = tokenizer.encode(shown)
+    true_ids = centre(whole, model.view)
+    wanted = centre_pixels(shown, model.grid, model.view)
+    foreground = true_ids != background
+    found = {method: transformed_ids(method, model, tokenizer, images, geometry) for method in METHODS}
+    sums = {}
+    for method, ids in {**found, "tokenizer": true_ids}.items():
+        equal = ids == true_ids
+        decoded = centre_pixels(tokenizer.decode(put(whole, ids)), model.grid, model.view)
+        counts = [int(each.sum()) for each in (equal, torch.ones_like(equal), equal & foreground, foreground)]
+        sums[method] = [*counts, mean_psnr(decoded, wanted) * len(images)]
+    return sums
 
 
 @torch.no_grad()

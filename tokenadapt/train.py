@@ -14,8 +14,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from tokenadapt.geometry import GeometryConfig, around_view, centre, put, sample_geometry, warp
-from tokenadapt.measure import METHODS, agreement_table, pixels_of_view, transformed_ids
+from tokenadapt.geometry import GeometryConfig, around_view, centre, centre_pixels, put, sample_geometry, warp
+from tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from tokens.codebook import embed
 from tokens.pictures import image_grid
@@ -135,7 +135,7 @@ def _picture(path, model, tokenizer, images, config):
     for method in METHODS:
         ids = transformed_ids(method, model, tokenizer, images, geometry)
         views.append(tokenizer.decode(put(around, ids)))
-    views = [pixels_of_view(view, model) for view in views]
+    views = [centre_pixels(view, model.grid, model.view) for view in views]
     image_grid([F.interpolate(images, views[0].shape[2:], mode="area"), *views], path)
 
 

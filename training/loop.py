@@ -12,7 +12,7 @@ import torch
 
 from training.chance import seed_dropout
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.errors import Interrupted
+from training.errors import Interrupted, UserError
 from training.optimizer import set_learning_rate
 from training.progress import Progress
 from training.speed import Speed
@@ -43,12 +43,18 @@ def train(
         average: timm's ModelEmaV3 of the model; it is part of the checkpoints.
         flops_per_image: operations of a forward and backward pass, for the share of the device's peak (MFU).
     Returns: the last evaluation.
-    Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite.
+    Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite, or where the
+        checkpoint that `config.resume` names lies at the end.
     """
     config = run.config
     meter = _Meter(accelerator)
     parts = {"meter": meter} if average is None else {"meter": meter, "average": average}
     first = load_checkpoint(accelerator, run, parts)
+    if first >= schedule.total_steps and config.resume not in ("auto", "none"):
+        raise UserError(
+            f"--resume {config.resume} is of step {first}, and this training ends at step {schedule.total_steps}: "
+            f"nothing is left to train; give more --steps or --epochs"
+        )
     speed = Speed(accelerator, flops_per_image)
     evaluation, text = {}, ""
     with (

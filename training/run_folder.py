@@ -21,13 +21,14 @@ _MAY_CHANGE = {
     "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
     "cache.folder", "cache.gigabytes", "cache.attempts",
 }  # fmt: skip
+_BEFORE_WORK = ("config.yaml", "env.json", "micro_batch.json", ".lock")
 
 
 class RunFolder:
     """Open or create the folder of a run.
 
     A folder that holds the same stage with the same configuration is gone on with; `config.resume` = "none" clears
-    what the former run wrote.
+    what the former run wrote, and so does any configuration where it wrote nothing but its own.
 
     Args:
         config: the stage's configuration (a StageConfig).
@@ -57,7 +58,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         weakref.finalize(self, os.close, lock_folder(self.path))
         described = {"stage": self.stage, **_plain(self.config)}
-        if self.config.resume == "none":
+        if self.config.resume == "none" or not self._has_work():
             self._clear()
         elif self.config_file.exists():
             self._refuse_another_run(described)
@@ -83,8 +84,16 @@ class RunFolder:
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
 
+    def _has_work(self):
+        """Whether there is more than what a run writes before it begins; a refused first try is no run."""
+        return any(
+            any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+            for path in self.path.iterdir()
+            if path.name not in _BEFORE_WORK
+        )
+
     def _clear(self):
-        for name in ("summary.json", "metrics.jsonl", "config.yaml", "results.csv", "best.json", "tracker_id"):
+        for name in ("summary.json", "metrics.jsonl", "results.csv", "best.json", "tracker_id", *_BEFORE_WORK[:-1]):
             (self.path / name).unlink(missing_ok=True)
         for folder in ("checkpoints", "weights", "weights_ema", "previews", "tensorboard", "wandb", "trackio"):
             shutil.rmtree(self.path / folder, ignore_errors=True)
@@ -144,17 +153,16 @@ def _dotted(described, prefix=""):
     return flat
 
 
-def open_run(config, accelerator, *, stage, inputs=None, data=None):
+def open_run(config, accelerator, *, stage, **others):
     """The RunFolder of a stage, once the main process has made it ready for all.
 
     Args:
         config: the stage's configuration.
         accelerator: accelerate.Accelerator.
         stage: the stage's name.
-        inputs: fingerprints of what its weights belong to.
-        data: fingerprints of what is learned from.
+        others: further arguments of RunFolder.
     """
-    run = RunFolder(config, stage=stage, is_main=accelerator.is_main_process, inputs=inputs, data=data)
+    run = RunFolder(config, stage=stage, is_main=accelerator.is_main_process, **others)
     accelerator.wait_for_everyone()
     return run
 

@@ -1,0 +1,90 @@
+"""What pre-training asks of its inputs before it begins, and what it says beside its losses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiny
+from mtm import pretrain as stage
+from mtm.augment import AugmentConfig
+from mtm.baselines import frequency_baselines
+from mtm.encoder import EncoderConfig
+from mtm.model import DecoderConfig, ModelConfig
+from tokens.store import TokenStore
+from tokens.tokenizer import load_tokenizer
+from training.errors import UserError
+from training.run_folder import read_metrics
+
+MODEL = ModelConfig(
+    encoder=EncoderConfig(width=24, depth=1, heads=3), decoder=DecoderConfig(width=16, depth=1, heads=2)
+)
+
+
+@pytest.fixture(scope="module")
+def fingerprint(tokenizer_folder):
+    return load_tokenizer(tokenizer_folder).fingerprint
+
+
+@pytest.fixture
+def config(tmp_path, fingerprint):
+    store = tiny.make_store(tmp_path / "store", tiny.striped_ids(np.arange(24) % 3, tiny.GRID), fingerprint=fingerprint)
+    return stage.PretrainConfig(
+        store=str(store), output_dir=str(tmp_path / "run"), model=MODEL, batch_size=4, steps=3, lr=1e-3, log_every=1,
+        mixed_precision="no", augment=AugmentConfig(crop=False),
+    )  # fmt: skip
+
+
+def test_a_tokenizer_of_other_tokens_is_refused_before_anything_is_trained(config, tmp_path):
+    other = tiny.make_tokenizer(tmp_path / "other", seed=5)
+    with pytest.raises(UserError, match=r"store was made by tokenizer .*, but the one in .*other belongs to"):
+        stage.main(replace(config, tokenizer=str(other)))
+    with pytest.raises(UserError, match="is not a tokenizer"):
+        stage.main(replace(config, tokenizer=str(tmp_path)))
+    assert not Path(config.output_dir).exists()
+
+
+def test_a_tokenizer_may_be_named_or_left_out_when_a_run_is_gone_on_with(config, tokenizer_folder):
+    stage.main(config)
+    run = Path(config.output_dir)
+    for name in ("summary.json", "weights/model.safetensors"):  # as if it had been killed at the very end
+        (run / name).unlink()
+    stage.main(replace(config, tokenizer=str(tokenizer_folder)))
+    assert (run / "completions.png").exists()
+    stage.main(config)
+
+
+@pytest.mark.parametrize(
+    ("codes", "grid", "rows", "message"),
+    [
+        (tiny.CODES + 1, tiny.GRID, 4, r"test has .*'K': 38.* the training store .*'K': 37"),
+        (tiny.CODES, (2, 3), 4, r"test has .*'grid': \(2, 3\).* the training store .*'grid': \(4, 6\)"),
+        (tiny.CODES, tiny.GRID, 0, "test holds no rows to measure on"),
+    ],
+)
+def test_an_evaluation_store_that_does_not_fit_is_refused(config, tmp_path, fingerprint, codes, grid, rows, message):
+    ids = tiny.random_ids(rows, tiny.CODES, grid)
+    store = tiny.make_store(tmp_path / "test", ids, codes=codes, fingerprint=fingerprint)
+    with pytest.raises(UserError, match=message):
+        stage.main(replace(config, eval_store=str(store)))
+
+
+def test_every_loss_stands_beside_what_frequencies_alone_would_pay(config):
+    stage.main(config)
+    unigram = frequency_baselines(TokenStore(config.store))["unigram"]
+    lines = [line for line in read_metrics(config.output_dir) if "loss" in line]
+    assert len(lines) == 3
+    for line in lines:
+        assert line["gain_over_unigram"] == pytest.approx(unigram - line["cross_entropy"])
+
+
+def test_a_checkpoint_at_or_beyond_the_end_is_refused_where_it_was_asked_for(config, tmp_path):
+    stage.main(config)
+    (checkpoint,) = Path(config.output_dir, "checkpoints").iterdir()
+    for steps in (3, 2):
+        further = replace(config, output_dir=str(tmp_path / f"two-{steps}"), steps=steps, resume=str(checkpoint))
+        with pytest.raises(UserError, match=f"is of step 3, and this training ends at step {steps}: nothing is left"):
+            stage.main(further)
+    stage.main(replace(config, output_dir=str(tmp_path / "three"), steps=4, resume=str(checkpoint)))
+    assert [line["step"] for line in read_metrics(tmp_path / "three")] == [3]
