@@ -7,6 +7,7 @@ from torch import nn
 
 from mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder
 from mtm.model import load_model
+from tokenadapt.geometry import centre
 from training.checkpoint import load_weights, save_weights
 
 
@@ -104,8 +105,6 @@ def load_classifier(folder, device="cpu"):
 @torch.no_grad()
 def predict(classifier, batches):
     """(logits (n, classes), labels (n,)) of Batch objects, on the CPU."""
-    from tokenadapt.geometry import centre
-
     logits, labels = [], []
     for batch in batches:
         logits.append(classifier(centre(batch.ids, classifier.encoder.view)).float().cpu())
