@@ -96,6 +96,7 @@ class AblationConfig(StageConfig):
     """a few steps of everything: it shows that all runs, not what it reaches"""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in self.ingredients:
             near = difflib.get_close_matches(name, INGREDIENTS, n=1, cutoff=0.5)
             advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(INGREDIENTS)}"
@@ -104,7 +105,6 @@ class AblationConfig(StageConfig):
             values = getattr(self, name)
             require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
         require(self, "shares", all(0 < share <= 1 for share in self.shares), "must lie in (0, 1]")
-        require(self, "seed", self.seed >= 0, "must not be below 0")
         require(self, "seeds", self.seeds >= 1, "must be at least 1")
         require(self, "lanes", self.lanes is None or self.lanes >= 1, "must be at least 1")
         require(self, "images", self.images is None or self.tokenizer, "needs --tokenizer")

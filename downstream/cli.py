@@ -32,6 +32,14 @@ OTHERS = {
 def main(argv=None):
     """Run `seitpp STAGE [flags]`; `seitpp STAGE --help` lists a stage's flags."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        _start(argv)
+    except KeyboardInterrupt:  # a stage that runs says itself how to go on; this one was still being imported
+        print("stopped before it began", file=sys.stderr)
+        sys.exit(130)
+
+
+def _start(argv):
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
         return

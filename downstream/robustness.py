@@ -50,6 +50,7 @@ class RobustnessConfig(StageConfig):
     """images per forward pass"""
 
     def __post_init__(self):
+        super().__post_init__()
         require(self, "classifiers", bool(self.classifiers), "must name at least one run")
         require(self, "severities", all(1 <= level <= 5 for level in self.severities), "must lie in 1 to 5")
 

@@ -67,6 +67,7 @@ class ProbeConfig(StageConfig):
     """images per forward pass"""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in self.features:
             require(self, "features", name in FEATURES, f"has {name!r}; known: {', '.join(FEATURES)}")
         require(self, "features", "mtm" not in self.features or self.weights, "has mtm: --weights is needed")

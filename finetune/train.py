@@ -75,6 +75,10 @@ class FinetuneConfig(TrainConfig):
         require(self, "seeds", self.seeds >= 1, "must be at least 1")
         require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
         require(self, "lr", self.lr is None or not self.blr_candidates, "and blr_candidates exclude each other")
+        require(self, "blr_candidates", all(blr > 0 for blr in self.blr_candidates), "must be above 0")
+        require(self, "layer_decay", self.layer_decay > 0, "must be above 0")
+        for name in ("drop_path", "token_dropout", "label_smoothing"):
+            require(self, name, 0 <= (getattr(self, name) or 0) < 1, "must lie in [0, 1)")
 
     @property
     def method_name(self):

@@ -54,6 +54,8 @@ class AugmentConfig:
     def __post_init__(self):
         require(self, "noise", self.noise >= 0 and self.noise + self.color_adapt <= 1, "and color_adapt exceed 1")
         require(self, "color_adapt", 0 <= self.color_adapt <= 1, "must be a probability")
+        for name in ("noise_channel", "noise_element"):
+            require(self, name, getattr(self, name) >= 0, "must not be below 0")
 
 
 class Augment:

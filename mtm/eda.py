@@ -10,6 +10,7 @@ from einops import rearrange
 
 from tokens.synonyms import PUBLISHED_COUNT, nearest_codes, read_synonyms
 from training.config import require
+from training.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +59,16 @@ class TokenEda:
         config: an EdaConfig.
         store: the TokenStore that ids come from.
         device: where it runs.
-    Raises: UserError if the file of synonyms is another codebook's.
+    Raises: UserError if the file of synonyms is another codebook's, or if the store has nothing to edit with.
     Source: SeiT (arXiv 2303.11114), Token-EDA, after EDA (arXiv 1901.11196).
     """
 
     def __init__(self, config, *, store, device):
         self.config = config
+        if config.synonyms > 0 and config.synonym_file is None and store.codebook_size < 2:
+            raise UserError("a codebook of one code has no synonyms: set --augment.eda.synonyms 0")
+        if config.swap > 0 and tuple(store.grid) == (1, 1):
+            raise UserError("a grid of one token has nothing to swap: set --augment.eda.swap 0")
         self.synonyms = open_synonyms(config, store, device) if config.synonyms > 0 else None
 
     def __call__(self, ids, draws):

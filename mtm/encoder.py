@@ -37,10 +37,12 @@ class EncoderConfig:
     embedding_std, so that like codes start alike: small stores learn much faster"""
 
     def __post_init__(self):
-        require(
-            self, "width", self.width % 4 == 0 and self.width % self.heads == 0, "must be a multiple of 4 and heads"
-        )
-        require(self, "patch_size", self.patch_size >= 1, "must be at least 1")
+        for name in ("width", "depth", "heads", "patch_size"):
+            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        fits = self.width % 4 == 0 and self.width % self.heads == 0
+        require(self, "width", fits, f"must be a multiple of 4 and of heads = {self.heads}")
+        require(self, "token_dropout", 0 <= self.token_dropout < 1, "must lie in [0, 1)")
+        require(self, "embedding_std", self.embedding_std > 0, "must be above 0")
 
 
 def fitting_view(view, grid, patch_size):

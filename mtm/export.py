@@ -68,7 +68,7 @@ def main(config):
 
 
 def _published(config):
-    """What a file of the release holds: pre-training under `model`, f and g bare."""
+    """What a file of the release holds: pre-training under `model`, its settings under `args`; f and g bare."""
     from mtm import published
     from tokenadapt import published as token_adapt_published
     from tokenadapt.model import load_token_adapt
@@ -87,7 +87,7 @@ def _published(config):
                 f"{config.token_adapt} belongs to tokenizer {fingerprint[:12]}, but {config.weights} to "
                 f"{tokenizer[:12]}: give the one that the model was trained with"
             )
-    return {"model": _plain(published.to_published(model, token_adapt))}
+    return {"model": _plain(published.to_published(model, token_adapt)), "args": published.heads_of(model)}
 
 
 def _plain(weights):

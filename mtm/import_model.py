@@ -39,11 +39,13 @@ class ImportModelConfig(StageConfig):
     view: tuple[int, int] | None = None
     """tokens (h, w) of the model's input; None: the square that the file's tables are made for"""
     heads: int | None = None
-    """attention heads of the encoder, which no file tells; None: 64 channels each, as in ViT-S, B and L; for mtm"""
+    """attention heads of the encoder, which the release's files do not tell; None: as our own exports tell, else 64
+    channels each, as in ViT-S, B and L; for mtm"""
     decoder_heads: int | None = None
-    """attention heads of the decoder; None: 16, the papers'; for mtm"""
+    """attention heads of the decoder; None: as our own exports tell, else 16, the papers'; for mtm"""
 
     def __post_init__(self):
+        super().__post_init__()
         one = (self.store is None) != (self.tokenizer is None)
         require(self, "store", one, "but one of --store and --tokenizer is needed: they say what the ids mean")
         for name in ("heads", "decoder_heads"):
@@ -57,9 +59,8 @@ def main(config):
     ids = open_store(config.store) if config.store else load_tokenizer(config.tokenizer)
     where = config.store or config.tokenizer
     fingerprint = ids.tokenizer["fingerprint"] if config.store else ids.fingerprint
-    weights = read_weights(config.checkpoint)
     convert = {"mtm": _pre_training, "tokenadapt": _token_adapt}[config.kind]
-    model, view, save = convert(weights, config, ids)
+    model, view, note, save = convert(config, ids)
     if model.described["codebook_size"] != ids.codebook_size:
         raise UserError(
             f"{config.checkpoint} is for K = {model.described['codebook_size']}, but {where} has {ids.codebook_size} "
@@ -72,29 +73,46 @@ def main(config):
     save(run.weights, fingerprint)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.finish({"parameters": parameters})
-    others = token_adapt_published.divided(weights)[0] if config.kind == "mtm" else {}
-    note = "; it holds a TokenAdapt too, which --kind tokenadapt takes out" if others else ""
     print(f"{run.path}: {config.kind} of {parameters:,} parameters, {view[0]} x {view[1]} tokens, "
           f"K = {ids.codebook_size}, from {Path(config.checkpoint).name}{note}")  # fmt: skip
 
 
-def _pre_training(weights, config, ids):
-    """(model, its view, function that saves it)."""
-    model = published.from_published(
-        weights, config.checkpoint, view=config.view, heads=config.heads, decoder_heads=config.decoder_heads
-    )
+def _pre_training(config, ids):
+    """(model, its view, what is worth a note, function that saves it)."""
+    heads = _known_heads(config)
+    weights = read_weights(config.checkpoint)
+    model = published.from_published(weights, config.checkpoint, view=config.view, **heads)
     view = fitting_view(model.encoder.view, ids.grid, model.encoder.patch_size)
+    note = ""
     if token_adapt := token_adapt_published.divided(weights)[0]:  # only checked: no tensor goes by unseen
         token_adapt_published.from_published(token_adapt, config.checkpoint, grid=ids.grid, view=view)
+        note = "; it holds a TokenAdapt too, which --kind tokenadapt takes out"
+    usual = {"heads": f"{published.HEAD_WIDTH} channels each", "decoder_heads": "the papers' decoder"}
+    if assumed := [name for name in usual if name not in heads]:
+        both = " and ".join(str(number) for number in published.heads_of(model).values())
+        note += (
+            f"; heads {both} (assumed: {', '.join(usual[name] for name in assumed)}; "
+            f"if it has others, give {' and '.join(f'--{name}' for name in assumed)})"
+        )
 
     def save(folder, fingerprint):
         save_model(folder, model, tokenizer=fingerprint, grid=ids.grid)
 
-    return model, view, save
+    return model, view, note, save
 
 
-def _token_adapt(weights, config, ids):
-    """(model, its view, function that saves it)."""
+def _known_heads(config):
+    """The heads that flags or else the file tell: some of {"heads", "decoder_heads"}."""
+    flags = {"heads": config.heads, "decoder_heads": config.decoder_heads}
+    given = {name: number for name, number in flags.items() if number is not None}
+    file = Path(config.checkpoint)
+    told = len(given) < len(flags) and file.is_file() and file.suffix != ".safetensors"
+    return {**published.read_heads(file), **given} if told else given
+
+
+def _token_adapt(config, ids):
+    """(model, its view, what is worth a note, function that saves it)."""
+    weights = read_weights(config.checkpoint)
     model = token_adapt_published.from_published(weights, config.checkpoint, grid=ids.grid, view=config.view)
     if model.described["embedding_dim"] != ids.codebook.shape[1]:
         raise UserError(
@@ -105,7 +123,7 @@ def _token_adapt(weights, config, ids):
     def save(folder, fingerprint):
         save_weights(folder, model.state_dict(), {**model.described, "tokenizer": fingerprint})
 
-    return model, fitting_view(model.view, ids.grid, 1), save
+    return model, fitting_view(model.view, ids.grid, 1), "", save
 
 
 def cli():

@@ -23,8 +23,9 @@ class MaskConfig:
     """standard deviation before truncation"""
 
     def __post_init__(self):
-        fits = 0 <= self.mask_ratio_min <= self.mask_ratio_max <= 1
-        require(self, "mask_ratio_min", fits, "must lie in [0, mask_ratio_max], and that in [0, 1]")
+        require(self, "mask_ratio_max", 0 < self.mask_ratio_max <= 1, "must lie in (0, 1]")
+        fits = 0 <= self.mask_ratio_min <= self.mask_ratio_max
+        require(self, "mask_ratio_min", fits, f"must lie in [0, mask_ratio_max = {self.mask_ratio_max}]")
         require(self, "mask_ratio_std", self.mask_ratio_std > 0, "must be above 0")
 
 

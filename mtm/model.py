@@ -32,7 +32,10 @@ class DecoderConfig:
     """in attention and MLP"""
 
     def __post_init__(self):
-        require(self, "width", self.width % self.heads == 0, "must be a multiple of heads")
+        for name in ("width", "depth", "heads"):
+            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        require(self, "width", self.width % self.heads == 0, f"must be a multiple of heads = {self.heads}")
+        require(self, "dropout", 0 <= self.dropout < 1, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,9 @@ class ModelConfig:
     """what is thrown away after pre-training"""
     label_smoothing: float = 0.1
     """of the loss"""
+
+    def __post_init__(self):
+        require(self, "label_smoothing", 0 <= self.label_smoothing < 1, "must lie in [0, 1)")
 
 
 class MaskedTokenModel(nn.Module):

@@ -16,6 +16,7 @@ from tokenadapt.published import to_published as token_adapt_to_published
 from tokens.positions import sincos_positions
 from tokens.tokenizers.weights import fill, translated
 from training.errors import UserError
+from training.safe_unpickle import read_tensors
 
 _PUBLISHED = [  # names of ours, then the published ones
     (r"^mask_token$", "mask_token_label"),
@@ -30,6 +31,8 @@ _PUBLISHED = [  # names of ours, then the published ones
 ]
 HEAD_WIDTH = 64
 """Channels of an encoder's head in ViT-S, B and L."""
+_HEADS = {"heads": "num_heads", "decoder_heads": "decoder_num_heads"}
+"""What `from_published` is told, and its name beside the weights in our own exports."""
 
 
 def from_published(weights, source, *, view=None, heads=None, decoder_heads=None):
@@ -69,7 +72,7 @@ def from_published(weights, source, *, view=None, heads=None, decoder_heads=None
         decoder=DecoderConfig(
             width=decoder_width,
             depth=_depth(weights, "decoder_blocks"),
-            heads=decoder_heads or DecoderConfig.heads,
+            heads=decoder_heads or _usual_decoder_heads(decoder_width, source),
         ),
     )
     model = MaskedTokenModel(config, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
@@ -97,6 +100,25 @@ def to_published(model, token_adapt=None):
     return weights if token_adapt is None else weights | token_adapt_to_published(token_adapt)
 
 
+def heads_of(model):
+    """What no tensor of a MaskedTokenModel tells, as plain numbers to go beside its published weights."""
+    parts = model.described["model"]
+    return {_HEADS["heads"]: parts["encoder"]["heads"], _HEADS["decoder_heads"]: parts["decoder"]["heads"]}
+
+
+def read_heads(path):
+    """The heads that a file has beside its weights: {"heads", "decoder_heads"}, where it is one of our exports.
+
+    The release has an argparse.Namespace under `args`, which tells a model's name and not its heads.
+
+    Raises: UserError if the file can't be read.
+    """
+    content = read_tensors(path)
+    beside = content.get("args") if isinstance(content, dict) else None
+    told = {name: beside.get(key) for name, key in _HEADS.items()} if isinstance(beside, dict) else {}
+    return {name: number for name, number in told.items() if type(number) is int and number >= 1}
+
+
 def _published_names(model):
     return translated({name: name for name in model.state_dict()}, _PUBLISHED, "MTM")
 
@@ -117,3 +139,11 @@ def _usual_heads(width, source):
     if width % HEAD_WIDTH:
         raise UserError(f"{source} has the width {width}, no multiple of {HEAD_WIDTH}: give --heads")
     return width // HEAD_WIDTH
+
+
+def _usual_decoder_heads(width, source):
+    if width % DecoderConfig.heads:
+        raise UserError(
+            f"{source} has a decoder of width {width}, no multiple of {DecoderConfig.heads}: give --decoder_heads"
+        )
+    return DecoderConfig.heads

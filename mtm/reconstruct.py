@@ -26,7 +26,7 @@ from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
 from training.checkpoint import load_weights
 from training.command import run_command
-from training.config import require
+from training.config import require, require_seed
 from training.devices import make_accelerator
 from training.errors import UserError
 
@@ -71,10 +71,13 @@ class ReconstructConfig:
         require(self, "choice_noise", self.choice_noise >= 0, "must not be below 0")
         require(self, "images", self.images >= 1, "must be at least 1")
         require(self, "measured", self.measured >= self.images, "must not be below images")
+        require_seed(self)
 
 
 def main(config):
     """Fill, measure, write the picture."""
+    if Path(config.out).is_dir():
+        raise UserError(f"--out {config.out} is a folder: name a file in it, such as {config.out}/picture.png")
     store = open_store(config.store, config.cache)
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)

@@ -363,11 +363,12 @@ def test_images_of_another_tokenizer_are_refused(config, images, tokenizer_folde
 
 
 def test_a_folder_of_another_ablation_is_refused(config, tmp_path):
-    RunFolder(config, stage="downstream.ablation")
+    RunFolder(config, stage="downstream.ablation").log({"step": 0})
     with pytest.raises(UserError, match=r"run holds another run \(ingredients: .*\): choose another --output_dir"):
         main(replace(config, ingredients=("mtm",), seeds=5))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("stage: mtm.pretrain\n")
+    (tmp_path / "other" / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="holds another run"):
         main(replace(config, output_dir=str(tmp_path / "other")))
 

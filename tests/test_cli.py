@@ -55,6 +55,17 @@ def test_a_stages_unknown_flag_is_one_line(capsys, monkeypatch):
     assert tiny.one_line(capsys.readouterr().err) == expected
 
 
+def test_ctrl_c_while_a_stage_is_imported_is_one_line_and_exit_code_130(capsys, monkeypatch, tmp_path):
+    (tmp_path / "stage_cut_short.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(STAGES, "cut-short", ("stage_cut_short", "stopped while it is imported"))
+    monkeypatch.setattr(sys, "argv", ["seitpp"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["cut-short"])
+    assert stopped.value.code == 130
+    assert tiny.one_line(capsys.readouterr().err) == "stopped before it began"
+
+
 def test_the_installed_command_runs_without_anything_heavy():
     code = (
         "import sys; from downstream.cli import main; main(['--help']); "

@@ -25,6 +25,7 @@ from tokens.tokenize_ray import TokenizeRayConfig
 from tokens.train_tokenizer import TrainTokenizerConfig
 from training.command import parse, run_command
 from training.config import StageConfig, require
+from training.errors import Interrupted
 from training.recipes import find_recipe, recipes_folder
 from training.run_folder import RunFolder
 
@@ -273,9 +274,49 @@ def test_ctrl_c_outside_a_training_is_one_line_and_exit_code_130(capsys):
 
 
 @pytest.mark.parametrize(
+    ("resume", "saved", "command"),
+    [
+        ("auto", True, "the same command again"),
+        ("none", False, "the same command without --resume"),
+        ("elsewhere/step-00000007", True, "the same command without --resume"),
+        ("elsewhere/step-00000007", False, "the same command again"),  # else it would start from nothing
+    ],
+)
+@pytest.mark.parametrize("end", ["signal", "ctrl-c", "lost process"])
+def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
+    capsys, tmp_path, resume, saved, command, end
+):
+    ends = {
+        "signal": (Interrupted(15, "saved"), 143, f"saved. Give {command} to go on"),
+        "ctrl-c": (KeyboardInterrupt(), 130, f"stopped. Give {command} to go on"),
+        "lost process": (
+            RuntimeError("Connection closed by peer"), 1,
+            f"error: another process ended before its work was done: give {command} to go on",
+        ),
+    }  # fmt: skip
+    raised, code, line = ends[end]
+
+    def stage(config):
+        if saved:
+            (tmp_path / "checkpoints" / "step-00000009").mkdir(parents=True)
+        raise raised
+
+    argv = ["--output_dir", str(tmp_path), "--images", "in", "--resume", resume]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(stage, DemoConfig, recipes="pretrain", argv=argv)
+    assert stopped.value.code == code
+    assert tiny.one_line(capsys.readouterr().err) == line
+
+
+@pytest.mark.parametrize(
     ("stage", "words", "matters"),
     [
         ("pretrain", ["--mask.mask_ratio_min", "2"], "mask_ratio_min"),
+        ("pretrain", ["--model.encoder.heads", "0"], "EncoderConfig: heads = 0 must be at least 1"),
+        ("pretrain", ["--model.label_smoothing", "2"], "ModelConfig: label_smoothing = 2.0 must lie in [0, 1)"),
+        ("pretrain", ["--seed", str(2**70)], "PretrainConfig: seed = "),
+        ("finetune", ["--encoder.heads", "0"], "EncoderConfig: heads = 0 must be at least 1"),
+        ("tokenadapt", ["--geometry.shear", "90"], "GeometryConfig: shear = 90.0 must lie in [0, 90) degrees"),
         ("pretrain", ["--augment.noise", "0.7", "--augment.color_adapt", "0.7"], "noise"),
         ("pretrain", ["--eval_mask_ratio", "0.1"], "eval_mask_ratio"),
         ("pretrain", ["--batch_size", "0"], "batch_size"),

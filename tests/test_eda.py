@@ -83,6 +83,16 @@ def test_synonyms_of_another_codebook_are_refused(store, tmp_path):
         TokenEda(EdaConfig(synonyms=0.5, synonym_file=str(tmp_path / "synonyms.json")), store=store, device="cpu")
 
 
+def test_a_codebook_of_one_code_has_no_synonyms_but_those_of_a_file(tmp_path):
+    store = TokenStore(tiny.make_store(tmp_path / "store", tiny.random_ids(3, 1, (2, 3)), codes=1))
+    with pytest.raises(UserError, match=r"a codebook of one code has no synonyms: set --augment\.eda\.synonyms 0"):
+        TokenEda(EdaConfig(synonyms=0.5), store=store, device="cpu")
+    write_synonyms(tmp_path / "synonyms.json", [[0]])
+    config = EdaConfig(synonyms=1.0, replaced=1.0, synonym_file=str(tmp_path / "synonyms.json"))
+    ids = store.ids(range(3))
+    assert torch.equal(TokenEda(config, store=store, device="cpu")(ids, draws(count=3)), ids)
+
+
 def test_without_synonyms_none_are_looked_for(store):
     eda = TokenEda(EdaConfig(swap=1.0, synonym_file="nowhere.json"), store=store, device="cpu")
     assert eda.synonyms is None
@@ -139,6 +149,14 @@ def test_a_swap_keeps_how_often_each_id_occurs_and_undoes_itself(ids, seed):
     swapped = take_places(ids, places)
     assert torch.equal(swapped.flatten().bincount(minlength=4), ids.flatten().bincount(minlength=4))
     assert torch.equal(take_places(swapped, places), ids)
+
+
+def test_a_grid_of_one_token_has_nothing_to_swap(tmp_path):
+    store = TokenStore(tiny.make_store(tmp_path / "store", tiny.random_ids(3, tiny.CODES, (1, 1))))
+    with pytest.raises(UserError, match=r"a grid of one token has nothing to swap: set --augment\.eda\.swap 0"):
+        TokenEda(EdaConfig(swap=0.5), store=store, device="cpu")
+    ids = store.ids(range(3))
+    assert TokenEda(EdaConfig(synonyms=1.0), store=store, device="cpu")(ids, draws(count=3)).shape == (3, 1, 1)
 
 
 def test_all_sides_and_all_places_of_a_swap_come_as_often():

@@ -186,6 +186,16 @@ def test_another_kind_of_model_is_refused(tmp_path, kind):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_in_the_place_of_a_token_adapt_is_refused(run, tmp_path):
+    config = export.ExportModelConfig(
+        weights=str(run), kind="published", token_adapt=str(run), out=str(tmp_path / "out")
+    )
+    message = f"^{run} is no TokenAdapt: give a run of seitpp train-tokenadapt or import-model$"
+    with pytest.raises(UserError, match=message):
+        export.main(config)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_token_adapt_beside_a_timm_model_is_refused():
     with pytest.raises(UserError, match="token_adapt = 'runs/ta' is for --kind published"):
         export.ExportModelConfig(weights="run", kind="timm", out="out", token_adapt="runs/ta")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import mtm
 import published
@@ -15,7 +16,7 @@ from mtm import export, import_model
 from mtm.encoder import EncoderConfig
 from mtm.masking import Masks, make_masks
 from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
-from mtm.published import from_published, to_published
+from mtm.published import from_published, read_heads, to_published
 from tokenadapt import published as token_adapt_published
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig, load_token_adapt
 from tokens.tokenizers.weights import read_weights
@@ -188,6 +189,15 @@ def test_a_width_that_does_not_tell_the_heads_asks_for_them(release):
         from_published(release.mtm, "it")
 
 
+def test_a_decoders_width_that_does_not_fit_the_usual_heads_asks_for_them():
+    config = ModelConfig(
+        encoder=EncoderConfig(width=64, depth=1, heads=1), decoder=DecoderConfig(width=24, depth=1, heads=3)
+    )
+    weights = to_published(MaskedTokenModel(config, view=(4, 4), codebook_size=7, embedding_dim=3))
+    with pytest.raises(UserError, match="decoder of width 24, no multiple of 16: give --decoder_heads"):
+        from_published(weights, "it")
+
+
 # TokenAdapt
 
 
@@ -290,6 +300,57 @@ def test_a_checkpoint_of_the_release_becomes_a_run(release, release_store, tmp_p
     assert "finished before" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_heads_that_nobody_tells_are_assumed_aloud(tmp_path, capsys, suffix):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder=EncoderConfig(width=128, depth=1, heads=4), decoder=DecoderConfig(width=32, depth=1, heads=4)
+    )
+    weights = to_published(MaskedTokenModel(config, view=(4, 4), codebook_size=37, embedding_dim=5))
+    weights = {name: tensor.clone() for name, tensor in weights.items()}
+    store = str(tiny.make_store(tmp_path / "store", tiny.random_ids(2, 37, (4, 4))))
+    file = str(tmp_path / f"it{suffix}")
+    if suffix == ".safetensors":
+        save_file(weights, file)
+    else:
+        save(file, {"model": weights})
+    for number, (told, heads, said) in enumerate(
+        [
+            ({}, (2, 16), "; heads 2 and 16 (assumed: 64 channels each, the papers' decoder; if it has others, "
+                "give --heads and --decoder_heads)"),
+            ({"heads": 4}, (4, 16), "; heads 4 and 16 (assumed: the papers' decoder; if it has others, "
+                "give --decoder_heads)"),
+            ({"heads": 4, "decoder_heads": 4}, (4, 4), ""),
+        ]
+    ):  # fmt: skip
+        folder = tmp_path / f"run-{number}"
+        import_model.main(import_config(folder, kind="mtm", checkpoint=file, store=store, **told))
+        assert tiny.one_line(capsys.readouterr().out).endswith(f"from it{suffix}{said}")
+        described = mtm.load(folder).described["model"]
+        assert (described["encoder"]["heads"], described["decoder"]["heads"]) == heads
+
+
+@torch.no_grad()
+def test_our_own_export_tells_its_heads_so_that_it_computes_the_same_without_flags(tmp_path, capsys):
+    folder = tiny.make_mtm(tmp_path / "ours")
+    store = str(tiny.make_store(tmp_path / "store", tiny.random_ids(2, tiny.CODES, tiny.GRID)))
+    file = str(tmp_path / "it.pth")
+    export.main(export.ExportModelConfig(weights=str(folder), kind="published", out=file))
+    capsys.readouterr()
+    import_model.main(import_config(tmp_path / "run", kind="mtm", checkpoint=file, store=store, view=tiny.GRID))
+    assert tiny.one_line(capsys.readouterr().out).endswith("from it.pth")
+    ids = tiny.random_ids(3, tiny.CODES, tiny.GRID, seed=1)
+    noise = torch.from_numpy(np.random.default_rng(0).random((3, 6)))
+    masks = make_masks(noise, masked_count=4, dropped_count=2)
+    again, ours = mtm.load(tmp_path / "run"), mtm.load(folder)
+    assert float(again(ids, masks)[0]) == float(ours(ids, masks)[0])
+
+
+@pytest.mark.parametrize("beside", [{"num_heads": True}, {"num_heads": "3"}, {"num_heads": 0}, {}, [3], None])
+def test_what_is_no_number_of_heads_beside_the_weights_tells_nothing(tmp_path, beside):
+    assert read_heads(save(tmp_path / "it.pth", {"model": {"a": torch.zeros(1)}, "args": beside})) == {}
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_token_adapt_becomes_a_run_from_its_own_file_or_that_of_a_pre_training(release, release_store, tmp_path, whole):
     content = {"model": release.whole} if whole else release.adapt
@@ -361,7 +422,8 @@ def test_exported_files_are_read_by_torch_without_trust_and_hold_the_published_l
             )
         )  # fmt: skip
     content = torch.load(tmp_path / "it.pth", weights_only=True)
-    assert content.keys() == {"model"}
+    assert content.keys() == {"model", "args"}
+    assert content["args"] == {"num_heads": 3, "decoder_num_heads": 2}
     assert_same(content["model"], read_weights(tmp_path / "it.pth"))
     again = from_published(content["model"], "it", view=tiny.GRID, heads=3, decoder_heads=2)
     assert_same(again.state_dict(), mtm.load(folder).state_dict())

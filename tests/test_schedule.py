@@ -65,6 +65,12 @@ def test_a_warm_up_that_does_not_fit_is_refused():
         schedule(batch_size=10, steps=5, warmup_steps=5)
 
 
+def test_a_last_rate_above_the_peak_is_refused():
+    with pytest.raises(UserError, match=r"min_lr = 0\.1 is above the peak of 0\.05 that blr makes"):
+        schedule(256, batch_size=128, blr=0.1, min_lr=0.1)
+    assert schedule(256, batch_size=128, blr=0.1, min_lr=0.05).lr_at(0) == 0.05
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -37,6 +37,9 @@ class GeometryConfig:
         require(self, "crop_ratio", 0 < low <= high, "must be two increasing ratios above 0")
         for name in ("flip", "affine", "part"):
             require(self, name, 0 <= getattr(self, name) <= 1, "must be a probability")
+        require(self, "rotation", 0 <= self.rotation <= 180, "must lie in [0, 180] degrees")
+        require(self, "translation", 0 <= self.translation <= 1, "must lie in [0, 1]")
+        require(self, "shear", 0 <= self.shear < 90, "must lie in [0, 90) degrees")
 
 
 IDENTITY = GeometryConfig(flip=0.0, affine=0.0, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))

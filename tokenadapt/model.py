@@ -12,6 +12,7 @@ from torch import nn
 from tokens.positions import sincos_positions
 from training.checkpoint import load_weights
 from training.config import require
+from training.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +137,11 @@ def load_token_adapt(folder, device="cpu"):
         folder: a run of `tokenadapt.train` or its weights/.
         device: where it runs.
     Returns: (TokenAdapt, fingerprint of the tokenizer that it belongs to).
-    Raises: UserError if there are no weights.
+    Raises: UserError if there are no weights, or those of something else.
     """
     state, described = load_weights(folder)
+    if "tokenadapt" not in described:
+        raise UserError(f"{folder} is no TokenAdapt: give a run of seitpp train-tokenadapt or import-model")
     fingerprint = described.pop("tokenizer")
     model = TokenAdapt(TokenAdaptConfig(**described.pop("tokenadapt")), **described)
     model.load_state_dict(state)

@@ -56,6 +56,7 @@ class ImportTokenizerConfig(StageConfig):
     """at most this many of them, evenly spread"""
 
     def __post_init__(self):
+        super().__post_init__()
         require(self, "image_size", self.image_size is None or self.image_size >= 1, "must be at least 1")
         require(self, "images_used", self.images_used >= 1, "must be at least 1")
         require(self, "subfolder", self.subfolder is None or self.kind == "diffusers", "is for --kind diffusers")

@@ -21,7 +21,7 @@ import numpy as np
 from tokens.manifest import write_manifest
 from tokens.permutation import permute
 from tokens.store import TokenStore
-from training.config import require
+from training.config import require, require_seed
 from training.errors import UserError
 from training.files import replacing
 
@@ -51,6 +51,7 @@ class SubsetConfig:
     """of the order that rows are taken in"""
 
     def __post_init__(self):
+        require_seed(self)
         given = [name for name in ("count", "share", "budget") if getattr(self, name) is not None]
         if len(given) > 1 or not (given or self.classes):
             raise UserError("SubsetConfig: give one of --count, --share and --budget, or --classes")

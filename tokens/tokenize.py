@@ -54,6 +54,7 @@ class TokenizeConfig(StageConfig):
     """share of images that may fail to decode before the job ends with an error; they are listed in skipped.csv"""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("batch_size", "rows_per_shard"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
         require(self, "workers", self.workers is None or self.workers >= 1, "must be at least 1")

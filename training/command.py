@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from training.config import field_names
 from training.errors import Interrupted, UserError
@@ -35,8 +36,8 @@ def run_command(main, config_class, *, recipes, argv=None):
     """Parse the command line into `config_class`, call `main(config)` and exit.
 
     Exit codes: 0 done; 1 something is wrong, said in one line on standard error; 130 Ctrl-C and 143 SIGTERM: preempted,
-    with the state saved, so that the same command goes on. Of many processes the main one speaks, or one that failed
-    alone.
+    with the state saved, so that the same command (without `--resume none` or PATH) goes on. Of many processes the main
+    one speaks, or one that failed alone.
 
     Args:
         main: function of one argument, the configuration.
@@ -47,15 +48,16 @@ def run_command(main, config_class, *, recipes, argv=None):
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     rank = int(os.environ.get("RANK", "0"))
-    speaks = rank == 0
+    speaks, config = rank == 0, None
     try:
-        main(parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes))
+        config = parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes)
+        main(config)
         code, message = 0, ""
     except Interrupted as interruption:
         code = 128 + interruption.signal
-        message = f"{interruption}. Give the same command again to go on"
+        message = f"{interruption}. Give {_same_command(config)} to go on"
     except KeyboardInterrupt:
-        code, message = 130, "stopped. Give the same command again to go on"
+        code, message = 130, f"stopped. Give {_same_command(config)} to go on"
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         code, message = 141, ""
@@ -63,7 +65,7 @@ def run_command(main, config_class, *, recipes, argv=None):
         if debug:
             traceback.print_exc()
         said = getattr(error, "explained", False)
-        code, message = 1, f"error: {f'process {rank}: ' if rank else ''}{explain(error)}"
+        code, message = 1, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}"
         speaks = _speaks(rank, error, said=said)
     finally:
         _leave_process_group()
@@ -131,8 +133,13 @@ def _nearest(word, known, dashes=""):
     return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the known ones"
 
 
-def explain(error):
-    """One line for an error: what is wrong, where, what to do. The error remembers that it was explained."""
+def explain(error, config=None):
+    """One line for an error: what is wrong, where, what to do. The error remembers that it was explained.
+
+    Args:
+        error: what was raised.
+        config: of the stage, where it is known: it says with which command the stage goes on.
+    """
     error.explained = True
     if isinstance(error, UserError):
         return str(error)
@@ -141,13 +148,21 @@ def explain(error):
         file = getattr(error, "filename", None) or "a file"
         return f"no space left on the disk while writing {file}: free some and start again"
     if _lost_process(error):
-        return "another process ended before its work was done: give the same command again to go on"
+        return f"another process ended before its work was done: give {_same_command(config)} to go on"
     if isinstance(error, PermissionError):
         return f"no permission to write or read {error.filename}: choose another folder or change its rights"
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}"
     first_line = (str(error).strip() or "no message").split("\n")[0]
     return f"{type(error).__name__}: {first_line} (unexpected; --debug shows the traceback)"
+
+
+def _same_command(config):
+    """What to give to go on: `--resume none` and PATH would leave behind what the stage has saved since."""
+    resume = getattr(config, "resume", "auto")
+    if resume == "none" or (resume != "auto" and any(Path(config.output_dir).glob("**/checkpoints/step-*"))):
+        return "the same command without --resume"
+    return "the same command again"
 
 
 def _speaks(rank, error, *, said):

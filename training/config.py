@@ -1,5 +1,6 @@
 """What every stage can be told: where it writes, its seed, and how long and how fast it trains."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -16,6 +17,9 @@ class StageConfig:
     """auto: go on from this run folder's newest checkpoint, if any; none: start afresh; or the path of a checkpoint"""
     seed: int = 0
     """all chance (order, augmentation, masks, initialisation, dropout) is a function of it"""
+
+    def __post_init__(self):
+        require_seed(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +63,31 @@ class TrainConfig(StageConfig):
     """who gets the numbers of metrics.jsonl too; wandb and trackio are extras of seitpp"""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("batch_size", "accum_iter", "log_every", "save_every", "keep_checkpoints"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
-        require(self, "seed", self.seed >= 0, "must not be below 0")
         require(self, "epochs", self.epochs > 0, "must be above 0")
         require(self, "warmup_epochs", self.warmup_epochs >= 0, "must not be below 0")
         require(self, "warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "must not be below 0")
         require(self, "clip_grad", self.clip_grad is None or self.clip_grad > 0, "must be above 0")
         require(self, "steps", self.steps is None or self.steps >= 1, "must be at least 1")
-        require(self, "lr", (self.lr if self.lr is not None else self.blr) > 0, "must be above 0")
+        rate = "blr" if self.lr is None else "lr"
+        require(self, rate, getattr(self, rate) > 0, "must be above 0")
+        peak = math.inf if self.lr is None else self.lr  # that of `blr` is known with the number of processes only
+        require(self, "min_lr", 0 <= self.min_lr <= peak, "must lie in [0, lr]")
+        require(self, "weight_decay", self.weight_decay >= 0, "must not be below 0")
+        require(self, "betas", all(0 <= beta < 1 for beta in self.betas), "must lie in [0, 1)")
 
 
 def require(config, field, condition, demand):
     """Raise a UserError that names `field`, its value and the demand, unless `condition` holds."""
     if not condition:
         raise UserError(f"{type(config).__name__}: {field} = {getattr(config, field)!r} {demand}")
+
+
+def require_seed(config):
+    """Raise a UserError unless `config.seed` is one that every generator takes, and that of a few runs more."""
+    require(config, "seed", 0 <= config.seed < 2**63, "must lie in [0, 2^63)")
 
 
 def field_names(config_class, prefix=""):

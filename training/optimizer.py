@@ -8,8 +8,8 @@ _NEVER_DECAYED = ("embeddings.weight", "pos_embed", "cls_token", "mask_token")
 def parameter_groups(model, *, weight_decay, layer_of=None, layer_decay=1.0, layers=0):
     """Group trainable parameters by weight decay and by learning-rate scale.
 
-    Vectors (biases, gains) are not decayed, and neither are token embeddings, learned positions, cls and mask tokens, as
-    in BEiT; MAE and the published run decay these. With `layer_of`, the rate of layer i of `layers` is scaled by
+    Vectors (biases, gains) are not decayed, nor are token embeddings, learned positions, cls and mask tokens, as in
+    BEiT; MAE and the published run decay these. With `layer_of`, the rate of layer i of `layers` is scaled by
     layer_decay^(layers - i) (Clark et al. 2020, ELECTRA; BEiT).
 
     Args:

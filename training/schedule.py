@@ -33,7 +33,7 @@ def make_schedule(config, *, samples, world_size):
         config: a TrainConfig.
         samples: size of the training set.
         world_size: number of processes.
-    Raises: UserError if the set is smaller than one effective batch or the warm-up does not fit.
+    Raises: UserError if the set is smaller than one effective batch, or the warm-up or `min_lr` does not fit.
     """
     effective_batch = config.batch_size * config.accum_iter * world_size
     steps_per_epoch = samples // effective_batch
@@ -48,10 +48,9 @@ def make_schedule(config, *, samples, world_size):
         warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if warmup_steps >= total_steps:
         raise UserError(f"the warm-up of {warmup_steps} steps does not fit into a training of {total_steps} steps")
+    lr = config.lr if config.lr is not None else config.blr * effective_batch / 256
+    if config.min_lr > lr:
+        raise UserError(f"min_lr = {config.min_lr:g} is above the peak of {lr:g} that blr makes: lower --min_lr")
     return Schedule(
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
-        steps_per_epoch=steps_per_epoch,
-        lr=config.lr if config.lr is not None else config.blr * effective_batch / 256,
-        min_lr=config.min_lr,
+        total_steps=total_steps, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch, lr=lr, min_lr=config.min_lr
     )

@@ -86,9 +86,12 @@ class Watch:
         self.told = next((number for number, count in zip(_SIGNALS, got, strict=True) if count), 0)
         if not math.isfinite(loss):
             saved = self.run.checkpoints()
+            # The newest may be spoilt already, though its loss was finite; and a folder holds one configuration.
+            onward = "go on from it or an earlier one with --resume PATH in another --output_dir"
             raise UserError(
-                f"the loss is {loss} at step {step}; nothing was updated. Last good checkpoint: "
-                f"{saved[-1] if saved else 'none'}. Lower --blr, or set --clip_grad"
+                f"the loss is {loss} at step {step}; nothing was updated. Newest checkpoint: "
+                f"{saved[-1] if saved else 'none'}; {onward if saved else 'start afresh with --resume none'}, "
+                f"at a lower --lr or --blr, or with --clip_grad"
             )
 
 
