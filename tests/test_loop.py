@@ -113,6 +113,12 @@ def test_a_logged_number_is_the_mean_since_the_line_before(regress):
     assert [line["loss"] for line in some.metrics()] == pytest.approx([np.mean(each[:4]), np.mean(each[4:])])
 
 
+def test_the_last_step_is_shown_with_its_loss(regress, capsys):
+    run, _, _ = regress()
+    line = tiny.one_line(capsys.readouterr().out)
+    assert line.startswith(f"regression 6/6  loss {run.metrics()[-1]['loss']:.3f}  ")
+
+
 def test_it_evaluates_now_and_then_and_at_the_end_in_evaluation_mode(regress):
     def evaluate(model):
         assert not model.training

@@ -179,6 +179,24 @@ def test_loss_ignores_visible_patches(ids, masked, dropped, smoothing):
     assert computed == pytest.approx(losses_slowly(model, ids, masks, smoothing), abs=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("how", ["autocast", "all weights"])
+def test_the_loss_is_computed_in_float32_where_all_else_is_in_bf16(ids, how):
+    model, masks = make_model(label_smoothing=0.1).float().eval(), some_masks()
+    if how == "all weights":
+        model.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        loss, measures = model(ids, masks)
+        decoded = model.decode(model.encode(ids, masks), masks)
+        logits = model.logits(rearrange(decoded[masks.masked], "(b m) d -> b m d", b=3))
+    assert {loss.dtype, measures["cross_entropy"].dtype, measures["accuracy"].dtype} == {torch.float32}
+    scores, wanted = logits.double().numpy().reshape(-1, CODES), model.targets(ids)[masks.masked].flatten().numpy()
+    surprise = np.log(np.exp(scores).sum(axis=1, keepdims=True)) - scores
+    right = surprise[np.arange(len(wanted)), wanted]
+    assert float(measures["cross_entropy"]) == pytest.approx(right.mean(), abs=1e-5)
+    assert float(loss) == pytest.approx(0.9 * right.mean() + 0.1 * surprise.mean(), abs=1e-5)
+
+
 def test_the_head_does_not_train_the_embedding_table(ids):
     model = make_model()
     loss, _ = model(ids, some_masks(PATCHES, 2))  # nothing visible: only the head could reach the table

@@ -19,11 +19,13 @@ from PIL import Image
 
 import tiny
 from mtm import pretrain as stage
-from mtm.augment import AugmentConfig
+from mtm.augment import Augment, AugmentConfig
 from mtm.encoder import EncoderConfig
-from mtm.masking import MaskConfig, make_masks
-from mtm.model import DecoderConfig, ModelConfig, load_model
+from mtm.masking import MaskConfig, make_masks, sample_masks
+from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
+from mtm.pictures import completion_picture
 from tokenadapt.geometry import GeometryConfig
+from tokens.loader import TrainingBatches
 from tokens.remote import CacheConfig
 from tokens.store import TokenStore
 from tokens.tokenizer import load_tokenizer
@@ -126,6 +128,46 @@ def test_training_leaves_weights_that_know_their_tokenizer_and_a_picture(trained
         assert picture.size == (11 * (24 + 2) - 2, 3 * (16 + 2) - 2)
 
 
+def test_the_picture_is_of_what_the_trained_model_completes(trained, tokenizer_folder, tmp_path):
+    model, _ = load_model(trained.output_dir)
+    ids = TokenStore(trained.eval_store).ids(range(11))
+    completion_picture(model, load_tokenizer(tokenizer_folder), ids, tmp_path / "expected.png")
+    drawn = (Path(trained.output_dir) / "completions.png").read_bytes()
+    assert drawn == (tmp_path / "expected.png").read_bytes()
+
+
+def seeded_model(seed):
+    """The model as it is before the first step."""
+    torch.manual_seed(seed)
+    return MaskedTokenModel(MODEL, view=tiny.GRID, codebook_size=tiny.CODES, embedding_dim=5)
+
+
+def test_the_first_losses_are_those_of_each_steps_views_under_its_masks(world, tmp_path):
+    mask = MaskConfig(mask_ratio_min=0.3, mask_ratio_max=0.9, mask_ratio_mean=0.7, mask_ratio_std=0.2)
+    config = make_config(world, tmp_path, mask=mask, augment=everything(world), steps=2, lr=1e-12, seed=5)
+    stage.main(config)
+    store, model = TokenStore(config.store), seeded_model(5).eval()
+    augment = Augment(config.augment, store=store, view=tiny.GRID, device="cpu")
+    batches, expected = TrainingBatches(store, 8, seed=5), []
+    for step in range(2):
+        batch = batches(step)
+        draws = Draws(5, step, batch.positions)
+        loss, _ = model(augment(batch.ids, draws), sample_masks(mask, draws, 6))
+        expected.append(loss.item())
+    assert losses(tmp_path) == pytest.approx(expected, abs=1e-5)
+
+
+def test_weight_decay_shrinks_matrices_alone_by_the_rate_times_the_decay(world, tmp_path):
+    for name, decay in (("without", 0.0), ("with", 20.0)):
+        stage.main(make_config(world, tmp_path / name, steps=1, lr=0.01, weight_decay=decay))
+    plain, decayed = (load_model(tmp_path / name)[0].state_dict() for name in ("without", "with"))
+    spared = ("embeddings.weight", "pos_embed", "cls_token", "mask_token")
+    for name, parameter in seeded_model(0).named_parameters():
+        shrinks = parameter.ndim > 1 and not name.endswith(spared)
+        expected = plain[name] - 0.01 * 20.0 * parameter.detach() * shrinks
+        assert decayed[name].numpy() == pytest.approx(expected.numpy(), abs=1e-6), name
+
+
 def test_a_finished_training_is_not_run_again(trained, capsys):
     stage.main(trained)
     assert "finished before, nothing to do" in capsys.readouterr().out
@@ -152,9 +194,11 @@ def test_all_patches_may_be_hidden(world, tmp_path):
 
 
 def test_a_smaller_view_is_trained_on(world, tmp_path):
-    stage.main(make_config(world, tmp_path, view=(2, 4), augment=AugmentConfig(), steps=2))
-    model, _ = load_model(tmp_path)
-    assert model.encoder.view == (2, 4)
+    stage.main(make_config(world, tmp_path, view=(2, 4), augment=AugmentConfig(), steps=2, ema_decay=0.9))
+    for name in ("weights", "weights_ema"):
+        model, _ = load_model(tmp_path / name)
+        assert model.encoder.view == (2, 4)
+        assert read_json(tmp_path / name / "config.json")["grid"] == list(tiny.GRID)
 
 
 @pytest.mark.parametrize("view", [(3, 4), (6, 6), (4, 8)])

@@ -7,6 +7,9 @@ from einops import rearrange
 from PIL import Image
 
 import tiny
+from mtm.generate import generate
+from mtm.masking import Masks
+from mtm.model import load_model
 from mtm.pictures import completion_picture, completion_rows
 from mtm.reconstruct import ReconstructConfig, evenly, hidden_patches, main, report
 from tokenadapt.geometry import centre
@@ -39,6 +42,24 @@ def config_of(world, out, **changes):
     values = {name: str(world / folder) for name, folder in {"store": "store", "weights": "mtm"}.items()}
     values |= {"tokenizer": str(world / "tokenizer"), "out": str(out), "images": 3, "measured": 7, "steps": 2}
     return ReconstructConfig(**{**values, **changes})
+
+
+def cells_of(path, rows, images):
+    """The images of a picture, (rows, images, height, width, 3)."""
+    with Image.open(path) as picture:
+        pixels = np.pad(np.asarray(picture), ((0, 2), (0, 2), (0, 0)))
+    height, width = tiny.IMAGE_SIZE
+    cells = rearrange(pixels, "(r y) (n x) c -> r n y x c", r=rows, n=images)
+    assert cells.shape[2:4] == (height + 2, width + 2)
+    return cells[:, :, :height, :width]
+
+
+def drawn(tokenizer, ids, view=None):
+    """Pixels of grids, with the ids of a view in the middle where one is given."""
+    ids = ids.clone()
+    if view is not None:
+        ids[:, 1:3, 1:5] = view
+    return (rearrange(tokenizer.decode(ids), "n c y x -> n y x c").numpy() * 255).round()
 
 
 # What is hidden
@@ -99,8 +120,6 @@ def test_grids_are_decoded_whole_with_the_view_put_into_them(world):
             assert tuple(ids.shape[1:]) == tiny.GRID
             return rearrange(ids / tiny.CODES, "b h w -> b 1 h w").repeat(1, 3, 1, 1)
 
-    from mtm.model import load_model
-
     model, _ = load_model(world / "mtm")
     ids = open_store(world / "store").ids([4, 9])
     completed = (centre(ids, VIEW) + 1) % tiny.CODES
@@ -115,8 +134,6 @@ def test_grids_are_decoded_whole_with_the_view_put_into_them(world):
 
 
 def test_a_picture_of_completions_takes_whole_grids_or_views(world, tmp_path):
-    from mtm.model import load_model
-
     model, _ = load_model(world / "mtm")
     tokenizer = load_tokenizer(world / "tokenizer")
     ids = open_store(world / "store").ids(range(5))
@@ -124,6 +141,35 @@ def test_a_picture_of_completions_takes_whole_grids_or_views(world, tmp_path):
         completion_picture(model, tokenizer, each, tmp_path / "picture.png")
         with Image.open(tmp_path / "picture.png") as picture:
             assert picture.size == (5 * width + 4 * 2, 3 * height + 2 * 2)
+
+
+@torch.no_grad()
+def test_the_last_row_shows_what_the_model_makes_of_what_is_grey(world, tmp_path):
+    model, _ = load_model(world / "mtm")
+    tokenizer, ids = load_tokenizer(world / "tokenizer"), open_store(world / "store").ids(range(5))
+    completion_picture(model, tokenizer, ids, tmp_path / "picture.png", ratio=0.5)
+    original, covered, completed = cells_of(tmp_path / "picture.png", 3, 5)
+    grey = (covered == 153).all(axis=-1)
+    masked = torch.from_numpy(np.stack([grey[:, 4:12, 4:12].all((1, 2)), grey[:, 4:12, 12:20].all((1, 2))], axis=1))
+    assert masked.sum(dim=1).tolist() == [1] * 5
+    filled = model.complete(centre(ids, VIEW), Masks(masked, masked, 1, 1))
+    assert (original == drawn(tokenizer, ids)).all()
+    assert (completed == drawn(tokenizer, ids, filled)).all()
+    assert not (completed == original).all()
+
+
+@torch.no_grad()
+def test_the_last_rows_show_what_one_pass_and_what_several_fill_in(world, tmp_path):
+    main(config_of(world, tmp_path / "picture.png", ratio=1.0))
+    model, _ = load_model(world / "mtm")
+    tokenizer, ids = load_tokenizer(world / "tokenizer"), open_store(world / "store").ids([0, 5, 11])
+    original, _, once, steps = cells_of(tmp_path / "picture.png", 4, 3)
+    view, masked = centre(ids, VIEW), torch.ones(3, 2, dtype=torch.bool)
+    assert (original == drawn(tokenizer, ids)).all()
+    assert (once == drawn(tokenizer, ids, model.complete(view, Masks(masked, masked, 2, 2)))).all()
+    expected = generate(model, view, masked, draws_of(3), steps=2, temperature=0.0, choice_noise=0.0)
+    assert (steps == drawn(tokenizer, ids, expected)).all()
+    assert not (steps == once).all()
 
 
 # The command
@@ -160,6 +206,12 @@ def test_the_same_seed_makes_the_same_picture(world, tmp_path):
     assert a != c
 
 
+def test_a_folder_in_the_place_of_the_picture_is_refused_before_anything_is_read(tmp_path):
+    config = ReconstructConfig(store="nothing", weights="nothing", tokenizer="nothing", out=str(tmp_path))
+    with pytest.raises(UserError, match=f"^--out {tmp_path} is a folder: name a file in it, such as {tmp_path}/pict"):
+        main(config)
+
+
 def test_a_model_of_another_tokenizer_is_refused(world, tmp_path):
     tiny.make_mtm(tmp_path / "mtm", view=VIEW, fingerprint="b" * 64)
     with pytest.raises(UserError, match="belongs to tokenizer bbbbbbbbbbbb"):
@@ -174,7 +226,8 @@ def test_a_model_of_another_grid_is_refused(world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ratio": 0.0}, {"ratio": 1.1}, {"steps": 0}, {"temperature": -1.0}, {"images": 0}, {"measured": 2}]
+    "wrong",
+    [{"ratio": 0.0}, {"ratio": 1.1}, {"steps": 0}, {"temperature": -1.0}, {"images": 0}, {"measured": 2}, {"seed": -1}],
 )
 def test_impossible_settings_are_refused(world, tmp_path, wrong):
     with pytest.raises(UserError, match=f"ReconstructConfig: {next(iter(wrong))}"):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from mtm.cost import take_memory, training_flops
 from mtm.encoder import EncoderConfig
 from mtm.masking import MaskConfig
 from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
+from tokens.store import TokenStore
 from tokens.tokenizer import load_tokenizer
 from toy_training import ToyConfig, toy_batch
 from training import watch
@@ -194,7 +196,7 @@ def test_no_update_follows_a_loss_that_is_not_finite(tmp_path, late):
     descend(0, 1.0)
     descend(1, 1.0)
     assert not torch.equal(weights[0], weights[1])
-    message = r"the loss is nan at step 2; nothing was updated. Last good checkpoint: none"
+    message = r"the loss is nan at step 2; nothing was updated. Newest checkpoint: none"
     if late:
         descend(2, float("nan"))
         with pytest.raises(UserError, match=message):
@@ -286,7 +288,7 @@ def test_an_error_on_any_process_is_said_once_and_ends_all(launches):
 def test_a_loss_that_is_not_finite_on_one_process_stops_all(launches):
     (exploded, _), folder = launches["exploded"]
     assert exploded["codes"] == [1, 1]
-    assert "the loss is nan at step 7; nothing was updated. Last good checkpoint" in tiny.one_line(exploded["stderr"])
+    assert "the loss is nan at step 7; nothing was updated. Newest checkpoint" in tiny.one_line(exploded["stderr"])
     assert saved_steps(folder) == [5]
 
 
@@ -457,10 +459,14 @@ def test_averaged_weights_are_measured_kept_in_checkpoints_and_left_at_the_end(w
     resumed = start("run")
     assert losses(tmp_path / "run") == logged
     assert {name: tensor.tolist() for name, tensor in resumed.items()} == {n: t.tolist() for n, t in whole.items()}
-    assert "eval_cross_entropy_ema" in read_json(tmp_path / "run" / "summary.json")
     newest, _ = load_model(tmp_path / "run")
     mean, _ = load_model(tmp_path / "run" / "weights_ema")
     assert not torch.equal(mean.mask_token, newest.mask_token)
+    summary, config = read_json(tmp_path / "run" / "summary.json"), make_config(world, tmp_path)
+    for model, suffix in ((newest, ""), (mean, "_ema")):
+        measured = pretrain.evaluate_model(model, TokenStore(world / "test"), config, make_accelerator("no"))
+        assert {name: summary[name + suffix] for name in measured} == pytest.approx(measured)
+    assert summary["eval_cross_entropy_ema"] != pytest.approx(summary["eval_cross_entropy"], abs=1e-4)
 
 
 def test_a_compiled_model_has_the_same_losses_and_few_shapes(world, tmp_path, monkeypatch):
@@ -477,7 +483,9 @@ def test_a_compiled_model_has_the_same_losses_and_few_shapes(world, tmp_path, mo
 def test_pictures_are_made_every_so_many_epochs_and_perplexity_is_logged(world, tmp_path, tokenizer_folder):
     config = make_config(world, tmp_path, tokenizer=str(tokenizer_folder), preview_every=1, steps=14, save_every=50)
     pretrain.main(config)
-    assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == ["epoch-0001.png", "epoch-0002.png"]
+    first, second = sorted((tmp_path / "previews").iterdir())
+    assert [path.name for path in (first, second)] == ["epoch-0001.png", "epoch-0002.png"]
+    assert first.read_bytes() != second.read_bytes()  # the model of its time completes each
     for line in read_metrics(tmp_path):
         assert line["perplexity"] == pytest.approx(np.exp(line["cross_entropy"]))
 
@@ -623,6 +631,7 @@ def scalars(folder, name):
 def test_tensorboard_shows_what_is_logged_and_one_curve_after_a_resume(tmp_path):
     with pytest.raises(Stop):
         toy_training.main(toy(tmp_path / "run"), before_batch=stopping_at(7))
+    time.sleep(1.0 - time.time() % 1.0)  # TensorBoard orders its files by second, then by an unpadded number
     toy_training.main(toy(tmp_path / "run"))
     steps, values = scalars(tmp_path / "run", "loss")
     lines = read_metrics(tmp_path / "run")

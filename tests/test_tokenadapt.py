@@ -16,7 +16,8 @@ from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
 from tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
 from tokenadapt.published import from_published
-from tokens.sources.images import open_image_folder, read_all
+from tokens.codebook import embed
+from tokens.sources.images import ImageBatches, open_image_folder, read_all, split_rows
 from tokens.tokenizer import load_tokenizer
 from training.chance import Draws
 from training.errors import UserError
@@ -132,6 +133,16 @@ def test_naive_ids_of_flipped_images_are_flipped_ids(tokenizer, pixels):
 
 
 @torch.no_grad()
+def test_token_adapt_of_flipped_images_flips_the_map_between_f_and_g(tokenizer, pixels):
+    model = make_model(tiny.GRID, tiny.GRID)
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0])).expand(12, 3, 3)
+    features = model.f(embed(tokenizer.encode(pixels), tokenizer.codebook))
+    ids = transformed_ids("TokenAdapt", model, tokenizer, pixels, mirror)
+    assert torch.equal(ids, model.g(features.flip(3)).argmax(1))
+    assert not torch.equal(ids, model.g(features).argmax(1))
+
+
+@torch.no_grad()
 def test_the_table_of_agreement_counts_equal_ids(tokenizer, pixels):
     model = make_model(tiny.GRID, tiny.GRID)
     table = agreement_table(model, tokenizer, pixels, GeometryConfig(), seed=0).set_index(["geometry", "method"])
@@ -163,14 +174,61 @@ def test_the_table_has_every_geometry_and_method(tokenizer, pixels):
     assert table.agreement.between(0, 1).all()
 
 
+EVERYTHING = GeometryConfig(
+    flip=0.4, affine=0.9, rotation=40.0, shear=25.0, crop_scale=(0.3, 0.8), crop_ratio=(0.5, 2.0)
+)
+NOTHING = {
+    "flip": 0.0, "affine": 0.0, "part": 1.0, "rotation": 0.0, "translation": 0.0, "shear": 0.0,
+    "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table_of_everything(tokenizer, pixels):
+    table = agreement_table(make_model(tiny.GRID, tiny.GRID), tokenizer, pixels, EVERYTHING, seed=3)
+    return table.set_index(["geometry", "method"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("identity", GeometryConfig(**NOTHING)),
+        ("flip", GeometryConfig(**{**NOTHING, "flip": 1.0})),
+        ("crop", GeometryConfig(**{**NOTHING, "crop_scale": (0.3, 0.8), "crop_ratio": (0.5, 2.0)})),
+        ("rotation", GeometryConfig(**{**NOTHING, "affine": 1.0, "rotation": 40.0})),
+        ("shear", GeometryConfig(**{**NOTHING, "affine": 1.0, "shear": 25.0})),
+        ("all", EVERYTHING),
+    ],
+)
+def test_a_row_of_the_table_is_measured_under_the_geometry_it_names(
+    table_of_everything, tokenizer, pixels, name, config
+):
+    geometry = sample_geometry(config, Draws(3, 0, torch.arange(12)), 24 / 16)
+    model, ids = make_model(tiny.GRID, tiny.GRID), tokenizer.encode(pixels)
+    wanted = tokenizer.encode(warp(pixels, geometry, tiny.IMAGE_SIZE))
+    adapted = model.g(warp(model.f(embed(ids, tokenizer.codebook)), geometry, (8, 12))).argmax(1)
+    naive = warp(ids[:, None].float(), geometry, tiny.GRID, mode="nearest")[:, 0]
+    for method, found in (("TokenAdapt", adapted), ("naive id", naive)):
+        agreement = float((found == wanted).double().mean())
+        assert table_of_everything.loc[name, method].agreement == pytest.approx(agreement)
+
+
 # Training
 
 
 @pytest.fixture(scope="module")
-def trained(images, tokenizer_folder, tmp_path_factory):
+def lopsided(tmp_path_factory):
+    """Images that a flip changes."""
+    counts = {"ant": 63, "bee": 59, "cow": 58}
+    return tiny.make_images(tmp_path_factory.mktemp("images") / "lopsided", counts, seed=1, lopsided=True)
+
+
+@pytest.fixture(scope="module")
+def trained(lopsided, tokenizer_folder, tmp_path_factory):
     config = stage.TrainTokenAdaptConfig(
-        images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path_factory.mktemp("run") / "ta"),
-        model=TokenAdaptConfig(width=64), geometry=replace(IDENTITY, flip=0.5), steps=60, batch_size=8, lr=3e-3,
+        images=str(lopsided), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path_factory.mktemp("run") / "ta"),
+        model=TokenAdaptConfig(width=64), geometry=replace(IDENTITY, flip=1.0), steps=120, batch_size=8, lr=3e-3,
         held_out=0.2, log_every=4, mixed_precision="no",
     )  # fmt: skip
     stage.main(config)
@@ -181,6 +239,58 @@ def test_training_brings_the_tokens_of_the_transformed_image(trained):
     first, *_, last = (line for line in read_metrics(trained.output_dir) if "agreement" in line)
     assert last["agreement"] > first["agreement"] + 0.05
     assert last["loss"] < first["loss"] - 0.2
+
+
+def test_it_learns_to_flip_images_it_has_not_seen_better_than_naive_ids_are_flipped(trained):
+    table = pd.read_csv(f"{trained.output_dir}/agreement.csv").set_index(["geometry", "method"])
+    assert table.loc["flip", "TokenAdapt"].agreement > table.loc["flip", "naive id"].agreement + 0.04
+
+
+def test_the_table_it_leaves_is_that_of_the_images_it_has_not_seen(trained, lopsided, tokenizer):
+    images = open_image_folder(lopsided)
+    _, rows = split_rows(180, 0.2, 0)
+    model, _ = load_token_adapt(trained.output_dir)
+    unseen = read_all(images, rows, tiny.IMAGE_SIZE)
+    expected = agreement_table(model, tokenizer, unseen, trained.geometry, seed=0)
+    pd.testing.assert_frame_equal(pd.read_csv(f"{trained.output_dir}/agreement.csv"), expected)
+
+
+def surprise_slowly(model, tokenizer, image, geometry):
+    """Mean -log probability of the ids of one transformed image; geometry None: it stays as it is."""
+    features = model.f(embed(tokenizer.encode(image), tokenizer.codebook))
+    if geometry is not None:
+        image, features = warp(image, geometry, tiny.IMAGE_SIZE), warp(features, geometry, (8, 12))
+    scores, wanted = model.g(features)[0].detach().double().numpy(), tokenizer.encode(image)[0].numpy()
+    return np.mean(np.log(np.exp(scores).sum(axis=0)) - np.take_along_axis(scores, wanted[None], axis=0)[0])
+
+
+def test_its_loss_is_that_of_the_ids_of_transformed_images_and_of_some_that_stay(
+    lopsided, tokenizer_folder, tokenizer, tmp_path
+):
+    config = stage.TrainTokenAdaptConfig(
+        images=str(lopsided), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path), steps=2, batch_size=8,
+        model=TokenAdaptConfig(width=64), geometry=GeometryConfig(affine=1.0), unchanged=0.4, held_out=0.2, seed=3,
+        lr=1e-12, log_every=1, mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    rows, _ = split_rows(180, 0.2, 3)
+    batches = ImageBatches(open_image_folder(lopsided), rows, tiny.IMAGE_SIZE, 8, seed=3)
+    torch.manual_seed(3)
+    model = TokenAdapt(config.model, grid=tiny.GRID, view=tiny.GRID, codebook_size=tiny.CODES, embedding_dim=5)
+    expected, stay = [], 0
+    for step in range(2):
+        pixels, positions = batches(step)
+        draws = Draws(3, step, positions)
+        stays = draws.uniform("unchanged", 1)[:, 0] < 0.4
+        geometries = [
+            None if still else geometry[None]
+            for still, geometry in zip(stays, sample_geometry(config.geometry, draws, 24 / 16), strict=True)
+        ]
+        pairs = zip(pixels[:, None], geometries, strict=True)
+        expected.append(np.mean([surprise_slowly(model, tokenizer, image, geometry) for image, geometry in pairs]))
+        stay += int(stays.sum())
+    assert 0 < stay < 16
+    assert [line["loss"] for line in read_metrics(tmp_path)] == pytest.approx(expected, abs=1e-5)
 
 
 def test_training_leaves_weights_a_table_and_a_picture(trained, tokenizer):
@@ -197,7 +307,7 @@ def test_views_may_be_smaller_than_the_grid(images, tokenizer_folder, tokenizer,
     """Their true tokens are the centre of those of an image that shows more; measured ways see it so, too."""
     config = stage.TrainTokenAdaptConfig(
         images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path), view=(2, 4), steps=60,
-        model=TokenAdaptConfig(width=64), geometry=replace(IDENTITY, flip=0.5), batch_size=8, lr=3e-3, held_out=0.2,
+        model=TokenAdaptConfig(width=64), geometry=replace(IDENTITY, flip=1.0), batch_size=8, lr=3e-3, held_out=0.2,
         mixed_precision="no",
     )  # fmt: skip
     stage.main(config)

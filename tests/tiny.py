@@ -18,8 +18,11 @@ GRID = (4, 6)
 CODES = 37
 
 
-def make_images(folder, counts, *, seed=0, size=IMAGE_SIZE):
-    """Write a folder of class folders of PNGs: each class has its own hue, each image its own stripes."""
+def make_images(folder, counts, *, seed=0, size=IMAGE_SIZE, lopsided=False):
+    """Write a folder of class folders of PNGs: each class has its own hue, each image its own stripes.
+
+    `lopsided` images have a left half of another colour, and stripes in it only: flipped, they are other images.
+    """
     random = np.random.default_rng(seed)
     height, width = size
     for hue, (name, count) in enumerate(counts.items()):
@@ -28,7 +31,9 @@ def make_images(folder, counts, *, seed=0, size=IMAGE_SIZE):
             pixels = np.full((height, width, 3), 60 + random.integers(60), np.uint8)
             pixels[..., hue % 3] += 100
             top = random.integers(height - 3)
-            pixels[top : top + 3] = random.integers(256, size=3)
+            if lopsided:
+                pixels[:, : width // 2] = random.integers(256, size=3)
+            pixels[top : top + 3, : width // 2 if lopsided else width] = random.integers(256, size=3)
             Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
     return folder
 
