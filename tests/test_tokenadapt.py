@@ -337,6 +337,15 @@ def test_a_view_that_does_not_fit_is_refused(images, tokenizer_folder, tmp_path,
         stage.main(config)
 
 
+def test_a_single_image_is_refused_before_training(tokenizer_folder, tmp_path):
+    images = tiny.make_images(tmp_path / "images", {"ant": 1})
+    config = stage.TrainTokenAdaptConfig(
+        images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path / "run"), batch_size=1, steps=1
+    )
+    with pytest.raises(UserError, match="there is 1 image, too few to train on some and to hold some out"):
+        stage.main(config)
+
+
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no weights"):
         load_token_adapt(tmp_path)

@@ -213,7 +213,12 @@ def read_all(images, rows, size, threads=4):
 
 
 def split_rows(count, held_out, seed):
-    """(training rows, held-out rows) of `count` images; at least one image on both sides."""
+    """(training rows, held-out rows) of `count` images; at least one image on both sides.
+
+    Raises: UserError if there are fewer than two.
+    """
+    if count < 2:
+        raise UserError(f"there is {count} image, too few to train on some and to hold some out: give --images more")
     order = permute(range(count), count, seed=seed, epoch=2**31)
     held = min(max(1, round(count * held_out)), count - 1)
     return order[held:], order[:held]
