@@ -35,7 +35,7 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
 
 bench: .venv/test.stamp
-	for name in start loader store tokenize pretrain; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in start loader store tokenize pretrain finetune; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 .venv/demo.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'

@@ -21,7 +21,7 @@ _MAY_CHANGE = {
     "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
     "cache.folder", "cache.gigabytes", "cache.attempts",
 }  # fmt: skip
-_BEFORE_WORK = ("config.yaml", "env.json", "micro_batch.json", ".lock")
+_PREPARED = ("config.yaml", "env.json", "micro_batch.json")  # written before a run begins
 
 
 class RunFolder:
@@ -89,11 +89,11 @@ class RunFolder:
         return any(
             any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
             for path in self.path.iterdir()
-            if path.name not in _BEFORE_WORK
+            if path.name not in {*_PREPARED, ".lock"}
         )
 
     def _clear(self):
-        for name in ("summary.json", "metrics.jsonl", "results.csv", "best.json", "tracker_id", *_BEFORE_WORK[:-1]):
+        for name in ("summary.json", "metrics.jsonl", "results.csv", "best.json", "tracker_id", *_PREPARED):
             (self.path / name).unlink(missing_ok=True)
         for folder in ("checkpoints", "weights", "weights_ema", "previews", "tensorboard", "wandb", "trackio"):
             shutil.rmtree(self.path / folder, ignore_errors=True)
