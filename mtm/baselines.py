@@ -1,9 +1,14 @@
 """What a model without context would pay for a token: the measure that masked token modelling must beat."""
 
+import math
+
 import numpy as np
 import torch
+from einops import rearrange
 
 from tokenadapt.geometry import centre
+
+_ROWS_AT_ONCE = 4096
 
 
 def frequency_baselines(store, other=None, *, view=None, sample=50_000):
@@ -16,22 +21,26 @@ def frequency_baselines(store, other=None, *, view=None, sample=50_000):
         sample: at most this many rows of each are read, evenly spaced; where shards must be fetched, of four shards.
     Returns: {"unigram": one distribution for all places, "position": one for each place}.
     """
-    codes = store.codebook_size
-    counted, predicted = (_ids(each, view, sample) for each in (store, other or store))
-    places = counted.shape[1]
-    counts = torch.zeros(places, codes, dtype=torch.float64)
-    for place in range(places):
-        counts[place] = torch.bincount(counted[:, place], minlength=codes)
-    unigram = (counts.sum(0) + 1.0) / (counts.sum() + codes)
+    counts = _counts(store, view, sample)
+    predicted = counts if other is None else _counts(other, view, sample)
+    unigram = (counts.sum(0) + 1.0) / (counts.sum() + store.codebook_size)
     position = (counts + unigram) / (counts.sum(1, keepdim=True) + 1.0)  # backs off to the unigram
     return {
-        "unigram": float(-unigram[predicted].log().mean()),
-        "position": float(-position[torch.arange(places), predicted].log().mean()),
+        name: float(-(predicted * model.log()).sum() / predicted.sum())
+        for name, model in (("unigram", unigram), ("position", position))
     }
 
 
-def _ids(store, view, sample):
-    return centre(store.ids(_sample_rows(store, sample)), view or store.grid).flatten(1)
+def _counts(store, view, sample):
+    """How often each code stands at each place of the view, (places, k) float64."""
+    view, codes = view or store.grid, store.codebook_size
+    first = codes * torch.arange(math.prod(view))  # each place counts in a row of its own
+    counts = torch.zeros(len(first) * codes, dtype=torch.float64)
+    rows = _sample_rows(store, sample)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        ids = centre(store.ids(rows[start : start + _ROWS_AT_ONCE]), view).flatten(1)
+        counts += torch.bincount((ids + first).flatten(), minlength=len(counts))
+    return rearrange(counts, "(n k) -> n k", k=codes)
 
 
 def _sample_rows(store, sample):
