@@ -17,9 +17,9 @@ from einops import rearrange
 
 from finetune.classifier import load_classifier
 from finetune.results import Result, write_results
-from tokenadapt.geometry import centre
 from tokens.sources.images import open_image_folder, read_all
 from tokens.tokenizer import load_tokenizer
+from tokens.views import centre
 from training.command import run_command
 from training.config import StageConfig, require
 from training.devices import make_accelerator

@@ -7,7 +7,7 @@ from torch import nn
 
 from mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder
 from mtm.model import load_model
-from tokenadapt.geometry import centre
+from tokens.views import centre
 from training.checkpoint import load_weights, save_weights
 
 

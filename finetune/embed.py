@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from mtm.model import load_model
-from tokenadapt.geometry import centre
 from tokens.loader import evaluation_batches
 from tokens.remote import CacheConfig
 from tokens.row_blocks import pass_through
 from tokens.store import open_store
+from tokens.views import centre
 from training.command import run_command
 from training.config import require
 from training.devices import make_accelerator

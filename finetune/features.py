@@ -6,9 +6,9 @@ from einops import rearrange
 
 from mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
 from mtm.model import load_model
-from tokenadapt.geometry import centre
 from tokens.loader import evaluation_batches
 from tokens.sources.images import open_image_folder, read_all
+from tokens.views import centre
 from training.errors import UserError
 
 FEATURES = {

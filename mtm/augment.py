@@ -18,9 +18,10 @@ from coloradapt.noise import add_noise
 from coloradapt.partners import Pairing, sample_partners
 from mtm.eda import EdaConfig, TokenEda
 from mtm.mixing import Mix, MixConfig, Mixing
-from tokenadapt.geometry import GeometryConfig, centre, sample_crop, sample_geometry, warp
+from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from tokenadapt.model import adapt_ids, load_token_adapt
 from tokens.codebook import embed, nearest_code
+from tokens.views import centre
 from training.config import require
 from training.errors import UserError
 

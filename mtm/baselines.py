@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from tokenadapt.geometry import centre
+from tokens.views import centre
 
 _ROWS_AT_ONCE = 4096
 

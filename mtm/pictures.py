@@ -4,8 +4,8 @@ import torch
 from einops import repeat
 
 from mtm.masking import make_masks
-from tokenadapt.geometry import centre, centre_pixels, put
 from tokens.pictures import image_grid
+from tokens.views import centre, centre_pixels, put
 from training.chance import Draws
 
 GREY = 0.6

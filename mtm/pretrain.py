@@ -18,11 +18,11 @@ from mtm.encoder import fitting_view
 from mtm.masking import MaskConfig, make_masks, sample_masks
 from mtm.model import MaskedTokenModel, ModelConfig, save_model
 from mtm.pictures import completion_picture
-from tokenadapt.geometry import centre
 from tokens.loader import TrainingBatches, evaluation_batches
 from tokens.remote import CacheConfig
 from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
+from tokens.views import centre
 from training.average import averaged
 from training.chance import Draws
 from training.command import run_command

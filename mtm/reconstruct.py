@@ -18,11 +18,11 @@ from mtm.generate import generate
 from mtm.masking import Masks, make_masks
 from mtm.model import load_model
 from mtm.pictures import completion_rows
-from tokenadapt.geometry import centre
 from tokens.pictures import image_grid
 from tokens.remote import CacheConfig
 from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
+from tokens.views import centre
 from training.chance import Draws
 from training.checkpoint import load_weights
 from training.command import run_command

@@ -19,9 +19,10 @@ from mtm import mixing as mixing_module
 from mtm.augment import Augment, AugmentConfig
 from mtm.eda import EdaConfig, TokenEda
 from mtm.mixing import MixConfig, Mixing
-from tokenadapt.geometry import GeometryConfig, centre, sample_crop, sample_geometry, warp
+from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from tokenadapt.model import load_token_adapt
 from tokens.store import TokenStore
+from tokens.views import centre
 from training.chance import Draws
 from training.errors import UserError
 

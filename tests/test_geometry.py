@@ -11,17 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokenadapt.geometry import (
-    IDENTITY,
-    GeometryConfig,
-    around_view,
-    centre,
-    centre_pixels,
-    put,
-    sample_crop,
-    sample_geometry,
-    warp,
-)
+from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, sample_crop, sample_geometry, warp
+from tokens.views import centre, centre_pixels, put
 from training.chance import Draws
 from training.errors import UserError
 

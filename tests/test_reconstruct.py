@@ -12,9 +12,9 @@ from mtm.masking import Masks
 from mtm.model import load_model
 from mtm.pictures import completion_picture, completion_rows
 from mtm.reconstruct import ReconstructConfig, evenly, hidden_patches, main, report
-from tokenadapt.geometry import centre
 from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
+from tokens.views import centre
 from training.chance import Draws
 from training.errors import UserError
 

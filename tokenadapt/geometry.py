@@ -112,28 +112,6 @@ def warp(maps, geometry, size, *, mode="bilinear"):
     return warped.to(maps.dtype)
 
 
-def centre(maps, view):
-    """The central part of the last two axes: (…, h, w) to (…, h', w')."""
-    top, left = ((maps.shape[axis] - side) // 2 for axis, side in zip((-2, -1), view, strict=True))
-    return maps[..., top : top + view[0], left : left + view[1]]
-
-
-def centre_pixels(images, grid, view):
-    """What the central tokens show: (b, c, H, W) of a grid of (h, w) tokens to that of a view of (h', w')."""
-    spans = []
-    for pixels, whole, part in zip(images.shape[-2:], grid, view, strict=True):
-        before, side = (whole - part) // 2, pixels // whole  # as `centre` cuts tokens
-        spans.append(slice(before * side, (before + part) * side))
-    return images[..., spans[0], spans[1]]
-
-
-def put(ids, part):
-    """Put a view back into its grids: (n, h, w) and (n, h', w') to (n, h, w)."""
-    whole = ids.clone()
-    centre(whole, part.shape[1:])[:] = part
-    return whole
-
-
 def around_view(geometry, grid, view):
     """Geometries that show on a whole grid, at its centre, what others show on a view.
 
@@ -146,7 +124,7 @@ def around_view(geometry, grid, view):
     columns = list(geometry.unbind(2))
     last = columns[2]
     for column, whole, part in zip((1, 0), grid, view, strict=True):  # rows lie along y, the second coordinate
-        before = (whole - part) // 2  # as `centre` cuts
+        before = (whole - part) // 2  # as tokens.views.centre cuts
         last = last + columns[column] * ((whole - 2 * before) / part - 1)
         columns[column] = columns[column] * (whole / part)
     return torch.stack([columns[0], columns[1], last], dim=2)

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, centre, centre_pixels, put, sample_geometry, warp
+from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, sample_geometry, warp
 from tokenadapt.model import adapt_ids
 from tokens.codebook import embed, nearest_code
 from tokens.reconstruction import mean_psnr
+from tokens.views import centre, centre_pixels, put
 from training.chance import Draws
 
 METHODS = ("naive embedding", "naive id", "TokenAdapt", "decode, warp, encode")

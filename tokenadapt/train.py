@@ -14,7 +14,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from tokenadapt.geometry import GeometryConfig, around_view, centre, centre_pixels, put, sample_geometry, warp
+from tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
 from tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from tokens.codebook import embed
@@ -22,6 +22,7 @@ from tokens.pictures import image_grid
 from tokens.sources.images import ImageBatches, read_all, split_rows
 from tokens.sources.source import open_source
 from tokens.tokenizer import load_tokenizer
+from tokens.views import centre, centre_pixels, put
 from training.chance import Draws
 from training.checkpoint import save_weights
 from training.command import run_command

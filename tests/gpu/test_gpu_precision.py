@@ -6,9 +6,9 @@ import torch
 from mtm.masking import MaskConfig, sample_masks
 from mtm.model import MaskedTokenModel
 from small_runs import CODES, DIM, VIEW, make_config, make_model, run
-from tokenadapt.geometry import centre
 from tokens.loader import TrainingBatches
 from tokens.store import TokenStore
+from tokens.views import centre
 from training.chance import Draws
 from training.devices import compile_in_place
 
