@@ -45,7 +45,6 @@ from mtm.encoder import fitting_view
 from mtm.pretrain import PretrainConfig
 from tokenadapt.model import load_token_adapt
 from tokens.sources.images import open_image_folder
-from tokens.store import sha256_of
 from tokens.subset import write_subset
 from tokens.tokenizer import fingerprint_of, load_tokenizer
 from training.command import parse, run_command
@@ -224,15 +223,13 @@ def _check_robustness(config, train_set):
 
 
 def _further_fingerprints(config, recipes):
-    """Of recipes, labels and TokenAdapt: finished steps are not run again, so these must be what they were, too."""
+    """Of recipes and TokenAdapt: finished steps are not run again, so these must be what they were, too."""
     places = {"output_dir", "store", "eval_store", "labels"}
     resolved = [
         {name: value for name, value in asdict(recipe).items() if name not in places}
         for recipe in (recipes.pretrain, recipes.finetune, recipes.probe)
     ]
     found = {"recipes": hashlib.sha256(json.dumps(resolved).encode()).hexdigest()}
-    if config.labels is not None:
-        found["labels"] = sha256_of(config.labels)
     if config.token_adapt is not None:
         found["token_adapt"] = fingerprint_of(load_token_adapt(config.token_adapt)[0].state_dict(), {})
     return found

@@ -1,5 +1,6 @@
 """The labelled rows of a store, under its own labels or under those of a table."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,9 +57,13 @@ def open_train_and_test(config):
 
 def fingerprints(train_set, test_set):
     """`inputs` and `data` of a RunFolder that learns from one LabelledRows and is measured on the other."""
+    labels = hashlib.sha256()
+    for each in (train_set, test_set):
+        labels.update(each.labels.astype("<i8").tobytes() + "\n".join(each.classes).encode())
+    data = {"store": train_set.store.fingerprint, "eval_store": test_set.store.fingerprint}
     return {
         "inputs": {"tokenizer": train_set.store.tokenizer["fingerprint"]},
-        "data": {"store": train_set.store.fingerprint, "eval_store": test_set.store.fingerprint},
+        "data": {**data, "labels": labels.hexdigest()},
     }
 
 

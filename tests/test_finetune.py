@@ -199,6 +199,19 @@ def test_parity_of_the_classifier():
 # Runs
 
 
+def test_a_run_is_not_gone_on_with_under_other_labels(stores, table, tmp_path):
+    def labels(names):
+        return str(table("key,label\n" + "".join(f"{row:04d}.png,{names[row % 3]}\n" for row in range(15))))
+
+    config = make_config(stores, tmp_path / "run", labels=labels("xyz"), batch_size=6, steps=1)
+    stage.main(config)
+    stage.main(config)  # the same again: nothing to do
+    for names in ("zyx", "xyw"):
+        labels(names)
+        with pytest.raises(UserError, match="run holds a run on other input"):
+            stage.main(config)
+
+
 def accuracy_by_hand(folder, store_folder):
     """Share of rows of a store that the saved classifier gets right, one row at a time."""
     classifier, _, _ = load_classifier(folder)
