@@ -236,7 +236,8 @@ def launches(tmp_path_factory):
         "stopped": [{"on": 1, "step": 6, "does": "SIGTERM"}, {}],
         "killed": [{"on": 1, "step": 7, "does": "SIGKILL"}, {"on": 0, "step": 9, "does": "SIGKILL"}, {}],
         "failed": [{"on": 1, "step": 7, "does": "raise"}, {}],
-        "both failed": [{"on": 0, "step": 7, "does": "raise"}],
+        "main failed": [{"on": 0, "step": 7, "does": "raise"}],
+        "main failed early": [{"on": 0, "step": 7, "does": "raise", "lag": 3.0}],
         "exploded": [{"on": 1, "step": 7, "does": "nan"}, {"processes": 1}],
     }
     words, owners = [], []
@@ -268,7 +269,8 @@ def test_a_killed_process_ends_the_others_in_one_line_and_the_run_goes_on_bit_fo
     tries, folder = launches["killed"]
     assert [sorted(each["codes"]) for each in tries] == [[-9, 1], [-9, 1], [0, 0]]
     line = "error: another process ended before its work was done: give the same command again to go on"
-    assert line in tiny.one_line(tries[0]["stderr"])
+    assert tiny.one_line(tries[0]["stderr"]) == line
+    assert tiny.one_line(tries[1]["stderr"]) == line.replace("another", "process 1: another", 1)
     assert losses(folder) == losses(launches["whole"][1])
 
 
@@ -279,9 +281,10 @@ def test_an_error_on_any_process_is_said_once_and_ends_all(launches):
     assert tiny.one_line(failed["stderr"]) == "error: process 1: its shard is gone"
     assert after["codes"] == [0, 0]
     assert losses(folder) == losses(launches["whole"][1])
-    ((failed,), _) = launches["both failed"]
-    assert failed["codes"] == [1, 1]
-    assert tiny.one_line(failed["stderr"]) == "error: its shard is gone"
+    for name in ("main failed", "main failed early"):
+        ((failed,), _) = launches[name]
+        assert failed["codes"] == [1, 1]
+        assert tiny.one_line(failed["stderr"]) == "error: its shard is gone"
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
     python tests/toy_processes.py '[{"argv": ["--output_dir", "run"], "on": 1, "step": 3, "does": "raise"}, …]'
 
 It prints a list of {"codes": of both, "stderr": of both together}. The processes are forked from one that has imported
-everything. `does` is a signal's name, "raise" or "nan"; it happens `on` one of them before the batch of `step`.
+everything. `does` is a signal's name, "raise" or "nan"; it happens `on` one of them before the batch of `step`, while
+the other takes `lag` seconds.
 """
 
 import importlib
@@ -22,8 +23,13 @@ from training.errors import UserError
 PATIENCE = 60.0
 
 
+def dawdles(lag, step):
+    """A `before_batch` of toy_training that sleeps before a step."""
+    return lambda now, micro: time.sleep(lag) if now == step and micro == 0 else None
+
+
 def happens(does, step):
-    """A function for toy_training's `before_batch`."""
+    """A `before_batch` of toy_training in which something happens."""
     plain = toy_training.toy_batch
 
     def poisoned(config, now, micro):
@@ -42,7 +48,7 @@ def happens(does, step):
     return before_batch
 
 
-def process(rank, port, said, *, argv, processes=2, does=None, step=None, on=None):
+def process(rank, port, said, *, argv, processes=2, does=None, step=None, on=None, lag=0.0):
     """Become process `rank`: train, and leave by the exit code."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
@@ -50,7 +56,7 @@ def process(rank, port, said, *, argv, processes=2, does=None, step=None, on=Non
     )  # fmt: skip
     os.dup2(said.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    before_batch = happens(does, step) if on == rank else lambda now, micro: None
+    before_batch = happens(does, step) if on == rank else dawdles(lag, step)
     try:
         run_command(
             lambda config: toy_training.main(config, before_batch=before_batch), toy_training.ToyConfig,

@@ -8,28 +8,16 @@ import difflib
 import errno
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
 
 from training.config import field_names
+from training.ending import end, leave_process_group, lost_a_process, speaks_for
 from training.errors import Interrupted, UserError
 from training.recipes import find_recipe
 
 _FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
 """How safetensors and torch, whose errors are no OSError, say that the disk is full."""
-
-_LOST_PROCESS = (
-    "gloo/transport",
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "NCCL error",
-    "ncclRemoteError",
-)
-"""How gloo and NCCL say that another process has ended."""
-
-_PATIENCE = 2.0
-"""Seconds that processes which failed wait for each other."""
 
 
 def run_command(main, config_class, *, recipes, argv=None):
@@ -66,12 +54,12 @@ def run_command(main, config_class, *, recipes, argv=None):
             traceback.print_exc()
         said = getattr(error, "explained", False)
         code, message = 1, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}"
-        speaks = _speaks(rank, error, said=said)
+        speaks = speaks_for(rank, error, said=said)
     finally:
-        _leave_process_group()
+        leave_process_group()
     if message and speaks:
         print(message, file=sys.stderr, flush=True)
-    sys.exit(code)
+    end(code)
 
 
 def parse(config_class, argv, *, recipes):
@@ -147,7 +135,7 @@ def explain(error, config=None):
     if full or any(words in str(error) for words in _FULL_DISK):
         file = getattr(error, "filename", None) or "a file"
         return f"no space left on the disk while writing {file}: free some and start again"
-    if _lost_process(error):
+    if lost_a_process(error):
         return f"another process ended before its work was done: give {_same_command(config)} to go on"
     if isinstance(error, PermissionError):
         return f"no permission to write or read {error.filename}: choose another folder or change its rights"
@@ -163,52 +151,3 @@ def _same_command(config):
     if resume == "none" or (resume != "auto" and any(Path(config.output_dir).glob("**/checkpoints/step-*"))):
         return "the same command without --resume"
     return "the same command again"
-
-
-def _speaks(rank, error, *, said):
-    """Whether this process tells an error of its own: the main one does, and who is alone with what it met.
-
-    Args:
-        rank: of this process.
-        error: what it met.
-        said: whether it was told, or shared with the others, before.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return rank == 0
-    from torch.distributed.distributed_c10d import _get_default_store
-
-    try:
-        store, others = _get_default_store(), torch.distributed.get_world_size() - 1
-        if rank == 0:
-            store.set("seitpp/main failed", "")
-            alone = store.add("seitpp/failed", 1) == 1
-            # Without a launcher the store ends with this process: the others should have read it.
-            _waited_for(lambda: store.add("seitpp/heard", 0) == others)
-            return alone or not _lost_process(error)  # who ended the others has given the reason
-        if said or _waited_for(lambda: store.check(["seitpp/main failed"])):
-            store.add("seitpp/heard", 1)
-            return False
-        return store.add("seitpp/failed", 1) == 1
-    except RuntimeError:  # the main process has ended: killed, or with a word of its own
-        return _lost_process(error)
-
-
-def _waited_for(condition):
-    deadline = time.monotonic() + _PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _lost_process(error):
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST_PROCESS)
-
-
-def _leave_process_group():
-    """End the process group of a multi-process run, without a warning, whatever happened."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
