@@ -13,6 +13,7 @@ else is as in benchmarks/pretrain.py.
 import argparse
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -144,14 +145,17 @@ def main():
         if arguments.profile:
             report_profile(arguments.profile, step, count)
         store = open_store(make_store(folder / "features", size * count))
-        measure_features(step.shape, store, size, step.device, products)
+        measure_features(step.shape, store, size, step.accelerator, products)
 
 
-def measure_features(config, store, batch_size, device, products):
+def measure_features(config, store, batch_size, accelerator, products):
     """Images a second of all of a store, and what share that is of a rate of matrix products."""
-    encoder = TokenEncoder(config, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS).to(device).eval()
-    encode_store(encoder, store, batch_size, device)  # warm
-    rate = per_second(lambda: encode_store(encoder, store, batch_size, device), len(store), rounds=3)
+    encoder = TokenEncoder(config, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS).eval()
+    encode = partial(
+        encode_store, encoder.to(accelerator.device), store, batch_size, accelerator.device, accelerator.autocast
+    )
+    encode()  # warm
+    rate = per_second(encode, len(store), rounds=3)
     operations = encoder_network(config).operations
     report("features", rate, "images/s", seconds_per_image=1 / rate)
     report("features: operations counted", operations / 1e9, "GFLOP/image")

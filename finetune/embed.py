@@ -45,6 +45,8 @@ class EmbedConfig:
     """mean: over patches, as the probes read it; cls: the cls token; both after the final norm"""
     batch_size: int = 64
     """rows encoded at a time"""
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """precision of the encoder's pass, as in a training; auto: bf16 on a GPU"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how a store behind a URL is read"""
 
@@ -61,7 +63,8 @@ def main(config):
     if out.exists():
         raise UserError(f"{out} is there already: choose another --out, or remove it")
     store = open_store(config.store, config.cache)
-    device = make_accelerator("no").device
+    accelerator = make_accelerator(config.mixed_precision)
+    device = accelerator.device
     model, fingerprint = load_model(config.weights, device)
     store.check_tokenizer(fingerprint, f"the model in {config.weights}")
     encoder = model.encoder
@@ -82,7 +85,9 @@ def main(config):
             features = np.empty((len(rows), width), np.float32)
             for batch in evaluation_batches(store, config.batch_size, device=device, rows=np.asarray(rows)):
                 places = batch.positions.cpu().numpy()
-                features[places] = pooled(encoder, batch.ids, config.pooling).float().cpu().numpy()
+                with accelerator.autocast():
+                    found = pooled(encoder, batch.ids, config.pooling)
+                features[places] = found.float().cpu().numpy()
                 progress.update(rows.start + int(places[-1]) + 1)
             labels = store.labels_at(rows)
             columns = [

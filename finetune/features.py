@@ -1,5 +1,7 @@
 """Features of whole stores, for probes: from an encoder, from tokens without one, from pixels."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -21,7 +23,7 @@ FEATURES = {
 """Names on the command line and in tables."""
 
 
-def make_features(name, config, train_set, test_set, device):
+def make_features(name, config, train_set, test_set, device, autocast=nullcontext):
     """Features of both stores.
 
     Args:
@@ -30,6 +32,7 @@ def make_features(name, config, train_set, test_set, device):
         train_set: LabelledRows.
         test_set: LabelledRows.
         device: where an encoder runs.
+        autocast: makes the context that an encoder runs in, such as `accelerator.autocast`.
     Returns: ((rows, d), (rows, d)) float32 arrays over all rows of the training and of the test store.
     """
     sets = (train_set, test_set)
@@ -39,16 +42,17 @@ def make_features(name, config, train_set, test_set, device):
         folders = (config.images, config.eval_images)
         return tuple(pixels(folder, each.store) for folder, each in zip(folders, sets, strict=True))
     encoder = _encoder(name, config, train_set.store).to(device).eval()
-    return tuple(encode_store(encoder, each.store, config.batch_size, device) for each in sets)
+    return tuple(encode_store(encoder, each.store, config.batch_size, device, autocast) for each in sets)
 
 
 @torch.no_grad()
-def encode_store(encoder, store, batch_size, device):
+def encode_store(encoder, store, batch_size, device, autocast=nullcontext):
     """Mean over patches of the normed features of every row, (rows, d) float32."""
-    parts = [
-        encoder.pooled(centre(batch.ids, encoder.view)).float().cpu()
-        for batch in evaluation_batches(store, batch_size, device=device)
-    ]
+    parts = []
+    for batch in evaluation_batches(store, batch_size, device=device):
+        with autocast():
+            features = encoder.pooled(centre(batch.ids, encoder.view))
+        parts.append(features.float().cpu())
     return torch.cat(parts).numpy()
 
 

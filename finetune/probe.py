@@ -8,6 +8,7 @@ training set, never on the test set.
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -65,6 +66,8 @@ class ProbeConfig(StageConfig):
     """k of k-NN (cosine); 0: no k-NN"""
     batch_size: int = 256
     """images per forward pass"""
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """precision of an encoder's pass, as in a training; auto: bf16 on a GPU"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -77,7 +80,7 @@ class ProbeConfig(StageConfig):
 
 def main(config):
     """Probe each kind of feature, write results.csv."""
-    accelerator = make_accelerator("no")
+    accelerator = make_accelerator(config.mixed_precision)
     if not accelerator.is_main_process:
         return
     train_set, test_set = open_train_and_test(config)
@@ -102,7 +105,7 @@ def main(config):
                 note("majority class", majority_accuracy(train_set.targets, test_set.targets))
             else:
                 torch.manual_seed(config.seed)
-                features = make_features(name, config, train_set, test_set, accelerator.device)
+                features = make_features(name, config, train_set, test_set, accelerator.device, accelerator.autocast)
                 chosen[name], accuracy = linear_probe(features, learned, judged, train_set, test_set, config)
                 note(f"linear probe, {FEATURES[name]}", accuracy)
                 if config.neighbours and name in ("mtm", "random"):

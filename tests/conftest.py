@@ -34,6 +34,14 @@ def tokenizer_folder(tmp_path_factory):
 
 
 @pytest.fixture
+def own_accelerator():
+    """A test that chooses a precision of its own, and leaves it to no other."""
+    tiny.forget_accelerator()
+    yield
+    tiny.forget_accelerator()
+
+
+@pytest.fixture
 def unprivileged():
     """The rights of an ordinary user for the test, also where root runs it."""
     if os.geteuid() != 0:

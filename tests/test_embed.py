@@ -87,6 +87,16 @@ def test_row_groups_of_any_size_hold_the_same_rows(store, weights, tmp_path, mon
     assert np.stack(parts["features"].to_numpy()) == pytest.approx(np.stack(whole["features"].to_numpy()), abs=1e-6)
 
 
+@pytest.mark.usefixtures("own_accelerator")
+def test_features_come_in_the_precision_that_is_asked_for(store, weights, tmp_path):
+    tables = []
+    for precision in ("no", "bf16"):
+        tiny.forget_accelerator()
+        stage.main(make_config(store, weights, tmp_path / precision, mixed_precision=precision))
+        tables.append(np.stack(pq.read_table(tmp_path / precision)["features"].to_numpy()))
+    assert 1e-4 < np.abs(tables[1] - tables[0]).max() < 0.05
+
+
 def test_a_store_of_no_rows_gives_a_file_of_no_rows(weights, tmp_path):
     store = tiny.make_store(tmp_path / "empty", tiny.random_ids(0, tiny.CODES, tiny.GRID))
     stage.main(make_config(store, weights, tmp_path / "out.parquet"))

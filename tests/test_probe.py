@@ -18,6 +18,7 @@ from mtm.encoder import EncoderConfig, TokenEncoder
 from mtm.model import load_model
 from tokens.sources.images import open_image_folder, read_image
 from tokens.store import TokenStore
+from training.devices import make_accelerator
 from training.errors import UserError
 from training.files import read_json
 
@@ -83,6 +84,16 @@ def test_features_of_a_store_are_means_over_patches_of_normed_features(tmp_path)
     features = encode_store(encoder, store, 4, "cpu")
     expected = np.stack([encoder.norm(encoder(ids[row : row + 1]))[0, 1:].mean(0).numpy() for row in range(9)])
     assert features == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.usefixtures("own_accelerator")
+def test_features_come_in_the_precision_that_is_asked_for(tmp_path):
+    store = TokenStore(tiny.make_store(tmp_path / "store", tiny.random_ids(9, tiny.CODES, tiny.GRID)))
+    encoder = load_model(tiny.make_mtm(tmp_path / "mtm"))[0].encoder
+    exact = encode_store(encoder, store, 4, "cpu")
+    rounded = encode_store(encoder, store, 4, "cpu", make_accelerator("bf16").autocast)
+    assert rounded.dtype == np.float32
+    assert 1e-4 < np.abs(rounded - exact).max() < 0.05
 
 
 @torch.no_grad()

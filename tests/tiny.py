@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 from tokens.codec import pack
@@ -117,6 +118,12 @@ def striped_ids(labels, grid, *, codes=CODES, seed=0):
     labels = np.asarray(labels)
     noise = random.integers(3, size=(len(labels), *grid))
     return torch.from_numpy((7 * labels[:, None, None] + noise) % codes)
+
+
+def forget_accelerator():
+    """Have Accelerate choose device and precision anew: it keeps what the first Accelerator of a process chose."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def run(*words, timeout=120, **environment):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import small_runs
+import tiny
 
 REHEARSAL = os.environ.get("SEITPP_TEST_DEVICE") == "cpu"
 if REHEARSAL:
@@ -44,7 +45,7 @@ def proper_float32(monkeypatch):
 def afresh(device):
     """Leave no test the precision, the process group or the compiled code of another."""
     yield
-    small_runs.forget()
+    tiny.forget_accelerator()
     torch._dynamo.reset()
 
 

@@ -6,7 +6,6 @@ from dataclasses import asdict
 import numpy as np
 import torch
 import yaml
-from accelerate.state import AcceleratorState, GradientState
 
 import tiny
 from mtm import pretrain
@@ -60,15 +59,9 @@ def make_config(world, output, **fields):
     return pretrain.PretrainConfig(store=str(world / "train"), output_dir=str(output), **fields)
 
 
-def forget():
-    """Have Accelerate choose device and precision anew: it keeps what the first Accelerator of a process chose."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-
-
 def run(config):
     """Pre-train; returns the losses that were logged."""
-    forget()
+    tiny.forget_accelerator()
     pretrain.main(config)
     return losses(config.output_dir)
 

@@ -65,7 +65,7 @@ def test_features_of_the_device_are_those_of_the_cpu(device, world, pretrained):
 
 def test_tokenising_gives_the_ids_of_the_cpu_and_the_same_bytes_each_time(images, tokenizer_folder, tmp_path):
     for name in ("once", "again"):
-        small_runs.forget()
+        tiny.forget_accelerator()
         tokenize.main(
             tokenize.TokenizeConfig(
                 images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path / name), batch_size=7,
@@ -103,7 +103,7 @@ def test_a_tokenizer_trains_and_its_codes_are_used(images, tmp_path):
 
 def test_token_adapt_trains_in_bf16_as_in_float32_and_is_measured(images, tokenizer_folder, tmp_path):
     for precision in ("no", "bf16"):
-        small_runs.forget()
+        tiny.forget_accelerator()
         tokenadapt.main(
             tokenadapt.TrainTokenAdaptConfig(
                 images=str(images), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path / precision), batch_size=8,

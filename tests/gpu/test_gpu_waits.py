@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+import tiny
 from finetune import train as finetune
 from mtm.encoder import EncoderConfig
 from mtm.mixing import MixConfig
-from small_runs import VIEW, everything, forget, losses, make_config, run
+from small_runs import VIEW, everything, losses, make_config, run
 from training import loop
 
 
@@ -35,7 +36,7 @@ def test_no_step_of_pretraining_waits_for_the_gpu(watched, world, tmp_path):
 
 
 def test_no_step_of_finetuning_waits_for_the_gpu(watched, world, tmp_path):
-    forget()
+    tiny.forget_accelerator()
     finetune.main(
         finetune.FinetuneConfig(
             store=str(world / "train"), eval_store=str(world / "test"), output_dir=str(tmp_path), view=VIEW,
