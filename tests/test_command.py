@@ -308,33 +308,6 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
     assert tiny.one_line(capsys.readouterr().err) == line
 
 
-ENDS = """
-import atexit, os, sys, threading, time
-from training.command import run_command
-from training.config import StageConfig
-
-class Kept:
-    def __del__(self):
-        os.write(1, b"interpreter taken down ")
-
-def main(config):
-    threading.Thread(target=lambda: (time.sleep(0.3), os.write(1, b"thread ended "))).start()
-    sys.stdout.write("written ")
-
-kept = Kept()
-atexit.register(lambda: os.write(1, b"exit functions called "))
-run_command(main, StageConfig, recipes="pretrain", argv=["--output_dir", "out"])
-"""
-
-
-def test_one_process_of_many_ends_without_taking_its_interpreter_down():
-    ends = "thread ended exit functions called written "
-    for processes, more in ((1, "interpreter taken down "), (2, "")):
-        done = tiny.run("-c", ENDS, WORLD_SIZE=str(processes), RANK="0", PYTHONUNBUFFERED="")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == ends + more
-
-
 @pytest.mark.parametrize(
     ("stage", "words", "matters"),
     [

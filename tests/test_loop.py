@@ -10,7 +10,7 @@ import torch
 
 import tiny
 import toy_training
-from toy_training import ToyConfig, toy_batch
+from toy_training import ToyConfig, losses, saved_steps, toy_batch
 from training.checkpoint import load_checkpoint, load_weights, save_weights
 from training.config import TrainConfig
 from training.devices import make_accelerator
@@ -18,16 +18,6 @@ from training.errors import UserError
 from training.loop import train
 from training.run_folder import RunFolder, read_metrics
 from training.schedule import make_schedule
-
-
-def losses(folder):
-    """What a run logged, without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read_metrics(folder)]
-
-
-def saved_steps(folder):
-    return [int(path.name.removeprefix("step-")) for path in sorted(Path(folder, "checkpoints").glob("step-*"))]
-
 
 # One step
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -18,12 +19,14 @@ import yaml
 from PIL import Image
 
 import tiny
+import tiny_pretraining
 from mtm import pretrain as stage
 from mtm.augment import Augment, AugmentConfig
 from mtm.encoder import EncoderConfig
 from mtm.masking import MaskConfig, make_masks, sample_masks
 from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
 from mtm.pictures import completion_picture
+from tiny_pretraining import entropies, make_world
 from tokenadapt.geometry import GeometryConfig
 from tokens.loader import TrainingBatches
 from tokens.remote import CacheConfig
@@ -35,30 +38,18 @@ from training.files import read_json
 from training.run_folder import read_metrics
 
 ROOT = Path(__file__).parent.parent
-MODEL = ModelConfig(
-    encoder=EncoderConfig(width=24, depth=2, heads=3, patch_size=2, token_dropout=0.0, embedding_std=1.0),
-    decoder=DecoderConfig(width=24, depth=1, heads=2, dropout=0.0),
-)
+MODEL = replace(tiny_pretraining.MODEL, encoder=replace(tiny_pretraining.MODEL.encoder, patch_size=2))
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tokenizer_folder):
-    """Stores whose maps are of one of three colours, three codes each, and a TokenAdapt with random weights."""
-    folder = tmp_path_factory.mktemp("world")
-    fingerprint = load_tokenizer(tokenizer_folder).fingerprint
-    for name, rows in (("train", 48), ("test", 11)):
-        ids = tiny.striped_ids(np.arange(rows) % 3, tiny.GRID, seed=rows)
-        tiny.make_store(folder / name, ids, fingerprint=fingerprint)
-    tiny.make_token_adapt(folder / "tokenadapt", fingerprint=fingerprint)
+    """Stores `train` and `test` and a TokenAdapt with random weights."""
+    folder = make_world(tmp_path_factory.mktemp("world"), tokenizer_folder)
+    tiny.make_token_adapt(folder / "tokenadapt", fingerprint=load_tokenizer(tokenizer_folder).fingerprint)
     return folder
 
 
-def make_config(world, output, **fields):
-    fields = {
-        "model": MODEL, "batch_size": 8, "steps": 20, "lr": 3e-3, "log_every": 1, "save_every": 100,
-        "mixed_precision": "no", "augment": AugmentConfig(crop=False), **fields,
-    }  # fmt: skip
-    return stage.PretrainConfig(store=str(world / "train"), output_dir=str(output), **fields)
+make_config = partial(tiny_pretraining.make_config, model=MODEL, steps=20, save_every=100)
 
 
 def everything(world):
@@ -73,10 +64,6 @@ def command(config, folder):
     plain = json.loads(json.dumps(asdict(config)))
     (folder / "recipe.yaml").write_text(yaml.safe_dump({k: v for k, v in plain.items() if v is not None}))
     return ["-m", "mtm.pretrain", "--config", str(folder / "recipe.yaml")]
-
-
-def losses(folder):
-    return [line["loss"] for line in read_metrics(folder) if "loss" in line]
 
 
 # One process
@@ -97,7 +84,7 @@ def test_training_predicts_masked_tokens_better_than_their_frequencies(trained):
     assert summary["unigram_baseline"] == pytest.approx(np.log(9), abs=0.1)
     assert summary["eval_cross_entropy"] < summary["unigram_baseline"] - 0.4  # log 3 would be all that can be known
     assert summary["eval_cross_entropy"] < summary["position_baseline"] - 0.4
-    assert losses(trained.output_dir)[-1] < losses(trained.output_dir)[0] - 0.5
+    assert entropies(trained.output_dir)[-1] < entropies(trained.output_dir)[0] - 0.5
 
 
 def test_it_is_measured_now_and_then_on_the_evaluation_store(trained):
@@ -154,7 +141,7 @@ def test_the_first_losses_are_those_of_each_steps_views_under_its_masks(world, t
         draws = Draws(5, step, batch.positions)
         loss, _ = model(augment(batch.ids, draws), sample_masks(mask, draws, 6))
         expected.append(loss.item())
-    assert losses(tmp_path) == pytest.approx(expected, abs=1e-5)
+    assert entropies(tmp_path) == pytest.approx(expected, abs=1e-5)
 
 
 def test_weight_decay_shrinks_matrices_alone_by_the_rate_times_the_decay(world, tmp_path):
@@ -178,19 +165,19 @@ def test_accumulated_micro_batches_are_one_large_batch(world, tmp_path):
     divided = make_config(world, tmp_path / "divided", augment=everything(world), batch_size=4, accum_iter=2)
     for config in (whole, divided):
         stage.main(config)
-    assert losses(tmp_path / "divided") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
+    assert entropies(tmp_path / "divided") == pytest.approx(entropies(tmp_path / "whole"), abs=1e-5)
 
 
 def test_another_seed_is_another_training(world, tmp_path):
     for seed in (0, 1):
         stage.main(make_config(world, tmp_path / str(seed), seed=seed, steps=2))
-    assert losses(tmp_path / "0")[0] != losses(tmp_path / "1")[0]
+    assert entropies(tmp_path / "0")[0] != entropies(tmp_path / "1")[0]
 
 
 def test_all_patches_may_be_hidden(world, tmp_path):
     mask = MaskConfig(mask_ratio_min=0.5, mask_ratio_max=1.0, mask_ratio_mean=9.0, mask_ratio_std=0.1)
     stage.main(make_config(world, tmp_path, mask=mask, steps=2))
-    assert np.isfinite(losses(tmp_path)).all()
+    assert np.isfinite(entropies(tmp_path)).all()
 
 
 def test_a_smaller_view_is_trained_on(world, tmp_path):
@@ -255,13 +242,13 @@ def test_killed_and_started_again_is_as_if_nothing_had_happened(world, tmp_path)
     killed = make_config(world, tmp_path / "killed", **fields)
     words = [sys.executable, *command(killed, tmp_path)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        while len(losses(tmp_path / "killed")) < 10 and process.poll() is None:
+        while len(entropies(tmp_path / "killed")) < 10 and process.poll() is None:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    assert 10 <= len(losses(tmp_path / "killed")) < 50
+    assert 10 <= len(entropies(tmp_path / "killed")) < 50
     done = tiny.run(*command(killed, tmp_path))
     assert done.returncode == 0, done.stderr
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert entropies(tmp_path / "killed") == entropies(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -274,8 +261,8 @@ def test_one_process_and_two_give_the_same_losses(world, tmp_path):
         ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(losses(tmp_path / "two")) == 20
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert len(entropies(tmp_path / "two")) == 20
+    assert entropies(tmp_path / "two") == pytest.approx(entropies(tmp_path / "one"), abs=1e-5)
 
 
 # From a store behind a URL
@@ -300,7 +287,7 @@ def test_pretraining_from_a_url_depends_neither_on_the_cache_nor_on_a_stop(world
             world, tmp_path / name, steps=14, batch_size=6, save_every=3, keep_checkpoints=9, cache=cache
         )
         stage.main(replace(config, store=remote))
-        return losses(tmp_path / name), (tmp_path / name / "weights" / "model.safetensors").read_bytes()
+        return entropies(tmp_path / name), (tmp_path / name / "weights" / "model.safetensors").read_bytes()
 
     whole = run("whole", 1.0)
     assert run("little room", 7.1 * size / 1e9) == whole

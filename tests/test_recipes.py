@@ -1,4 +1,4 @@
-"""Recipes of all stages but pre-training (tests/test_reliability.py): each loads, and takes a step at a small size."""
+"""Recipes of all stages but pre-training (test_pretrain_recipes.py): each loads, and takes a step at a small size."""
 
 from dataclasses import fields, is_dataclass
 from importlib import import_module

@@ -26,7 +26,7 @@ from training.config import TrainConfig
 from training.devices import make_accelerator
 from training.loop import train
 from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, read_metrics
 from training.schedule import make_schedule
 
 SAMPLES = 60
@@ -75,6 +75,35 @@ def main(config, *, before_batch=lambda step, micro: None, before_saving=lambda:
     )
     run.finish({"done": True})
     accelerator.end_training()
+
+
+def losses(folder):
+    """What a run logged, without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read_metrics(folder)]
+
+
+def saved_steps(folder):
+    """The steps that checkpoints of a run are of."""
+    return [int(path.name.removeprefix("step-")) for path in sorted(Path(folder, "checkpoints").glob("step-*"))]
+
+
+def toy(folder, **fields):
+    """Twelve steps in a folder."""
+    return ToyConfig(output_dir=str(folder), **{"steps": 12, "log_every": 1, "save_every": 4, **fields})
+
+
+class Stop(Exception):
+    """Ends a training from within."""
+
+
+def stopping_at(wanted):
+    """A `before_batch` that ends the training before a step."""
+
+    def before_batch(step, micro):
+        if step == wanted:
+            raise Stop
+
+    return before_batch
 
 
 def attempt(argv, *, signal_name=None, step=None, saving=None, times=1):

@@ -1,0 +1,43 @@
+"""Who shows the numbers of a run besides metrics.jsonl."""
+
+import time
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import toy_training
+from toy_training import Stop, stopping_at, toy
+from training.errors import UserError
+from training.run_folder import read_metrics
+
+
+def scalars(folder, name):
+    """(steps, values) that TensorBoard shows."""
+    events = EventAccumulator(str(folder / "tensorboard" / "seitpp")).Reload().Scalars(name)
+    return [event.step for event in events], [event.value for event in events]
+
+
+def test_tensorboard_shows_what_is_logged_and_one_curve_after_a_resume(tmp_path):
+    with pytest.raises(Stop):
+        toy_training.main(toy(tmp_path / "run"), before_batch=stopping_at(7))
+    time.sleep(1.0 - time.time() % 1.0)  # TensorBoard orders its files by second, then by an unpadded number
+    toy_training.main(toy(tmp_path / "run"))
+    steps, values = scalars(tmp_path / "run", "loss")
+    lines = read_metrics(tmp_path / "run")
+    assert steps == list(range(12))
+    assert values == pytest.approx([line["loss"] for line in lines])
+    assert scalars(tmp_path / "run", "lr")[1] == pytest.approx([line["lr"] for line in lines])
+
+
+def test_no_trackers_leave_metrics_alone(tmp_path):
+    toy_training.main(toy(tmp_path / "run", trackers=()))
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert len(read_metrics(tmp_path / "run")) == 12
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_one_line_that_says_how_to_get_it(tmp_path, name, monkeypatch):
+    monkeypatch.setattr("training.trackers.find_spec", lambda package: None)
+    line = rf"--trackers: {name} is not installed: pip install 'seitpp\[{name}\]', or leave it out"
+    with pytest.raises(UserError, match=line):
+        toy_training.main(toy(tmp_path / "run", trackers=(name,)))
