@@ -38,7 +38,8 @@ from mtm.encoder import EncoderConfig, TokenEncoder
 from tokenadapt.model import TokenAdaptConfig
 from tokens.loader import TrainingBatches
 from tokens.store import open_store
-from training.chance import Draws, seed_dropout
+from training.batched_draws import BatchedDraws
+from training.chance import seed_dropout
 from training.command import parse
 from training.devices import make_accelerator
 from training.optimizer import make_adamw, parameter_groups, set_learning_rate
@@ -77,6 +78,7 @@ class Step:
         augment = replace(config.augment, token_adapt=str(self.folder / "tokenadapt"))
         self.augment = Augment(augment, store=store, view=VIEW, device=self.device, autocast=self.accelerator.autocast)
         self.batches = TrainingBatches(store, self.batch_size, seed=0, device=self.device)
+        self.chance = BatchedDraws(0)
         groups = parameter_groups(
             model, weight_decay=config.weight_decay, layer_of=model.layer_of, layer_decay=config.layer_decay,
             layers=model.layers,
@@ -90,7 +92,9 @@ class Step:
         batch = self.batches(index)
         mark("loader")
         seed_dropout(0, index, 0)
-        views, targets = self.augment.mixed(batch.ids, batch.labels, Draws(0, index, batch.positions), classes=CLASSES)
+        views, targets = self.augment.mixed(
+            batch.ids, batch.labels, self.chance.at(index, batch.positions), classes=CLASSES
+        )
         mark("augmentation")
         logits = self.trained(views)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)

@@ -56,7 +56,8 @@ from tokenadapt.model import TokenAdaptConfig
 from tokens.exchange import published
 from tokens.loader import TrainingBatches
 from tokens.store import open_store
-from training.chance import Draws, seed_dropout
+from training.batched_draws import BatchedDraws
+from training.chance import seed_dropout
 from training.devices import compile_in_place, make_accelerator
 from training.optimizer import make_adamw, parameter_groups, set_learning_rate
 from training.speed import count_flops
@@ -97,6 +98,7 @@ class Step:
         augment = AugmentConfig(token_adapt=str(self.folder / "tokenadapt"))
         self.augment = Augment(augment, store=store, view=VIEW, device=self.device, autocast=self.accelerator.autocast)
         self.batches = TrainingBatches(store, self.batch_size, seed=0, device=self.device)
+        self.chance = BatchedDraws(0)
         optimizer = make_adamw(parameter_groups(model, weight_decay=self.config.weight_decay), self.config)
         set_learning_rate(optimizer, 1e-5)
         self.trained, self.optimizer = self.accelerator.prepare(model.train(), optimizer)
@@ -108,7 +110,7 @@ class Step:
         batch = self.batches(index)
         mark("loader")
         seed_dropout(0, index, 0)
-        draws = Draws(0, index, batch.positions)
+        draws = self.chance.at(index, batch.positions)
         ids = self.augment(batch.ids, draws)
         mark("augmentation")
         loss, _ = self.trained(ids, sample_masks(self.mask, draws, self.patches))

@@ -21,7 +21,7 @@ from mtm.augment import Augment, AugmentConfig
 from mtm.encoder import EncoderConfig, fitting_view
 from tokens.loader import TrainingBatches, evaluation_batches
 from tokens.remote import CacheConfig
-from training.chance import Draws
+from training.batched_draws import BatchedDraws
 from training.command import run_command
 from training.config import TrainConfig, require
 from training.devices import make_accelerator
@@ -151,8 +151,10 @@ def _train_once(config, train_set, test_set, *, title):
         labels=train_set.labels,
     )  # fmt: skip
 
+    chance = BatchedDraws(config.seed)
+
     def step(batch, index):
-        draws = Draws(config.seed, index, batch.positions)
+        draws = chance.at(index, batch.positions)
         views, targets = augment.mixed(batch.ids, batch.labels, draws, classes=len(train_set.classes))
         logits = model(views)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)

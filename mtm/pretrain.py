@@ -24,6 +24,7 @@ from tokens.store import open_store
 from tokens.tokenizer import load_tokenizer
 from tokens.views import centre
 from training.average import averaged
+from training.batched_draws import BatchedDraws
 from training.chance import Draws
 from training.command import run_command
 from training.config import TrainConfig, require
@@ -120,8 +121,10 @@ def main(config):
         rank=accelerator.process_index, world_size=accelerator.num_processes,
     )  # fmt: skip
 
+    chance = BatchedDraws(config.seed)
+
     def step(batch, index):
-        draws = Draws(config.seed, index, batch.positions)
+        draws = chance.at(index, batch.positions)
         return trained(augment(batch.ids, draws), sample_masks(config.mask, draws, patches))
 
     def evaluate():

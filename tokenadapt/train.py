@@ -23,6 +23,7 @@ from tokens.sources.images import ImageBatches, read_all, split_rows
 from tokens.sources.source import open_source
 from tokens.tokenizer import load_tokenizer
 from tokens.views import centre, centre_pixels, put
+from training.batched_draws import BatchedDraws
 from training.chance import Draws
 from training.checkpoint import save_weights
 from training.command import run_command
@@ -95,9 +96,11 @@ def main(config):
     )  # fmt: skip
     aspect = tokenizer.image_size[1] / tokenizer.image_size[0]
 
+    chance = BatchedDraws(config.seed)
+
     def step(batch, index):
         pixels, positions = batch
-        draws = Draws(config.seed, index, positions)
+        draws = chance.at(index, positions)
         geometry = sample_geometry(config.geometry, draws, aspect)
         still = draws.uniform("unchanged", 1)[:, 0] < config.unchanged
         geometry = torch.where(still[:, None, None], torch.eye(3, device=device), geometry)

@@ -38,6 +38,36 @@ def philox(counter, key):
     return c0, c1, c2, c3
 
 
+def counters_of(counts, device):
+    """The parts of a counter that tell the draws of a sample apart.
+
+    Args:
+        counts: {name: how many words of 32 bits}, each of which is rounded up to whole blocks of four.
+        device: where they are to lie.
+    Returns: (number within the name, name) of each block, two (blocks,) int64 tensors.
+    """
+    blocks = {name: math.ceil(count / 4) for name, count in counts.items()}
+    numbers = [torch.arange(number, device=device) for number in blocks.values()]
+    streams = [torch.full((number,), zlib.crc32(name.encode()), device=device) for name, number in blocks.items()]
+    return torch.cat(numbers), torch.cat(streams)
+
+
+def bits_at(seed, step, positions, counters):
+    """The random words of some blocks for each sample, (b, 4 * blocks) int64 of 32 bits each.
+
+    Args:
+        seed: the run's seed.
+        step: the optimizer step.
+        positions: of the samples in the global batch, (b,) int64.
+        counters: what `counters_of` returned.
+    """
+    numbers, streams = counters
+    position = positions[:, None]
+    step = torch.full_like(position, step & _MASK)
+    words = philox((numbers, position & _MASK, step, streams), _key(seed))
+    return torch.stack(words, dim=-1).flatten(1)
+
+
 class Draws:
     """The random draws of one step for a batch of samples.
 
@@ -62,12 +92,8 @@ class Draws:
 
     def _bits(self, name, count):
         """(b, count) int64 of 32 random bits each."""
-        blocks = torch.arange(math.ceil(count / 4), device=self.device)
-        position = self.positions[:, None]
-        stream = zlib.crc32(name.encode())
-        step = torch.full_like(position, self.step & _MASK)
-        words = philox((blocks[None, :], position & _MASK, step, position.new_full((), stream)), _key(self.seed))
-        return torch.stack(words, dim=-1).flatten(1)[:, :count]
+        counters = counters_of({name: count}, self.device)
+        return bits_at(self.seed, self.step, self.positions, counters)[:, :count]
 
     def uniform(self, name, *shape):
         """Uniform in [0, 1), float32, (b, *shape). The same name gives the same numbers."""

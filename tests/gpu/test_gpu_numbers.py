@@ -17,6 +17,7 @@ from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry
 from tokens.codec import pack, unpack
 from tokens.loader import TrainingBatches, evaluation_batches
 from tokens.store import TokenStore
+from training.batched_draws import BatchedDraws
 from training.chance import Draws, philox
 
 # Ids
@@ -58,6 +59,15 @@ def test_every_row_is_evaluated_on_the_device(device, world):
 
 def draws(device, seed=(5 << 32) + 9, step=70, count=257):
     return Draws(seed, step, 3 * torch.arange(count, device=device) + (1 << 20))
+
+
+def test_draws_made_in_one_pass_are_the_same_on_the_device(device):
+    chance = BatchedDraws((5 << 32) + 9)
+    for step in (69, 70):
+        batched, plain = chance.at(step, draws(device).positions), draws("cpu", step=step)
+        for part in (slice(None), slice(1, None, 2)):
+            assert torch.equal(batched[part].uniform("crop", 4).cpu(), plain[part].uniform("crop", 4))
+            assert torch.equal(batched[part].uniform("mask", 5, 9).cpu(), plain[part].uniform("mask", 5, 9))
 
 
 def test_the_generator_gives_the_same_bits_on_the_device(device):
