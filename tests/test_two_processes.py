@@ -84,6 +84,19 @@ def test_going_on_with_another_effective_batch_is_refused(launches):
     assert "(effective_batch: 8 there, 4 here): start as many processes as before" in tiny.one_line(alone["stderr"])
 
 
+@pytest.mark.slow
+def test_a_launcher_that_ends_all_with_the_first_lets_the_main_process_speak(tmp_path):
+    done = tiny.run(
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "mtm.pretrain",
+        "--store", tmp_path / "none", "--output_dir", tmp_path / "run",
+        ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "none is not a token store" in said[0]
+
+
 ENDS = """
 import atexit, os, sys, threading, time
 from training.command import run_command

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from training.config import field_names
-from training.ending import end, leave_process_group, lost_a_process, speaks_for
+from training.ending import end, leave_process_group, lost_a_process, tell
 from training.errors import Interrupted, UserError
 from training.recipes import find_recipe
 
@@ -36,30 +36,34 @@ def run_command(main, config_class, *, recipes, argv=None):
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     rank = int(os.environ.get("RANK", "0"))
-    speaks, config = rank == 0, None
+    config = None
     try:
         config = parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes)
         main(config)
-        code, message = 0, ""
+        code = 0
     except Interrupted as interruption:
         code = 128 + interruption.signal
-        message = f"{interruption}. Give {_same_command(config)} to go on"
+        _say(f"{interruption}. Give {_same_command(config)} to go on", rank)
     except KeyboardInterrupt:
-        code, message = 130, f"stopped. Give {_same_command(config)} to go on"
+        code = 130
+        _say(f"stopped. Give {_same_command(config)} to go on", rank)
     except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
-        code, message = 141, ""
+        code = 141
     except Exception as error:
+        code = 1
         if debug:
             traceback.print_exc()
         said = getattr(error, "explained", False)
-        code, message = 1, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}"
-        speaks = speaks_for(rank, error, said=said)
+        tell(error, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}", rank=rank, said=said)
     finally:
         leave_process_group()
-    if message and speaks:
-        print(message, file=sys.stderr, flush=True)
     end(code)
+
+
+def _say(line, rank):
+    if rank == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def parse(config_class, argv, *, recipes):

@@ -30,33 +30,31 @@ def lost_a_process(error):
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST_PROCESS)
 
 
-def speaks_for(rank, error, *, said):
-    """Whether this process tells an error of its own: the main one does, and who is alone with what it met.
+def tell(error, message, *, rank, said):
+    """Print an error in one line, once of all processes: the main one does, or one that is alone with what it met.
 
-    The main process lets go of what the failed stage held.
+    The main process then lets go of what the failed stage held, which ends the others, and waits until they know.
 
     Args:
+        error: what this process met.
+        message: the line.
         rank: of this process.
-        error: what it met.
-        said: whether it was told, or shared with the others, before.
+        said: whether the error was told, or shared with the others, before.
     """
+    if _speaks(error, rank, said=said):
+        print(message, file=sys.stderr, flush=True)
+    if rank == 0 and _grouped():  # not before it has spoken: a launcher kills it as soon as another ends
+        _end_others(error)
+
+
+def _speaks(error, rank, *, said):
     if not _grouped():
         return rank == 0
-    from torch.distributed import get_world_size
     from torch.distributed.distributed_c10d import _get_default_store
 
-    store, others = _get_default_store(), get_world_size() - 1
-    if rank == 0:
-        store.set("seitpp/main failed", "")
-        alone = store.add("seitpp/failed", 1) == 1
-        # Once no frame holds gloo's connections they close: who waits for this process wakes, and asks the store.
-        traceback.clear_frames(error.__traceback__)
-        gc.collect()
-        leave_process_group()
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # a store that no launcher keeps ends with us
-            patience = _PATIENCE if lost_a_process(error) else _LONG_PATIENCE
-            _waited_for(lambda: store.add("seitpp/heard", 0) == others, patience)
-        return alone or not lost_a_process(error)  # who ended the others has given the reason
+    store = _get_default_store()
+    if rank == 0:  # of a lost process, who ended it has given the reason
+        return store.add("seitpp/failed", 1) == 1 or not lost_a_process(error)
     try:
         with _silent():  # torch prints a C++ stack trace where the store has ended
             if said or _waited_for(lambda: store.check(["seitpp/main failed"]), _PATIENCE):
@@ -65,6 +63,21 @@ def speaks_for(rank, error, *, said):
             return store.add("seitpp/failed", 1) == 1
     except RuntimeError:  # the main process has ended: killed, or with a word of its own
         return lost_a_process(error)
+
+
+def _end_others(error):
+    """Of the main process: have the others fail in the operation that they wait in, and ask the store why."""
+    from torch.distributed import get_world_size
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store, others = _get_default_store(), get_world_size() - 1
+    store.set("seitpp/main failed", "")
+    traceback.clear_frames(error.__traceback__)  # gloo's connections close when nothing holds them any more
+    gc.collect()
+    leave_process_group()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # a store that no launcher keeps ends with us
+        patience = _PATIENCE if lost_a_process(error) else _LONG_PATIENCE
+        _waited_for(lambda: store.add("seitpp/heard", 0) == others, patience)
 
 
 def leave_process_group():
