@@ -25,7 +25,7 @@ class TokenAdaptConfig:
     """blocks in f, and in g"""
     mixer: Literal["attention", "convolution"] = "attention"
     """how tokens see each other: attention over the whole grid, as published, or ConvNeXt's blocks, 5 x 5 tokens:
-    half the operations, and better at tokenizers that are convolutions themselves (measured: LOG.md)"""
+    half the operations, and better at both kinds of tokenizer that were measured (LOG.md)"""
     map_scale: int = 2
     """places that f's map has along the side of a token"""
     map_channels: int | None = None
