@@ -12,7 +12,7 @@ else is as in benchmarks/pretrain.py.
 
 import argparse
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,56 +29,32 @@ from benchmarks.steps import (
     report_parts,
     report_profile,
 )
-from benchmarks.synthetic import CHANNELS, CLASSES, CODES, GRID, VIEW, make_store, make_token_adapt
+from benchmarks.synthetic import CHANNELS, CLASSES, CODES, GRID, VIEW, make_store
+from benchmarks.token_step import TokenStep
 from finetune.classifier import Classifier
 from finetune.features import encode_store
 from finetune.train import FinetuneConfig
-from mtm.augment import Augment
 from mtm.encoder import EncoderConfig, TokenEncoder
-from tokenadapt.model import TokenAdaptConfig
-from tokens.loader import TrainingBatches
 from tokens.store import open_store
-from training.batched_draws import BatchedDraws
 from training.chance import seed_dropout
 from training.command import parse
-from training.devices import make_accelerator
 from training.optimizer import make_adamw, parameter_groups, set_learning_rate
 
 
 @dataclass
-class Step:
-    """A step of fine-tuning in parts, as `finetune.train` and `training.loop` put it together.
-
-    Args:
-        folder: of the store; TokenAdapt is written beside it.
-        batch_size: samples.
-        asked: precision, as `mixed_precision` in FinetuneConfig.
-        quick: whether models are tiny.
-    """
-
-    folder: Path
-    batch_size: int
-    asked: str
-    quick: bool
+class Step(TokenStep):
+    """A step of fine-tuning in parts, as `finetune.train` and `training.loop` put it together."""
 
     def __post_init__(self):
-        self.accelerator = make_accelerator(self.asked)
-        self.device, self.precision = self.accelerator.device, self.accelerator.mixed_precision
         words = ["--config", "vit_base", "--store", "", "--eval_store", "", "--output_dir", ""]
         self.config = config = parse(FinetuneConfig, words, recipes="finetune")
         self.shape = EncoderConfig(width=24, depth=2, heads=3) if self.quick else config.encoder
-        self.adapt_shape = TokenAdaptConfig(width=64) if self.quick else TokenAdaptConfig()
-        make_token_adapt(self.folder / "tokenadapt", self.adapt_shape)
-        store = open_store(self.folder / "store")
+        self.open_inputs(config.augment)
         model = Classifier(
             self.shape, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS, classes=CLASSES,
             drop_path=config.drop_path,
         )  # fmt: skip
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        augment = replace(config.augment, token_adapt=str(self.folder / "tokenadapt"))
-        self.augment = Augment(augment, store=store, view=VIEW, device=self.device, autocast=self.accelerator.autocast)
-        self.batches = TrainingBatches(store, self.batch_size, seed=0, device=self.device)
-        self.chance = BatchedDraws(0)
         groups = parameter_groups(
             model, weight_decay=config.weight_decay, layer_of=model.layer_of, layer_decay=config.layer_decay,
             layers=model.layers,

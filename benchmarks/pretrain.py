@@ -45,20 +45,18 @@ from benchmarks.steps import (
     report_parts,
     report_profile,
 )
-from benchmarks.synthetic import CHANNELS, CODES, GRID, VIEW, make_store, make_token_adapt
-from mtm.augment import Augment, AugmentConfig
+from benchmarks.synthetic import CHANNELS, CODES, GRID, VIEW, make_store
+from benchmarks.token_step import TokenStep
+from mtm.augment import AugmentConfig
 from mtm.cost import training_flops
 from mtm.encoder import EncoderConfig
 from mtm.masking import MaskConfig, sample_mask_ratio, sample_masks
 from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
 from mtm.pretrain import PretrainConfig
-from tokenadapt.model import TokenAdaptConfig
 from tokens.exchange import published
-from tokens.loader import TrainingBatches
 from tokens.store import open_store
-from training.batched_draws import BatchedDraws
 from training.chance import seed_dropout
-from training.devices import compile_in_place, make_accelerator
+from training.devices import compile_in_place
 from training.optimizer import make_adamw, parameter_groups, set_learning_rate
 from training.speed import count_flops
 
@@ -66,39 +64,23 @@ TINY = ModelConfig(encoder=EncoderConfig(width=24, depth=2, heads=3), decoder=De
 
 
 @dataclass
-class Step:
+class Step(TokenStep):
     """A step of pre-training in parts, as `mtm.pretrain` and `training.loop` put it together.
 
     Args:
-        folder: of the store; TokenAdapt is written beside it.
-        batch_size: samples.
-        asked: precision, as `mixed_precision` in PretrainConfig.
-        quick: whether models are tiny.
         compiled: as `compile` in PretrainConfig.
     """
 
-    folder: Path
-    batch_size: int
-    asked: str
-    quick: bool
     compiled: bool
 
     def __post_init__(self):
-        self.accelerator = make_accelerator(self.asked)
-        self.device, self.precision = self.accelerator.device, self.accelerator.mixed_precision
+        self.open_inputs(AugmentConfig())
         self.config = PretrainConfig(output_dir="", store="", batch_size=self.batch_size, clip_grad=3.0)
         self.mask, self.shape = MaskConfig(), TINY if self.quick else ModelConfig()
-        self.adapt_shape = TokenAdaptConfig(width=64) if self.quick else TokenAdaptConfig()
-        store = open_store(self.folder / "store")
-        adapt = make_token_adapt(self.folder / "tokenadapt", self.adapt_shape)
         model = MaskedTokenModel(self.shape, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS)
         self.patches = math.prod(model.encoder.grid)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.flops = training_flops(model, self.mask) + 0.5 * adapt_flops(adapt)
-        augment = AugmentConfig(token_adapt=str(self.folder / "tokenadapt"))
-        self.augment = Augment(augment, store=store, view=VIEW, device=self.device, autocast=self.accelerator.autocast)
-        self.batches = TrainingBatches(store, self.batch_size, seed=0, device=self.device)
-        self.chance = BatchedDraws(0)
+        self.flops = training_flops(model, self.mask) + 0.5 * adapt_flops(self.adapt)
         optimizer = make_adamw(parameter_groups(model, weight_decay=self.config.weight_decay), self.config)
         set_learning_rate(optimizer, 1e-5)
         self.trained, self.optimizer = self.accelerator.prepare(model.train(), optimizer)
