@@ -97,6 +97,35 @@ def test_a_launcher_that_ends_all_with_the_first_lets_the_main_process_speak(tmp
     assert "none is not a token store" in said[0]
 
 
+ORPHAN = """
+import subprocess, sys
+import torch.distributed as dist
+from training.command import run_command
+from training.config import StageConfig
+from training.errors import UserError
+
+HOST = "import time; from torch.distributed import TCPStore; s = TCPStore('127.0.0.1', 0, 1, True); " \\
+    "print(s.port, flush=True); time.sleep(60)"
+
+def main(config):
+    host = subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True)
+    store = dist.TCPStore("127.0.0.1", int(host.stdout.readline()), is_master=False)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    host.kill()
+    host.wait()
+    raise UserError("its shard is gone")
+
+run_command(main, StageConfig, recipes="pretrain", argv=["--output_dir", "out"])
+"""
+
+
+@pytest.mark.slow
+def test_the_main_process_speaks_though_its_launcher_is_gone():
+    done = tiny.run("-c", ORPHAN)
+    assert done.returncode == 1
+    assert tiny.one_line(done.stderr) == "error: its shard is gone"
+
+
 ENDS = """
 import atexit, os, sys, threading, time
 from training.command import run_command

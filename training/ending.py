@@ -53,16 +53,16 @@ def _speaks(error, rank, *, said):
     from torch.distributed.distributed_c10d import _get_default_store
 
     store = _get_default_store()
-    if rank == 0:  # of a lost process, who ended it has given the reason
-        return store.add("seitpp/failed", 1) == 1 or not lost_a_process(error)
     try:
         with _silent():  # torch prints a C++ stack trace where the store has ended
+            if rank == 0:  # of a lost process, who ended it has given the reason
+                return store.add("seitpp/failed", 1) == 1 or not lost_a_process(error)
             if said or _waited_for(lambda: store.check(["seitpp/main failed"]), _PATIENCE):
                 store.add("seitpp/heard", 1)
                 return False
             return store.add("seitpp/failed", 1) == 1
-    except RuntimeError:  # the main process has ended: killed, or with a word of its own
-        return lost_a_process(error)
+    except RuntimeError:  # the launcher has ended, or the main process: killed, or with a word of its own
+        return rank == 0 or lost_a_process(error)
 
 
 def _end_others(error):
@@ -71,13 +71,15 @@ def _end_others(error):
     from torch.distributed.distributed_c10d import _get_default_store
 
     store, others = _get_default_store(), get_world_size() - 1
-    store.set("seitpp/main failed", "")
+    with _silent(), suppress(RuntimeError):
+        store.set("seitpp/main failed", "")
     traceback.clear_frames(error.__traceback__)  # gloo's connections close when nothing holds them any more
     gc.collect()
     leave_process_group()
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # a store that no launcher keeps ends with us
         patience = _PATIENCE if lost_a_process(error) else _LONG_PATIENCE
-        _waited_for(lambda: store.add("seitpp/heard", 0) == others, patience)
+        with _silent(), suppress(RuntimeError):
+            _waited_for(lambda: store.add("seitpp/heard", 0) == others, patience)
 
 
 def leave_process_group():
