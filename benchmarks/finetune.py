@@ -6,8 +6,8 @@
 
 The step is that of configs/finetune/vit_base.yaml: ColorAdapt and Emb-Noise, TokenAdapt (random weights, the published
 widths) on one half of a batch and crops on the other, CutMix and Mixup, forward, backward and AdamW. Features are those
-of `finetune.features`, the mean over patches, for probes: a whole store, with its reading and without augmentation. All
-else is as in benchmarks/pretrain.py.
+of `seitpp.finetune.features`, the mean over patches, for probes: a whole store, with its reading and without
+augmentation. All else is as in benchmarks/pretrain.py.
 """
 
 import argparse
@@ -31,19 +31,19 @@ from benchmarks.steps import (
 )
 from benchmarks.synthetic import CHANNELS, CLASSES, CODES, GRID, VIEW, make_store
 from benchmarks.token_step import TokenStep
-from finetune.classifier import Classifier
-from finetune.features import encode_store
-from finetune.train import FinetuneConfig
-from mtm.encoder import EncoderConfig, TokenEncoder
-from tokens.store import open_store
-from training.chance import seed_dropout
-from training.command import parse
-from training.optimizer import make_adamw, parameter_groups, set_learning_rate
+from seitpp.finetune.classifier import Classifier
+from seitpp.finetune.features import encode_store
+from seitpp.finetune.train import FinetuneConfig
+from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
+from seitpp.runtime.command import parse
+from seitpp.tokens.store import open_store
+from seitpp.training.optimizer import make_adamw, parameter_groups, set_learning_rate
+from seitpp.training.random_streams import seed_dropout
 
 
 @dataclass
 class Step(TokenStep):
-    """A step of fine-tuning in parts, as `finetune.train` and `training.loop` put it together."""
+    """A step of fine-tuning in parts, as `seitpp.finetune.train` and `seitpp.training.loop` put it together."""
 
     def __post_init__(self):
         words = ["--config", "vit_base", "--store", "", "--eval_store", "", "--output_dir", ""]

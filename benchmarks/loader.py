@@ -22,17 +22,17 @@ from einops import rearrange
 
 from benchmarks.measures import per_second, report, report_ratio
 from benchmarks.synthetic import CODES, make_store
-from tokens.exchange import published
-from tokens.loader import TrainingBatches
-from tokens.store import open_store
+from seitpp.tokens.exchange import published
+from seitpp.tokens.loader import TrainingBatches
+from seitpp.tokens.store import open_store
 
 BATCH = 256
 FED = 5000  # images a second that one GPU takes
 OPENING = """
 import json, resource, time, sys
 import numpy as np, torch, pyarrow
-from tokens.loader import TrainingBatches
-from tokens.store import open_store
+from seitpp.tokens.loader import TrainingBatches
+from seitpp.tokens.store import open_store
 resident = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 before, start = resident(), time.perf_counter()
 store = open_store(sys.argv[1])

@@ -47,25 +47,25 @@ from benchmarks.steps import (
 )
 from benchmarks.synthetic import CHANNELS, CODES, GRID, VIEW, make_store
 from benchmarks.token_step import TokenStep
-from mtm.augment import AugmentConfig
-from mtm.cost import training_flops
-from mtm.encoder import EncoderConfig
-from mtm.masking import MaskConfig, sample_mask_ratio, sample_masks
-from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
-from mtm.pretrain import PretrainConfig
-from tokens.exchange import published
-from tokens.store import open_store
-from training.chance import seed_dropout
-from training.devices import compile_in_place
-from training.optimizer import make_adamw, parameter_groups, set_learning_rate
-from training.speed import count_flops
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.cost import training_flops
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.masking import MaskConfig, sample_mask_ratio, sample_masks
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
+from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.runtime.devices import compile_in_place
+from seitpp.tokens.exchange import published
+from seitpp.tokens.store import open_store
+from seitpp.training.optimizer import make_adamw, parameter_groups, set_learning_rate
+from seitpp.training.random_streams import seed_dropout
+from seitpp.training.speed import count_flops
 
 TINY = ModelConfig(encoder=EncoderConfig(width=24, depth=2, heads=3), decoder=DecoderConfig(width=16, depth=1, heads=2))
 
 
 @dataclass
 class Step(TokenStep):
-    """A step of pre-training in parts, as `mtm.pretrain` and `training.loop` put it together.
+    """A step of pre-training in parts, as `seitpp.mtm.pretrain` and `seitpp.training.loop` put it together.
 
     Args:
         compiled: as `compile` in PretrainConfig.
@@ -138,7 +138,7 @@ def adapt_flops(adapt):
 def main():
     """Print the measures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--compile", action="store_true", help="as mtm.pretrain --compile true")
+    parser.add_argument("--compile", action="store_true", help="as seitpp.mtm.pretrain --compile true")
     parser.add_argument("--reference", type=Path, help="checkout of github.com/naver-ai/seit")
     parser.add_argument("--reference_path", type=Path, help="folder with timm 0.5.4")
     arguments = parse_arguments(parser, multiple=2)

@@ -14,10 +14,10 @@ import time
 from benchmarks.measures import report
 
 MEASURES = {
-    "import mtm": ("-c", "import mtm"),
-    "import mtm.pretrain": ("-c", "import mtm.pretrain"),
-    "seitpp --help": ("-m", "downstream.cli", "--help"),
-    "python -m mtm.pretrain --help": ("-m", "mtm.pretrain", "--help"),
+    "import seitpp.mtm": ("-c", "import seitpp.mtm"),
+    "import seitpp.mtm.pretrain": ("-c", "import seitpp.mtm.pretrain"),
+    "seitpp --help": ("-m", "seitpp.cli", "--help"),
+    "python -m seitpp.mtm.pretrain --help": ("-m", "seitpp.mtm.pretrain", "--help"),
 }
 
 

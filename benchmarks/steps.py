@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.device import copy_rate, forget_peak_memory, peak_memory, product_rate, wait, write_profile
 from benchmarks.measures import report
-from training.speed import peak_flops
+from seitpp.training.speed import peak_flops
 
 WARM = 20
 """Steps before the first that counts, on a GPU; on a CPU 3: at the second number of masked patches torch.compile tries

@@ -19,10 +19,10 @@ import torch
 
 from benchmarks.measures import per_second, report
 from benchmarks.synthetic import CODES, GRID, make_store, random_packed
-from tokens.codec import pack, packed_bytes
-from tokens.store import TokenStore, write_shard
-from tokens.subset import SubsetConfig
-from tokens.subset import main as make_subset
+from seitpp.tokens.codec import pack, packed_bytes
+from seitpp.tokens.store import TokenStore, write_shard
+from seitpp.tokens.subset import SubsetConfig
+from seitpp.tokens.subset import main as make_subset
 
 
 def main():

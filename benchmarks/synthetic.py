@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from tokens.codec import pack
-from tokens.store import write_manifest, write_shard
+from seitpp.tokens.codec import pack
+from seitpp.tokens.store import write_manifest, write_shard
 
 GRID, VIEW, CODES, CHANNELS, CLASSES = (32, 32), (28, 28), 391, 32, 1000
 _ROWS_PER_SHARD = 65536
@@ -44,9 +44,9 @@ def random_packed(random, rows):
 
 
 def make_token_adapt(folder, config):
-    """Save TokenAdapt of a TokenAdaptConfig, as a run of `tokenadapt.train` leaves it; returns the model."""
-    from tokenadapt.model import TokenAdapt
-    from training.checkpoint import save_weights
+    """Save TokenAdapt of a TokenAdaptConfig, as a run of `seitpp.tokenadapt.train` leaves it; returns the model."""
+    from seitpp.runtime.weights import save_weights
+    from seitpp.tokenadapt.model import TokenAdapt
 
     torch.manual_seed(0)
     adapt = TokenAdapt(config, grid=GRID, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS)

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.synthetic import VIEW, make_token_adapt
-from mtm.augment import Augment
-from tokenadapt.model import TokenAdaptConfig
-from tokens.loader import TrainingBatches
-from tokens.store import open_store
-from training.batched_draws import BatchedDraws
-from training.devices import make_accelerator
+from seitpp.mtm.augmentation.augment import Augment
+from seitpp.runtime.devices import make_accelerator
+from seitpp.tokenadapt.model import TokenAdaptConfig
+from seitpp.tokens.loader import TrainingBatches
+from seitpp.tokens.store import open_store
+from seitpp.training.batched_draws import BatchedDraws
 
 
 @dataclass

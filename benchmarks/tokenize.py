@@ -29,13 +29,13 @@ from PIL import Image
 
 from benchmarks.device import wait
 from benchmarks.measures import report, report_ratio
-from tokens.shard_job import ShardJob
-from tokens.sources.decode_ahead import decoded_batches
-from tokens.sources.images import to_float
-from tokens.sources.source import open_source
-from tokens.tokenize import spare_cores
-from tokens.tokenizers.vq import VQConfig, VQTokenizer
-from training.recipes import find_recipe
+from seitpp.runtime.recipes import find_recipe
+from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
+from seitpp.tokenizers.shard_job import ShardJob
+from seitpp.tokenizers.sources.decode_ahead import decoded_batches
+from seitpp.tokenizers.sources.images import to_float
+from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.tokenize import spare_cores
 
 DRAWN = 256  # different pictures; more files are further names of the same
 

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-from downstream.ablation_steps import (
+from seitpp.downstream.ablation_steps import (
     INGREDIENTS,
     Recipes,
     augment_of,
@@ -34,24 +34,25 @@ from downstream.ablation_steps import (
     label_of,
     make_steps,
 )
-from downstream.ablation_table import ablation_table, as_markdown, gather
-from downstream.step_runner import StepRunner
-from finetune.labelled import fingerprints, open_train_and_test, split_labelled
-from finetune.probe import ProbeConfig
-from finetune.results import COLUMNS
-from finetune.train import FinetuneConfig
-from mtm.augment import Augment
-from mtm.encoder import fitting_view
-from mtm.pretrain import PretrainConfig
-from tokenadapt.model import load_token_adapt
-from tokens.sources.images import open_image_folder
-from tokens.subset import write_subset
-from tokens.tokenizer import fingerprint_of, load_tokenizer
-from training.command import parse, run_command
-from training.config import StageConfig, require
-from training.errors import UserError
-from training.files import replacing, write_text
-from training.run_folder import RunFolder
+from seitpp.downstream.ablation_table import ablation_table, as_markdown, gather
+from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
+from seitpp.finetune.probe import ProbeConfig
+from seitpp.finetune.train import FinetuneConfig
+from seitpp.mtm.augmentation.augment import Augment
+from seitpp.mtm.encoder import fitting_view
+from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.runtime.command import parse, run_command
+from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing, write_text
+from seitpp.runtime.results import COLUMNS
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.step_runner import StepRunner
+from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokenadapt.model import load_token_adapt
+from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.subset import write_subset
 
 MAY_CHANGE = ("seeds", "shares", "lanes")
 
@@ -77,12 +78,12 @@ class AblationConfig(StageConfig):
     seeds: int = 3
     """repetitions: seed, seed + 1, …"""
     pretrain: str = "demo"
-    """recipe of mtm.pretrain, name or path. Its augmentation counts, but for TokenAdapt, which comes from
+    """recipe of seitpp.mtm.pretrain, name or path. Its augmentation counts, but for TokenAdapt, which comes from
     `token_adapt`, and ColorAdapt, which is on at its `color_adapt` for the ingredients that have it"""
     finetune: str = "demo"
-    """recipe of finetune.train, name or path; the encoder from scratch is that of the pre-training recipe"""
+    """recipe of seitpp.finetune.train, name or path; the encoder from scratch is that of the pre-training recipe"""
     probe: str | None = None
-    """recipe of finetune.probe, name or path; its features do not count. None: the defaults"""
+    """recipe of seitpp.finetune.probe, name or path; its features do not count. None: the defaults"""
     images: str | None = None
     """folder of the evaluation store's images, to measure robustness on; None: not measured"""
     tokenizer: str | None = None

@@ -11,10 +11,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from downstream.demo_steps import Step
-from finetune.probe import ProbeConfig
-from finetune.train import FinetuneConfig
-from mtm.pretrain import PretrainConfig
+from seitpp.finetune.probe import ProbeConfig
+from seitpp.finetune.train import FinetuneConfig
+from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.runtime.step_runner import Step
 
 SCRATCH, PLAIN = "scratch", "mtm"
 INGREDIENTS = {

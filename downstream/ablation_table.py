@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from downstream.ablation_steps import INGREDIENTS, PLAIN, SCRATCH, folder_of, label_of, method_of, task_of
-from downstream.scores import points
-from finetune.results import read_results
+from seitpp.downstream.ablation_steps import INGREDIENTS, PLAIN, SCRATCH, folder_of, label_of, method_of, task_of
+from seitpp.runtime.results import read_results
 
 MEASURE = "fine-tuning"
 """What tables call the accuracy of fine-tuned classifiers on the evaluation store."""
@@ -15,7 +14,7 @@ def gather(config):
 
     Args:
         config: an AblationConfig whose steps are finished.
-    Returns: DataFrame with the columns of finetune.results, whose methods tell the ingredients apart, and share,
+    Returns: DataFrame with the columns of seitpp.runtime.results, whose methods tell the ingredients apart, and share,
         ingredient and measure: "fine-tuning", "linear probe", "10-NN" or a set of robustness.
     """
     frames = []
@@ -94,7 +93,11 @@ def _cell(row):
     text = f"{100 * row.mean:.1f}{_deviation(row.deviation)}"
     if pd.isna(row.difference):
         return text
-    return f"{text} ({points(row.difference)}{_deviation(row.difference_deviation)})"
+    return f"{text} ({_points(row.difference)}{_deviation(row.difference_deviation)})"
+
+
+def _points(value):
+    return f"{100 * value:+.1f}".replace("-", "\u2212")
 
 
 def _deviation(value):

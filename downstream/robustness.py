@@ -1,6 +1,6 @@
 """Accuracy of fine-tuned classifiers on corrupted images and in other domains, all tokenised on the way.
 
-    python -m downstream.robustness --classifiers runs/finetune --images photos/test --tokenizer runs/tokenizer \
+    python -m seitpp.downstream.robustness --classifiers runs/finetune --images photos/test --tokenizer runs/tokenizer \
         --domains '{sketch: photos/sketch}' --output_dir runs/robustness
 
 Corruptions are those of ImageNet-C (Hendrycks and Dietterich 2019), by the package imagecorruptions-imaug.
@@ -15,17 +15,17 @@ import torch
 import yaml
 from einops import rearrange
 
-from finetune.classifier import load_classifier
-from finetune.results import Result, write_results
-from tokens.sources.images import open_image_folder, read_all
-from tokens.tokenizer import load_tokenizer
-from tokens.views import centre
-from training.command import run_command
-from training.config import StageConfig, require
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.progress import Progress
-from training.run_folder import RunFolder
+from seitpp.finetune.classifier import load_classifier
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.progress import Progress
+from seitpp.runtime.results import Result, write_results
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.views import centre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class RobustnessConfig(StageConfig):
     """Accuracy of classifiers on corrupted images and in other domains."""
 
     classifiers: tuple[str, ...]
-    """runs of finetune.train; every seed in them is measured"""
+    """runs of seitpp.finetune.train; every seed in them is measured"""
     tokenizer: str
     """run or weights of the classifiers' tokenizer"""
     images: str
@@ -145,10 +145,10 @@ def _accuracy(classifier, ids, labels, batch_size):
 
 
 def _seed_folders(run):
-    """[(folder, method, seed)] of the seeds of a run of finetune.train."""
+    """[(folder, method, seed)] of the seeds of a run of seitpp.finetune.train."""
     folders = sorted(Path(run).glob("seed-*"))
     if not folders:
-        raise UserError(f"{run} is not a run of finetune.train (no seed-… folder in it)")
+        raise UserError(f"{run} is not a run of seitpp.finetune.train (no seed-… folder in it)")
     config = yaml.safe_load((Path(run) / "config.yaml").read_text())
     method = config["method"] or ("fine-tuned from MTM" if config["weights"] else "from scratch")
     return [(folder, method, int(folder.name.removeprefix("seed-"))) for folder in folders]

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 import torch
 from torch import nn
 
-from mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder
-from mtm.model import load_model
-from tokens.views import centre
-from training.checkpoint import load_weights, save_weights
+from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder
+from seitpp.mtm.model import load_model
+from seitpp.runtime.weights import load_weights, save_weights
+from seitpp.tokens.views import centre
 
 
 class Classifier(nn.Module):
@@ -56,10 +56,10 @@ class Classifier(nn.Module):
 
 
 def classifier_from_pretraining(folder, *, classes, drop_path=0.0, token_dropout=None):
-    """A classifier whose encoder comes from `mtm.pretrain`; its norm and head are new.
+    """A classifier whose encoder comes from `seitpp.mtm.pretrain`; its norm and head are new.
 
     Args:
-        folder: a run of mtm.pretrain or its weights/.
+        folder: a run of seitpp.mtm.pretrain or its weights/.
         classes: how many.
         drop_path: stochastic depth.
         token_dropout: dropout of token embeddings; None: as in pre-training.
@@ -91,7 +91,7 @@ def load_classifier(folder, device="cpu"):
     """Load a fine-tuned classifier in evaluation mode.
 
     Args:
-        folder: a run of finetune.train (one seed's folder) or its weights/.
+        folder: a run of seitpp.finetune.train (one seed's folder) or its weights/.
         device: where it goes.
     Returns: (Classifier, fingerprint of its tokenizer, class names).
     """

@@ -1,6 +1,6 @@
 """Write the features of every row of a token store into a Parquet file, beside labels and keys.
 
-    python -m finetune.embed --store stores/train --weights runs/mtm --out features.parquet
+    python -m seitpp.finetune.embed --store stores/train --weights runs/mtm --out features.parquet
 
 The columns are features (fixed-size list of float32), label (-1 where unknown), class (null there) and key; the
 schema's metadata says, under `seitpp`, what the features are of. The store is read as a stream, a row group at a time.
@@ -14,18 +14,18 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mtm.model import load_model
-from tokens.loader import evaluation_batches
-from tokens.remote import CacheConfig
-from tokens.row_blocks import pass_through
-from tokens.store import open_store
-from tokens.views import centre
-from training.command import run_command
-from training.config import require
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.files import replacing
-from training.progress import Progress
+from seitpp.mtm.model import load_model
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import require
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing
+from seitpp.runtime.progress import Progress
+from seitpp.tokens.loader import evaluation_batches
+from seitpp.tokens.remote import CacheConfig
+from seitpp.tokens.row_blocks import pass_through
+from seitpp.tokens.store import open_store
+from seitpp.tokens.views import centre
 
 METADATA = b"seitpp"
 ROW_GROUP = 4096
@@ -38,7 +38,7 @@ class EmbedConfig:
     store: str
     """the store's folder or URL"""
     weights: str
-    """run of mtm.pretrain or its weights/"""
+    """run of seitpp.mtm.pretrain or its weights/"""
     out: str
     """Parquet file to make"""
     pooling: Literal["mean", "cls"] = "mean"

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
-from mtm.model import load_model
-from tokens.loader import evaluation_batches
-from tokens.sources.images import open_image_folder, read_all
-from tokens.views import centre
-from training.errors import UserError
+from seitpp.mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
+from seitpp.mtm.model import load_model
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokens.loader import evaluation_batches
+from seitpp.tokens.views import centre
 
 FEATURES = {
     "mtm": "MTM encoder",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tokens.permutation import permute
-from tokens.store import TokenStore, open_store
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.permutation import permute
+from seitpp.tokens.store import TokenStore, open_store
 
 
 @dataclass(frozen=True)

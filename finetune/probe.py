@@ -1,6 +1,6 @@
 """Linear probe and k-NN on frozen features, with the simple baselines that they must beat.
 
-    python -m finetune.probe --store stores/train --eval_store stores/test --weights runs/mtm --output_dir runs/probe
+    seitpp probe --store stores/train --eval_store stores/test --weights runs/mtm --output_dir runs/probe
 
 Logistic regression (scikit-learn) on standardised features; its regularisation is chosen on a held-out part of the
 training set, never on the test set.
@@ -18,17 +18,17 @@ from sklearn.metrics import accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from finetune.features import FEATURES, majority_accuracy, make_features
-from finetune.labelled import fingerprints, open_train_and_test, split_labelled
-from finetune.results import Result, write_results
-from mtm.encoder import EncoderConfig
-from tokens.remote import CacheConfig
-from training.command import run_command
-from training.config import StageConfig, require
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.progress import Progress
-from training.run_folder import RunFolder
+from seitpp.finetune.features import FEATURES, majority_accuracy, make_features
+from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.progress import Progress
+from seitpp.runtime.results import Result, write_results
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.tokens.remote import CacheConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class ProbeConfig(StageConfig):
     task: str = "classification"
     """what the tables call this task"""
     weights: str | None = None
-    """run or weights of mtm.pretrain; needed for the feature `mtm`"""
+    """run or weights of seitpp.mtm.pretrain; needed for the feature `mtm`"""
     features: tuple[str, ...] = ("mtm",)
     """what to probe: mtm (the pre-trained encoder), random (the same encoder at its start), bag-of-tokens, pixels
     (16 x 16), majority (no features: the commonest class)"""

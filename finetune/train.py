@@ -1,8 +1,8 @@
 """Fine-tune a pre-trained encoder on labelled tokens, or train the same classifier from scratch.
 
-    python -m finetune.train --store stores/train --eval_store stores/test --weights runs/mtm --output_dir runs/finetune
-    python -m finetune.train --store stores/train --eval_store stores/test --output_dir runs/scratch     (no weights)
-    accelerate launch -m finetune.train --config demo …
+    seitpp finetune --store stores/train --eval_store stores/test --weights runs/mtm --output_dir runs/finetune
+    seitpp finetune --store stores/train --eval_store stores/test --output_dir runs/scratch     (no weights)
+    accelerate launch -m seitpp.finetune.train --config demo …
 
 Several learning rates are compared on a part of the training set that is held out for it; the test set is read once,
 by the runs with the chosen rate, one for each seed.
@@ -14,21 +14,22 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 
-from finetune.classifier import Classifier, classifier_from_pretraining, predict, save_classifier
-from finetune.labelled import fingerprints, open_train_and_test, split_labelled
-from finetune.results import Result, write_results
-from mtm.augment import Augment, AugmentConfig
-from mtm.encoder import EncoderConfig, fitting_view
-from tokens.loader import TrainingBatches, evaluation_batches
-from tokens.remote import CacheConfig
-from training.batched_draws import BatchedDraws
-from training.command import run_command
-from training.config import TrainConfig, require
-from training.devices import make_accelerator
-from training.loop import train
-from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import open_run
-from training.schedule import make_schedule
+from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, predict, save_classifier
+from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
+from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.encoder import EncoderConfig, fitting_view
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import require
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.results import Result, write_results
+from seitpp.runtime.run_folder import open_run
+from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.remote import CacheConfig
+from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.config import TrainConfig
+from seitpp.training.loop import train
+from seitpp.training.optimizer import make_adamw, parameter_groups
+from seitpp.training.schedule import make_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class FinetuneConfig(TrainConfig):
     method: str | None = None
     """what the tables call this training; None: "fine-tuned from MTM" or "from scratch" """
     weights: str | None = None
-    """run or weights of mtm.pretrain; None: from scratch"""
+    """run or weights of seitpp.mtm.pretrain; None: from scratch"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of an encoder from scratch; with `weights` theirs counts"""
     view: tuple[int, int] | None = None

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from tokens.views import centre
+from seitpp.tokens.views import centre
 
 _ROWS_AT_ONCE = 4096
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch.func import functional_call
 
-from mtm.masking import make_masks, sample_mask_ratio, sample_masks
-from tokens.loader import TrainingBatches
-from training.chance import Draws
-from training.speed import count_flops
+from seitpp.mtm.masking import make_masks, sample_mask_ratio, sample_masks
+from seitpp.tokens.loader import TrainingBatches
+from seitpp.training.random_streams import Draws
+from seitpp.training.speed import count_flops
 
 
 def training_flops(model, mask_config):

@@ -9,9 +9,9 @@ from einops import rearrange
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from tokens.positions import sincos_positions
-from training.config import require
-from training.errors import UserError
+from seitpp.runtime.config import require
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.positions import sincos_positions
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
 

@@ -1,9 +1,9 @@
 """Write a trained model in a form that others read: the SeiT++ release's file, a timm ViT, or the Hub's layout.
 
-    python -m mtm.export --weights runs/mtm --kind timm --out exported/vit
-    python -m mtm.export --weights runs/mtm --kind hub --out exported/mtm
-    python -m mtm.export --weights runs/mtm --kind published --token_adapt runs/tokenadapt --out checkpoint.pth
-    python -m mtm.export --weights runs/tokenadapt --kind published --out tokenadapt.ckpt
+    python -m seitpp.mtm.export --weights runs/mtm --kind timm --out exported/vit
+    python -m seitpp.mtm.export --weights runs/mtm --kind hub --out exported/mtm
+    python -m seitpp.mtm.export --weights runs/mtm --kind published --token_adapt runs/tokenadapt --out checkpoint.pth
+    python -m seitpp.mtm.export --weights runs/tokenadapt --kind published --out tokenadapt.ckpt
 
 It is written beside its place and moved there when it is whole.
 """
@@ -14,12 +14,12 @@ from typing import Literal
 
 import torch
 
-from mtm.model import load_model
-from training.checkpoint import load_weights
-from training.command import run_command
-from training.config import require
-from training.errors import UserError
-from training.files import replacing
+from seitpp.mtm.model import load_model
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import require
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing
+from seitpp.runtime.weights import load_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ class ExportModelConfig:
     """Write a trained model in a form that others read."""
 
     weights: str
-    """run of mtm.pretrain or its weights/; for --kind published also of tokenadapt.train"""
+    """run of seitpp.mtm.pretrain or its weights/; for --kind published also of seitpp.tokenadapt.train"""
     kind: Literal["published", "timm", "hub"]
     """published: a file as the SeiT++ release has it; timm: a folder with the encoder as a timm ViT, for users without
     this suite; hub: a folder for the Hugging Face Hub"""
     out: str
     """file (published) or folder to make"""
     token_adapt: str | None = None
-    """run of tokenadapt.train or its weights/, whose frozen f and g go into the file, as in the release's; for
+    """run of seitpp.tokenadapt.train or its weights/, whose frozen f and g go into the file, as in the release's; for
     published"""
 
     def __post_init__(self):
@@ -57,11 +57,11 @@ def main(config):
     _, described = load_weights(config.weights)
     with replacing(out) as folder:
         if config.kind == "timm":
-            from mtm.timm_vit import save_timm
+            from seitpp.mtm.formats.timm_vit import save_timm
 
             save_timm(folder, model, described)
         else:
-            from mtm.hub import save_hub
+            from seitpp.mtm.formats.hub import save_hub
 
             save_hub(folder, model, described)
     print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
@@ -69,9 +69,9 @@ def main(config):
 
 def _published(config):
     """What a file of the release holds: pre-training under `model`, its settings under `args`; f and g bare."""
-    from mtm import published
-    from tokenadapt import published as token_adapt_published
-    from tokenadapt.model import load_token_adapt
+    from seitpp.mtm.formats import published
+    from seitpp.tokenadapt import published as token_adapt_published
+    from seitpp.tokenadapt.model import load_token_adapt
 
     described = load_weights(config.weights)[1]
     if "tokenadapt" in described:

@@ -8,7 +8,7 @@ import math
 import torch
 from einops import rearrange
 
-from mtm.masking import Masks
+from seitpp.mtm.masking import Masks
 
 
 def hidden_counts(total, steps):

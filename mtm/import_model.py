@@ -1,27 +1,27 @@
 """Make a run folder of a checkpoint of the SeiT++ release. Nothing in its file is ever run.
 
-    python -m mtm.import_model --kind mtm --checkpoint checkpoint-399.pth --store stores/train --output_dir runs/mtm
-    python -m mtm.import_model --kind tokenadapt --checkpoint tokenadapt.ckpt --store stores/train --output_dir runs/ta
+    seitpp import-model --kind mtm --checkpoint checkpoint-399.pth --store stores/train --output_dir runs/mtm
+    seitpp import-model --kind tokenadapt --checkpoint tokenadapt.ckpt --store stores/train --output_dir runs/ta
 
-Every other command takes the folder as if `mtm.pretrain` or `tokenadapt.train` had written it.
+Every other command takes the folder as if `seitpp.mtm.pretrain` or `seitpp.tokenadapt.train` had written it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mtm import published
-from mtm.encoder import fitting_view
-from mtm.model import save_model
-from tokenadapt import published as token_adapt_published
-from tokens.store import open_store
-from tokens.tokenizer import load_tokenizer
-from tokens.tokenizers.weights import read_weights
-from training.checkpoint import save_weights
-from training.command import run_command
-from training.config import StageConfig, require
-from training.errors import UserError
-from training.run_folder import RunFolder
+from seitpp.mtm.encoder import fitting_view
+from seitpp.mtm.formats import published
+from seitpp.mtm.model import save_model
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.foreign_weights import read_weights
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.weights import save_weights
+from seitpp.tokenadapt import published as token_adapt_published
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

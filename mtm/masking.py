@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 import torch
 
-from training.config import require
+from seitpp.runtime.config import require
 
 
 @dataclass(frozen=True, kw_only=True)

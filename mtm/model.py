@@ -11,11 +11,11 @@ from einops import rearrange
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder, initialise_linear
-from mtm.masking import places
-from training.checkpoint import load_weights, save_weights
-from training.config import require
-from training.errors import UserError
+from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder, initialise_linear
+from seitpp.mtm.masking import places
+from seitpp.runtime.config import require
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.weights import load_weights, save_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ def load_model(folder, device="cpu"):
     """Load what pre-training left: (MaskedTokenModel in evaluation mode, fingerprint of its tokenizer).
 
     Args:
-        folder: a run of `mtm.pretrain` or its weights/.
+        folder: a run of `seitpp.mtm.pretrain` or its weights/.
         device: where it goes.
     Raises: UserError if there are no weights.
     """

@@ -3,10 +3,10 @@
 import torch
 from einops import repeat
 
-from mtm.masking import make_masks
-from tokens.pictures import image_grid
-from tokens.views import centre, centre_pixels, put
-from training.chance import Draws
+from seitpp.mtm.masking import make_masks
+from seitpp.runtime.pictures import image_grid
+from seitpp.tokens.views import centre, centre_pixels, put
+from seitpp.training.random_streams import Draws
 
 GREY = 0.6
 

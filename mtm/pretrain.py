@@ -1,8 +1,8 @@
 """Pre-train a ViT on a token store by masked token modelling, without labels.
 
-python -m mtm.pretrain --store stores/train --output_dir runs/mtm                            (one process)
-accelerate launch -m mtm.pretrain --config vit_base --store stores/train --output_dir …      (as configured)
-python -m mtm.pretrain --config debug --store stores/train --output_dir runs/debug           (a CPU minute)
+python -m seitpp.mtm.pretrain --store stores/train --output_dir runs/mtm                            (one process)
+accelerate launch -m seitpp.mtm.pretrain --config vit_base --store stores/train --output_dir …      (as configured)
+python -m seitpp.mtm.pretrain --config debug --store stores/train --output_dir runs/debug           (a CPU minute)
 """
 
 import math
@@ -11,31 +11,32 @@ from functools import partial
 
 import torch
 
-from mtm.augment import Augment, AugmentConfig
-from mtm.baselines import frequency_baselines
-from mtm.cost import take_memory, training_flops
-from mtm.encoder import fitting_view
-from mtm.masking import MaskConfig, make_masks, sample_masks
-from mtm.model import MaskedTokenModel, ModelConfig, save_model
-from mtm.pictures import completion_picture
-from tokens.loader import TrainingBatches, evaluation_batches
-from tokens.remote import CacheConfig
-from tokens.store import open_store
-from tokens.tokenizer import load_tokenizer
-from tokens.views import centre
-from training.average import averaged
-from training.batched_draws import BatchedDraws
-from training.chance import Draws
-from training.command import run_command
-from training.config import TrainConfig, require
-from training.devices import compile_in_place, make_accelerator
-from training.errors import UserError
-from training.loop import train
-from training.micro_batch import shrink_to_memory
-from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import open_run
-from training.schedule import make_schedule
-from training.sharding import WholeModel
+from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.baselines import frequency_baselines
+from seitpp.mtm.cost import take_memory, training_flops
+from seitpp.mtm.encoder import fitting_view
+from seitpp.mtm.masking import MaskConfig, make_masks, sample_masks
+from seitpp.mtm.model import MaskedTokenModel, ModelConfig, save_model
+from seitpp.mtm.pictures import completion_picture
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import require
+from seitpp.runtime.devices import compile_in_place, make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import open_run
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.remote import CacheConfig
+from seitpp.tokens.store import open_store
+from seitpp.tokens.views import centre
+from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.config import TrainConfig
+from seitpp.training.ema import averaged
+from seitpp.training.fsdp import WholeModel
+from seitpp.training.loop import train
+from seitpp.training.micro_batch import shrink_to_memory
+from seitpp.training.optimizer import make_adamw, parameter_groups
+from seitpp.training.random_streams import Draws
+from seitpp.training.schedule import make_schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Hide a part of stored images and let a pre-trained model fill it, at once and in steps: a picture and its accuracy.
 
-    python -m mtm.reconstruct --store stores/test --weights runs/mtm --tokenizer runs/tokenizer --out picture.png
-    python -m mtm.reconstruct … --mask centre --ratio 0.25 --steps 12 --temperature 1
+    python -m seitpp.mtm.reconstruct --store stores/test --weights runs/mtm --tokenizer runs/tokenizer --out picture.png
+    python -m seitpp.mtm.reconstruct … --mask centre --ratio 0.25 --steps 12 --temperature 1
 
 Rows of the picture: decoded ids, the same with the hidden part grey, filled in one pass, filled by iterative decoding.
 """
@@ -14,21 +14,21 @@ from typing import Literal
 import torch
 from einops import rearrange, repeat
 
-from mtm.generate import generate
-from mtm.masking import Masks, make_masks
-from mtm.model import load_model
-from mtm.pictures import completion_rows
-from tokens.pictures import image_grid
-from tokens.remote import CacheConfig
-from tokens.store import open_store
-from tokens.tokenizer import load_tokenizer
-from tokens.views import centre
-from training.chance import Draws
-from training.checkpoint import load_weights
-from training.command import run_command
-from training.config import require, require_seed
-from training.devices import make_accelerator
-from training.errors import UserError
+from seitpp.mtm.generate import generate
+from seitpp.mtm.masking import Masks, make_masks
+from seitpp.mtm.model import load_model
+from seitpp.mtm.pictures import completion_rows
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import require, require_seed
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.weights import load_weights
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.remote import CacheConfig
+from seitpp.tokens.store import open_store
+from seitpp.tokens.views import centre
+from seitpp.training.random_streams import Draws
 
 BATCH = 32
 
@@ -40,7 +40,7 @@ class ReconstructConfig:
     store: str
     """token store, a folder or a URL"""
     weights: str
-    """run of mtm.pretrain or its weights/"""
+    """run of seitpp.mtm.pretrain or its weights/"""
     tokenizer: str
     """run or weights of the store's tokenizer"""
     out: str

@@ -15,20 +15,20 @@ import pytest
 import yaml
 
 import tiny
-from downstream.ablation import AblationConfig, forget_runs, main, read_inputs, write_share
-from downstream.ablation_steps import INGREDIENTS, augment_of, folder_of_step, label_of, make_steps
-from downstream.ablation_table import ablation_table, as_markdown
-from downstream.report import write_report
-from downstream.robustness import RobustnessConfig
-from finetune.labelled import open_labelled
-from finetune.probe import ProbeConfig
-from finetune.train import FinetuneConfig
-from mtm.augment import AugmentConfig
-from mtm.pretrain import PretrainConfig
-from tokens.store import TokenStore
-from training.command import parse
-from training.errors import UserError
-from training.run_folder import RunFolder
+from seitpp.downstream.ablation import AblationConfig, forget_runs, main, read_inputs, write_share
+from seitpp.downstream.ablation_steps import INGREDIENTS, augment_of, folder_of_step, label_of, make_steps
+from seitpp.downstream.ablation_table import ablation_table, as_markdown
+from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.finetune.labelled import open_labelled
+from seitpp.finetune.probe import ProbeConfig
+from seitpp.finetune.train import FinetuneConfig
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.report.report import write_report
+from seitpp.runtime.command import parse
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.tokens.store import TokenStore
 
 LABELS = [0] * 10 + [1] * 6 + [2] * 4 + [-1] * 4
 STAGES = {
@@ -367,7 +367,7 @@ def test_a_folder_of_another_ablation_is_refused(config, tmp_path):
     with pytest.raises(UserError, match=r"run holds another run \(ingredients: .*\): choose another --output_dir"):
         main(replace(config, ingredients=("mtm",), seeds=5))
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.yaml").write_text("stage: mtm.pretrain\n")
+    (tmp_path / "other" / "config.yaml").write_text("stage: seitpp.mtm.pretrain\n")
     (tmp_path / "other" / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="holds another run"):
         main(replace(config, output_dir=str(tmp_path / "other")))
@@ -394,7 +394,7 @@ def start(config, world, *flags):
         *("--ingredients", "[mtm, all]", "--shares", "[1, 0.5]", "--lanes", "2", "--output_dir", config.output_dir),
     ]
     return subprocess.Popen(
-        [sys.executable, "-m", "downstream.cli", "ablation", *words, *flags], cwd=Path(__file__).parent.parent,
+        [sys.executable, "-m", "seitpp.cli", "ablation", *words, *flags], cwd=Path(__file__).parent.parent,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -12,19 +12,19 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tiny
-from coloradapt.partners import sample_partners
-from mtm import augment as pipeline_module
-from mtm import eda as eda_module
-from mtm import mixing as mixing_module
-from mtm.augment import Augment, AugmentConfig
-from mtm.eda import EdaConfig, TokenEda
-from mtm.mixing import MixConfig, Mixing
-from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
-from tokenadapt.model import load_token_adapt
-from tokens.store import TokenStore
-from tokens.views import centre
-from training.chance import Draws
-from training.errors import UserError
+from seitpp.mtm.augmentation import augment as pipeline_module
+from seitpp.mtm.augmentation import eda as eda_module
+from seitpp.mtm.augmentation import mixing as mixing_module
+from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.augmentation.eda import EdaConfig, TokenEda
+from seitpp.mtm.augmentation.mixing import MixConfig, Mixing
+from seitpp.mtm.augmentation.partners import sample_partners
+from seitpp.runtime.errors import UserError
+from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
+from seitpp.tokenadapt.model import load_token_adapt
+from seitpp.tokens.store import TokenStore
+from seitpp.tokens.views import centre
+from seitpp.training.random_streams import Draws
 
 GRID, VIEW = (8, 12), (6, 10)
 OFF = AugmentConfig(crop=False)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import batched_draws
-from training.batched_draws import BatchedDraws
-from training.chance import Draws
+from seitpp.training import batched_draws
+from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.random_streams import Draws
 
 PARTS = (slice(None), slice(0, None, 2), slice(1, None, 2), slice(1, 3))
 asked = st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.sampled_from(PARTS), st.booleans())

@@ -14,12 +14,12 @@ import tiny
 from benchmarks import finetune, limits, pretrain, published_pretrain, steps, tokenize
 from benchmarks.device import copy_rate, product_rate, write_profile
 from benchmarks.synthetic import make_store
-from mtm.cost import training_flops
-from mtm.encoder import EncoderConfig
-from mtm.masking import MaskConfig
-from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
-from tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from training.devices import compile_in_place
+from seitpp.mtm.cost import training_flops
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.masking import MaskConfig
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
+from seitpp.runtime.devices import compile_in_place
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
 
 PAPERS = {"view": (28, 28), "channels": 32, "kept": 117}  # of 196 patches 79 are dropped
 CPU = torch.device("cpu")
@@ -300,7 +300,7 @@ def test_tokenising_is_measured_against_the_bare_forward_pass():
     [
         ("loader", "batches of 256 unpacked to int64 ids, with labels"),
         ("store", "bytes of the folder over those of its content"),
-        ("start", "import mtm.pretrain"),
+        ("start", "import seitpp.mtm.pretrain"),
     ],
 )
 def test_the_other_benchmarks_run(module, said):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.chance import Draws, philox, seed_dropout
+from seitpp.training.random_streams import Draws, philox, seed_dropout
 
 MASK = 0xFFFFFFFF
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import tiny
-from downstream.cli import OTHERS, STAGES, main
+from seitpp.cli import OTHERS, STAGES, main
 
 
 def test_help_names_every_stage(capsys):
@@ -68,7 +68,7 @@ def test_ctrl_c_while_a_stage_is_imported_is_one_line_and_exit_code_130(capsys, 
 
 def test_the_installed_command_runs_without_anything_heavy():
     code = (
-        "import sys; from downstream.cli import main; main(['--help']); "
+        "import sys; from seitpp.cli import main; main(['--help']); "
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'pandas', 'timm')))"
     )
     done = tiny.run("-c", code)

@@ -6,7 +6,7 @@ import torch
 
 import published
 import tiny
-from tokens.codebook import embed, nearest_code
+from seitpp.tokens.codebook import embed, nearest_code
 
 
 def nearest_slowly(embeddings, codebook, lookup):

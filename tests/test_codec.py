@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokens.codec import bits_per_token, pack, packed_bytes, unpack
+from seitpp.tokens.codec import bits_per_token, pack, packed_bytes, unpack
 
 SIZES = [2, 255, 256, 257, 391, 512, 65536]
 

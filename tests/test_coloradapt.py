@@ -6,10 +6,10 @@ import torch
 from scipy.stats import binom
 
 import published
-from coloradapt.color_adapt import color_adapt
-from coloradapt.noise import add_noise
-from coloradapt.partners import sample_partners
-from training.chance import Draws
+from seitpp.coloradapt.color_adapt import color_adapt
+from seitpp.coloradapt.noise import add_noise
+from seitpp.mtm.augmentation.partners import sample_partners
+from seitpp.training.random_streams import Draws
 
 
 def maps(*shape, seed=0):

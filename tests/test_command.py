@@ -11,36 +11,36 @@ import yaml
 from safetensors import SafetensorError
 
 import tiny
-from downstream.ablation import AblationConfig
-from downstream.robustness import RobustnessConfig
-from finetune.probe import ProbeConfig
-from finetune.train import FinetuneConfig
-from mtm.pretrain import PretrainConfig
-from tokenadapt.train import TrainTokenAdaptConfig
-from tokens.import_tokenizer import ImportTokenizerConfig
-from tokens.reduce_codebook import ReduceCodebookConfig
-from tokens.store import TokenStore
-from tokens.tokenize import TokenizeConfig
-from tokens.tokenize_ray import TokenizeRayConfig
-from tokens.train_tokenizer import TrainTokenizerConfig
-from training.command import parse, run_command
-from training.config import StageConfig, require
-from training.errors import Interrupted
-from training.recipes import find_recipe, recipes_folder
-from training.run_folder import RunFolder
+from seitpp.downstream.ablation import AblationConfig
+from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.finetune.probe import ProbeConfig
+from seitpp.finetune.train import FinetuneConfig
+from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.runtime.command import parse, run_command
+from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.errors import Interrupted
+from seitpp.runtime.recipes import find_recipe, recipes_folder
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.tokenadapt.train import TrainTokenAdaptConfig
+from seitpp.tokenizers.import_tokenizer import ImportTokenizerConfig
+from seitpp.tokenizers.reduce_codebook import ReduceCodebookConfig
+from seitpp.tokenizers.tokenize import TokenizeConfig
+from seitpp.tokenizers.tokenize_ray import TokenizeRayConfig
+from seitpp.tokenizers.train import TrainTokenizerConfig
+from seitpp.tokens.store import TokenStore
 
 STAGES = {
-    "train_tokenizer": ("tokens.train_tokenizer", TrainTokenizerConfig),
-    "tokenize": ("tokens.tokenize", TokenizeConfig),
-    "tokenize_ray": ("tokens.tokenize_ray", TokenizeRayConfig),
-    "import_tokenizer": ("tokens.import_tokenizer", ImportTokenizerConfig),
-    "reduce_codebook": ("tokens.reduce_codebook", ReduceCodebookConfig),
-    "tokenadapt": ("tokenadapt.train", TrainTokenAdaptConfig),
-    "pretrain": ("mtm.pretrain", PretrainConfig),
-    "probe": ("finetune.probe", ProbeConfig),
-    "finetune": ("finetune.train", FinetuneConfig),
-    "robustness": ("downstream.robustness", RobustnessConfig),
-    "ablation": ("downstream.ablation", AblationConfig),
+    "train_tokenizer": ("seitpp.tokenizers.train", TrainTokenizerConfig),
+    "tokenize": ("seitpp.tokenizers.tokenize", TokenizeConfig),
+    "tokenize_ray": ("seitpp.tokenizers.tokenize_ray", TokenizeRayConfig),
+    "import_tokenizer": ("seitpp.tokenizers.import_tokenizer", ImportTokenizerConfig),
+    "reduce_codebook": ("seitpp.tokenizers.reduce_codebook", ReduceCodebookConfig),
+    "tokenadapt": ("seitpp.tokenadapt.train", TrainTokenAdaptConfig),
+    "pretrain": ("seitpp.mtm.pretrain", PretrainConfig),
+    "probe": ("seitpp.finetune.probe", ProbeConfig),
+    "finetune": ("seitpp.finetune.train", FinetuneConfig),
+    "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
+    "ablation": ("seitpp.downstream.ablation", AblationConfig),
 }
 RECIPES = sorted(path for path in recipes_folder(".").glob("*/*.yaml") if path.parent.name != "accelerate")
 
@@ -439,7 +439,7 @@ def test_every_field_of_every_stage_is_documented(stage):
 
 
 def test_help_lists_every_field_with_its_documentation():
-    done = tiny.run("-m", "mtm.pretrain", "--help", COLUMNS="100")
+    done = tiny.run("-m", "seitpp.mtm.pretrain", "--help", COLUMNS="100")
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     for name, documentation in documented_fields(PretrainConfig):

@@ -5,17 +5,18 @@ import re
 import pytest
 
 import tiny
-from finetune.train import FinetuneConfig
-from mtm.augment import AugmentConfig
-from mtm.eda import EdaConfig
-from mtm.encoder import EncoderConfig
-from mtm.import_model import ImportModelConfig
-from mtm.masking import MaskConfig
-from mtm.model import DecoderConfig, ModelConfig
-from mtm.reconstruct import ReconstructConfig
-from tokenadapt.geometry import GeometryConfig
-from training.config import StageConfig, TrainConfig
-from training.errors import UserError
+from seitpp.finetune.train import FinetuneConfig
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.augmentation.eda import EdaConfig
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.import_model import ImportModelConfig
+from seitpp.mtm.masking import MaskConfig
+from seitpp.mtm.model import DecoderConfig, ModelConfig
+from seitpp.mtm.reconstruct import ReconstructConfig
+from seitpp.runtime.config import StageConfig
+from seitpp.runtime.errors import UserError
+from seitpp.tokenadapt.geometry import GeometryConfig
+from seitpp.training.config import TrainConfig
 
 NEEDED = {
     StageConfig: {"output_dir": "out"},

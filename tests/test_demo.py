@@ -10,10 +10,10 @@ import time
 import pytest
 from PIL import Image
 
-from downstream.demo import DemoConfig, main
-from downstream.demo_steps import Step, make_steps
-from downstream.step_runner import StepRunner
-from training.errors import UserError
+from seitpp.demo.demo import DemoConfig, main
+from seitpp.demo.steps import make_steps
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.step_runner import Step, StepRunner
 
 
 def python(code, *words):
@@ -103,9 +103,9 @@ def test_a_step_that_fails_is_quoted_and_what_was_done_is_kept(tmp_path):
 
 RUNNER = """
 import sys, pathlib
-from downstream.demo_steps import Step
-from downstream.step_runner import StepRunner
-from training.errors import Interrupted
+from seitpp.runtime.step_runner import Step
+from seitpp.runtime.step_runner import StepRunner
+from seitpp.runtime.errors import Interrupted
 folder = pathlib.Path(sys.argv[1])
 work = '''
 import pathlib, signal, sys, time

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from downstream.image_split import prepare_folder, whole_folder
-from downstream.leak_free import assign_parts, merge_near_duplicates, split_by_hash
-from downstream.openmoji import DrawConfig, base_emoji, line_drawing, main, prepare_openmoji
-from training.errors import UserError
+from seitpp.demo.image_split import prepare_folder, whole_folder
+from seitpp.demo.leak_free import assign_parts, merge_near_duplicates, split_by_hash
+from seitpp.demo.openmoji import DrawConfig, base_emoji, line_drawing, main, prepare_openmoji
+from seitpp.runtime.errors import UserError
 
 
 def pictures_below(folder):

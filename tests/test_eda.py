@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 import tiny
-from mtm.eda import (
+from seitpp.mtm.augmentation.eda import (
     EdaConfig,
     Synonyms,
     TokenEda,
@@ -20,10 +20,10 @@ from mtm.eda import (
     sample_swap,
     take_places,
 )
-from tokens.store import TokenStore
-from tokens.synonyms import write_synonyms
-from training.chance import Draws
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.store import TokenStore
+from seitpp.tokens.synonyms import write_synonyms
+from seitpp.training.random_streams import Draws
 
 GRID = (8, 12)
 

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import mtm
 import tiny
-from finetune import embed as stage
-from mtm.masking import Masks
-from tokens.store import TokenStore
-from training.errors import UserError
+from seitpp import mtm
+from seitpp.finetune import embed as stage
+from seitpp.mtm.masking import Masks
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.store import TokenStore
 
 ROWS = 17
 VIEW = (4, 2)  # columns 2 and 3 of a grid of 4 x 6

@@ -11,13 +11,13 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-import mtm
 import tiny
-from mtm import export
-from mtm.hub import HubMaskedTokenModel
-from mtm.model import load_model, save_model
-from training.errors import UserError
-from training.files import read_json
+from seitpp import mtm
+from seitpp.mtm import export
+from seitpp.mtm.formats.hub import HubMaskedTokenModel
+from seitpp.mtm.model import load_model, save_model
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
 
 VIEW = (4, 2)  # of a stored grid of 4 x 6
 TIMM = [int(part) for part in timm.__version__.split(".")[:3]]
@@ -205,7 +205,7 @@ def test_an_export_that_fails_leaves_nothing(run, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mtm.timm_vit.token_table", fail)
+    monkeypatch.setattr("seitpp.mtm.formats.timm_vit.token_table", fail)
     with pytest.raises(OSError, match="No space"):
         export.main(export.ExportModelConfig(weights=str(run), kind="timm", out=str(tmp_path / "out")))
     assert list(tmp_path.iterdir()) == []

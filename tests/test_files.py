@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.files import read_json, replacing, write_json, write_text
+from seitpp.runtime.files import read_json, replacing, write_json, write_text
 
 
 def names(folder):

@@ -11,20 +11,20 @@ import torch
 
 import published
 import tiny
-from finetune import train as stage
-from finetune.classifier import Classifier, classifier_from_pretraining, load_classifier, save_classifier
-from finetune.labelled import open_labelled, split_labelled
-from finetune.results import Result, mean_and_deviation, read_results, write_results
-from mtm.augment import AugmentConfig
-from mtm.encoder import EncoderConfig
-from mtm.mixing import MixConfig, Mixing
-from mtm.model import load_model
-from tokens.order import SampleOrder
-from tokens.store import TokenStore
-from training.chance import Draws
-from training.errors import UserError
-from training.files import read_json
-from training.run_folder import read_metrics
+from seitpp.finetune import train as stage
+from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, load_classifier, save_classifier
+from seitpp.finetune.labelled import open_labelled, split_labelled
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.augmentation.mixing import MixConfig, Mixing
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.model import load_model
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+from seitpp.runtime.results import Result, mean_and_deviation, read_results, write_results
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokens.order import SampleOrder
+from seitpp.tokens.store import TokenStore
+from seitpp.training.random_streams import Draws
 
 ENCODER = EncoderConfig(width=24, depth=2, heads=3, patch_size=2, token_dropout=0.0, embedding_std=0.5)
 PARTS = [

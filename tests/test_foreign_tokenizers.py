@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 import published
 import tiny
-from tokens import import_tokenizer as stage
-from tokens.tokenizer import load_tokenizer
-from tokens.tokenizers.ldm_vq import from_ldm
-from tokens.tokenizers.llamagen_vq import from_llamagen
-from tokens.tokenizers.vit_vqgan import ViTVQGAN
-from tokens.tokenizers.vq import VQTokenizer
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers import import_tokenizer as stage
+from seitpp.tokenizers.networks.ldm_vq import from_ldm
+from seitpp.tokenizers.networks.llamagen_vq import from_llamagen
+from seitpp.tokenizers.networks.vit_vqgan import ViTVQGAN
+from seitpp.tokenizers.networks.vq import VQTokenizer
+from seitpp.tokenizers.tokenizer import load_tokenizer
 from vit_checkpoint import SQUARE, as_published, module_of
 
 # The published structure, written down once more: names, shapes and the forward pass
@@ -457,9 +457,9 @@ def test_every_kind_is_imported_by_the_command(kind, tmp_path, images, capsys):
 
 
 def test_an_imported_tokenizer_tokenises(tmp_path, images, capsys):
-    from tokens.store import TokenStore
-    from tokens.tokenize import TokenizeConfig
-    from tokens.tokenize import main as tokenize
+    from seitpp.tokenizers.tokenize import TokenizeConfig
+    from seitpp.tokenizers.tokenize import main as tokenize
+    from seitpp.tokens.store import TokenStore
 
     checkpoint, _ = checkpoint_of("ldm", tmp_path)
     output = tmp_path / "tokenizer"

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import tiny
-from mtm.encoder import EncoderConfig
-from mtm.generate import from_patches, generate, hidden_counts
-from mtm.masking import MaskConfig, Masks, sample_masks
-from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
-from training.chance import Draws
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.generate import from_patches, generate, hidden_counts
+from seitpp.mtm.masking import MaskConfig, Masks, sample_masks
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
+from seitpp.training.random_streams import Draws
 
 VIEW = (4, 6)  # 2 x 3 patches of 2 x 2 tokens
 PATCHES = 6

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, sample_crop, sample_geometry, warp
-from tokens.views import centre, centre_pixels, put
-from training.chance import Draws
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, sample_crop, sample_geometry, warp
+from seitpp.tokens.views import centre, centre_pixels, put
+from seitpp.training.random_streams import Draws
 
 
 def only(aspect=1.0, **parts):

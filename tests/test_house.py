@@ -8,17 +8,22 @@ import pytest
 
 import tiny
 
-ROOT = Path(__file__).parent.parent
-MAY_IMPORT = {
-    "configs": set(),
-    "training": set(),
-    "tokens": {"training"},
-    "coloradapt": {"tokens", "training"},
-    "tokenadapt": {"tokens", "training"},
-    "mtm": {"coloradapt", "tokenadapt", "tokens", "training"},
-    "finetune": {"mtm", "coloradapt", "tokenadapt", "tokens", "training"},
-    "downstream": {"finetune", "mtm", "coloradapt", "tokenadapt", "tokens", "training"},
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {  # from the ground up: a room may import those above it in this table, but for the exceptions
+    "runtime": "seitpp/runtime",
+    "training": "seitpp/training",
+    "tokens": "seitpp/tokens",
+    "tokenizers": "seitpp/tokenizers",
+    "coloradapt": "coloradapt",
+    "tokenadapt": "tokenadapt",
+    "mtm": "mtm",
+    "finetune": "finetune",
+    "downstream": "downstream",
+    "report": "seitpp/report",
+    "demo": "seitpp/demo",
 }
+NEVER = {("tokens", "training"), ("coloradapt", "tokenizers")}
+ALL = [path for folder in ROOMS.values() for path in sorted((ROOT / folder).rglob("*.py"))]
 HEAVY = {
     "torch",
     "torchvision",
@@ -32,13 +37,6 @@ HEAVY = {
     "scipy",
     "jsonargparse",
 }
-
-
-def modules_of(room):
-    return sorted((ROOT / room).rglob("*.py"))
-
-
-ALL = [path for room in MAY_IMPORT for path in modules_of(room)]
 
 
 def imports_of(path):
@@ -58,31 +56,44 @@ def named(path):
 
 
 def module_name(path):
-    return named(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    name = named(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return name if name.startswith("seitpp.") else f"seitpp.{name}"
 
 
 def test_every_package_is_a_room():
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages - {"benchmarks", "tests"} == set(MAY_IMPORT)
+    inside = {path.parent.name for path in ROOT.glob("seitpp/*/__init__.py")}
+    above = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests", "seitpp"}
+    assert inside == set(ROOMS)
+    assert above == {name for name, folder in ROOMS.items() if folder == name}
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_run_only_down_the_table_of_rooms(room):
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_at_the_top_is_linked_into_the_package(room):
+    place = ROOT / "seitpp" / room
+    assert place.is_dir()
+    assert place.is_symlink() == (ROOMS[room] == room)
+    assert place.resolve() == ROOT / ROOMS[room]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_only_up_the_table_of_rooms(room):
+    order = list(ROOMS)
+    allowed = {name for name in order[: order.index(room) + 1] if (room, name) not in NEVER}
     wrong = [
         f"{named(path)}:{line} imports {name}"
-        for path in modules_of(room)
+        for path in sorted((ROOT / ROOMS[room]).rglob("*.py"))
         for line, name, _ in imports_of(path)
-        if name.split(".")[0] in MAY_IMPORT.keys() - {room} - MAY_IMPORT[room]
+        if name.split(".")[0] == "seitpp" and name.split(".")[1:2] not in [[each] for each in allowed]
     ]
     assert wrong == []
 
 
-def test_no_import_is_relative_and_none_reaches_the_tests_or_benchmarks():
+def test_every_import_says_seitpp_and_none_reaches_the_tests_or_benchmarks():
     wrong = [
         f"{named(path)}:{line} imports {name}"
         for path in ALL
         for line, name, _ in imports_of(path)
-        if name.startswith(".") or name.split(".")[0] in {"tests", "benchmarks"}
+        if name.startswith(".") or name.split(".")[0] in {"tests", "benchmarks", *ROOMS}
     ]
     assert wrong == []
 
@@ -125,7 +136,16 @@ LOADED = "import json, sys; import {0}; print(json.dumps(sorted(m.split('.')[0] 
 
 
 @pytest.mark.parametrize(
-    "module", ["downstream.cli", "mtm", "tokens", "finetune", "tokens.store_command", "training.command"]
+    "module",
+    [
+        "seitpp",
+        "seitpp.cli",
+        "seitpp.mtm",
+        "seitpp.tokens",
+        "seitpp.finetune",
+        "seitpp.store_cli",
+        "seitpp.runtime.command",
+    ],
 )
 def test_a_light_import_stays_light(module):
     done = tiny.run("-c", LOADED.format(module))

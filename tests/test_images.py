@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 import tiny
-from tokens.pictures import image_grid
-from tokens.sources.images import (
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.pictures import image_grid
+from seitpp.tokenizers.sources.images import (
     DECODING_ERRORS,
     ImageBatches,
     open_image_folder,
@@ -18,7 +19,6 @@ from tokens.sources.images import (
     read_image,
     split_rows,
 )  # fmt: skip
-from training.errors import UserError
 
 
 def save(folder, name, pixels, mode=None, **options):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tiny
-from tokens.loader import TrainingBatches, evaluation_batches
-from tokens.store import TokenStore
+from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.store import TokenStore
 
 CODES = 300
 ROWS = 48

@@ -10,14 +10,15 @@ import torch
 
 import tiny
 import toy_training
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import RunFolder, read_metrics
+from seitpp.runtime.weights import load_weights, save_weights
+from seitpp.training.checkpoint import load_checkpoint
+from seitpp.training.config import TrainConfig
+from seitpp.training.loop import train
+from seitpp.training.schedule import make_schedule
 from toy_training import ToyConfig, losses, saved_steps, toy_batch
-from training.checkpoint import load_checkpoint, load_weights, save_weights
-from training.config import TrainConfig
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.loop import train
-from training.run_folder import RunFolder, read_metrics
-from training.schedule import make_schedule
 
 # One step
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import truncnorm
 
-from mtm.masking import MaskConfig, make_masks, places, sample_mask_ratio, sample_masks
-from training.chance import Draws
-from training.errors import UserError
+from seitpp.mtm.masking import MaskConfig, make_masks, places, sample_mask_ratio, sample_masks
+from seitpp.runtime.errors import UserError
+from seitpp.training.random_streams import Draws
 
 
 def draws_of(step, positions=range(6), seed=1):

@@ -13,9 +13,9 @@ import json, sys
 from pathlib import Path
 import torch
 from toy_training import ToyConfig
-from training.devices import make_accelerator
-from training.micro_batch import shrink_to_memory
-from training.run_folder import open_run
+from seitpp.runtime.devices import make_accelerator
+from seitpp.training.micro_batch import shrink_to_memory
+from seitpp.runtime.run_folder import open_run
 
 accelerator = make_accelerator("no")
 config = ToyConfig(output_dir=sys.argv[1], batch_size=12, accum_iter=2)

@@ -11,9 +11,9 @@ from scipy.stats import beta, binom
 from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 
-from mtm.mixing import Mix, MixConfig, Mixing, at_quantile, beta_quantiles, cutmix_boxes
-from training.chance import Draws
-from training.errors import UserError
+from seitpp.mtm.augmentation.mixing import Mix, MixConfig, Mixing, at_quantile, beta_quantiles, cutmix_boxes
+from seitpp.runtime.errors import UserError
+from seitpp.training.random_streams import Draws
 
 VIEW = (6, 9)
 

@@ -7,13 +7,13 @@ from einops import rearrange
 
 import published
 import tiny
-from mtm.baselines import frequency_baselines
-from mtm.encoder import EncoderConfig, TokenEncoder
-from mtm.masking import Masks, make_masks
-from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model, save_model
-from mtm.published import from_published
-from tokens.store import TokenStore
-from training.errors import UserError
+from seitpp.mtm.baselines import frequency_baselines
+from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
+from seitpp.mtm.formats.published import from_published
+from seitpp.mtm.masking import Masks, make_masks
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model, save_model
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.store import TokenStore
 
 VIEW = (4, 6)  # 2 x 3 patches of 2 x 2 tokens
 PATCHES = 6

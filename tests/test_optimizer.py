@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from finetune.classifier import Classifier
-from mtm.encoder import EncoderConfig
-from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
-from tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from tokens.tokenizers.vq import VQConfig, VQTokenizer
-from training.config import TrainConfig
-from training.optimizer import make_adamw, parameter_groups, set_learning_rate
+from seitpp.finetune.classifier import Classifier
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
+from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
+from seitpp.training.config import TrainConfig
+from seitpp.training.optimizer import make_adamw, parameter_groups, set_learning_rate
 
 ENCODER = EncoderConfig(width=24, depth=3, heads=3)
 SHAPE = {"view": (4, 6), "codebook_size": 29, "embedding_dim": 5}

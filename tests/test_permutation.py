@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tokens.permutation import permute
+from seitpp.tokens.permutation import permute
 
 SEEDS = st.integers(0, 2**64)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tokens.positions import sincos_positions
+from seitpp.tokenizers.positions import sincos_positions
 
 
 def test_the_first_half_encodes_the_column_and_the_second_the_row():

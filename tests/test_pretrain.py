@@ -20,22 +20,22 @@ from PIL import Image
 
 import tiny
 import tiny_pretraining
-from mtm import pretrain as stage
-from mtm.augment import Augment, AugmentConfig
-from mtm.encoder import EncoderConfig
-from mtm.masking import MaskConfig, make_masks, sample_masks
-from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
-from mtm.pictures import completion_picture
+from seitpp.mtm import pretrain as stage
+from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.masking import MaskConfig, make_masks, sample_masks
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
+from seitpp.mtm.pictures import completion_picture
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokenadapt.geometry import GeometryConfig
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.loader import TrainingBatches
+from seitpp.tokens.remote import CacheConfig
+from seitpp.tokens.store import TokenStore
+from seitpp.training.random_streams import Draws
 from tiny_pretraining import entropies, make_world
-from tokenadapt.geometry import GeometryConfig
-from tokens.loader import TrainingBatches
-from tokens.remote import CacheConfig
-from tokens.store import TokenStore
-from tokens.tokenizer import load_tokenizer
-from training.chance import Draws
-from training.errors import UserError
-from training.files import read_json
-from training.run_folder import read_metrics
 
 ROOT = Path(__file__).parent.parent
 MODEL = replace(tiny_pretraining.MODEL, encoder=replace(tiny_pretraining.MODEL.encoder, patch_size=2))
@@ -63,7 +63,7 @@ def command(config, folder):
     """Flags that give a configuration, through a recipe with all of it."""
     plain = json.loads(json.dumps(asdict(config)))
     (folder / "recipe.yaml").write_text(yaml.safe_dump({k: v for k, v in plain.items() if v is not None}))
-    return ["-m", "mtm.pretrain", "--config", str(folder / "recipe.yaml")]
+    return ["-m", "seitpp.mtm.pretrain", "--config", str(folder / "recipe.yaml")]
 
 
 # One process

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import tiny
-from mtm import pretrain as stage
-from mtm.augment import AugmentConfig
-from mtm.baselines import frequency_baselines
-from mtm.encoder import EncoderConfig
-from mtm.model import DecoderConfig, ModelConfig
-from tokens.store import TokenStore
-from tokens.tokenizer import load_tokenizer
-from training.errors import UserError
-from training.run_folder import read_metrics
+from seitpp.mtm import pretrain as stage
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.baselines import frequency_baselines
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.model import DecoderConfig, ModelConfig
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import TokenStore
 
 MODEL = ModelConfig(
     encoder=EncoderConfig(width=24, depth=1, heads=3), decoder=DecoderConfig(width=16, depth=1, heads=2)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import tiny
-from mtm import pretrain
+from seitpp.mtm import pretrain
+from seitpp.runtime.command import parse
+from seitpp.runtime.recipes import recipes_folder
 from tiny_pretraining import entropies
-from training.command import parse
-from training.recipes import recipes_folder
 
 RECIPES = sorted(path.stem for path in recipes_folder("pretrain").glob("*.yaml"))
 

@@ -10,21 +10,21 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from mtm import pretrain
-from mtm.cost import take_memory
-from mtm.model import load_model
+from seitpp.mtm import pretrain
+from seitpp.mtm.cost import take_memory
+from seitpp.mtm.model import load_model
+from seitpp.runtime.devices import compile_in_place, make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+from seitpp.runtime.run_folder import RunFolder, read_metrics
+from seitpp.tokens.store import TokenStore
+from seitpp.training.config import TrainConfig
+from seitpp.training.ema import averaged
+from seitpp.training.loop import train
+from seitpp.training.optimizer import make_adamw
+from seitpp.training.schedule import make_schedule
 from tiny_pretraining import MODEL, entropies, make_config, make_world
-from tokens.store import TokenStore
 from toy_training import losses, toy_batch
-from training.average import averaged
-from training.config import TrainConfig
-from training.devices import compile_in_place, make_accelerator
-from training.errors import UserError
-from training.files import read_json
-from training.loop import train
-from training.optimizer import make_adamw
-from training.run_folder import RunFolder, read_metrics
-from training.schedule import make_schedule
 
 
 @pytest.fixture(scope="module")

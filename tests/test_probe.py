@@ -11,16 +11,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import tiny
-from finetune import probe as stage
-from finetune.features import bag_of_tokens, encode_store, majority_accuracy, make_features, pixels
-from finetune.labelled import LabelledRows, open_labelled, split_labelled
-from mtm.encoder import EncoderConfig, TokenEncoder
-from mtm.model import load_model
-from tokens.sources.images import open_image_folder, read_image
-from tokens.store import TokenStore
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.files import read_json
+from seitpp.finetune import probe as stage
+from seitpp.finetune.features import bag_of_tokens, encode_store, majority_accuracy, make_features, pixels
+from seitpp.finetune.labelled import LabelledRows, open_labelled, split_labelled
+from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
+from seitpp.mtm.model import load_model
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+from seitpp.tokenizers.sources.images import open_image_folder, read_image
+from seitpp.tokens.store import TokenStore
 
 
 def rows_labelled(labels):

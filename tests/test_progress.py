@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from training import progress
-from training.progress import Progress, readable_seconds
+from seitpp.runtime import progress
+from seitpp.runtime.progress import Progress, readable_seconds
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,7 +73,7 @@ def on_a_terminal(code):
 
 def test_a_terminal_gets_a_bar_with_the_newest_numbers():
     written = on_a_terminal(
-        "from training.progress import Progress\n"
+        "from seitpp.runtime.progress import Progress\n"
         "with Progress(40, 'MTM', start=10) as shown:\n"
         "    shown.update(20, 'loss 2.5')\n"
         "    shown.update(40, 'loss 1.5')\n"

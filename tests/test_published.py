@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import tiny
 from published import FOLDER
-from tokens.exchange.published import count_rows, encode, index_path, read_labels, read_rows, reads_back, writing
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.exchange.published import count_rows, encode, index_path, read_labels, read_rows, reads_back, writing
 
 
 def release(folder, rows, *, offsets=None, tail=b""):

@@ -9,19 +9,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import mtm
 import published
 import tiny
-from mtm import export, import_model
-from mtm.encoder import EncoderConfig
-from mtm.masking import Masks, make_masks
-from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
-from mtm.published import from_published, read_heads, to_published
-from tokenadapt import published as token_adapt_published
-from tokenadapt.model import TokenAdapt, TokenAdaptConfig, load_token_adapt
-from tokens.tokenizers.weights import read_weights
-from training.errors import UserError
-from training.files import read_json
+from seitpp import mtm
+from seitpp.mtm import export, import_model
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.formats.published import from_published, read_heads, to_published
+from seitpp.mtm.masking import Masks, make_masks
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+from seitpp.runtime.foreign_weights import read_weights
+from seitpp.tokenadapt import published as token_adapt_published
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig, load_token_adapt
 
 HEADS = {"heads": 3, "decoder_heads": 4}  # those of the recording
 

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 import tiny
-from training.command import parse
-from training.recipes import recipes_folder
+from seitpp.runtime.command import parse
+from seitpp.runtime.recipes import recipes_folder
 
 STAGES = {  # folder of recipes: module, its configuration's class, flags that it needs
-    "train_tokenizer": ("tokens.train_tokenizer", "TrainTokenizerConfig", ["--images", "i"]),
-    "tokenize": ("tokens.tokenize", "TokenizeConfig", ["--images", "i", "--tokenizer", "t"]),
-    "tokenadapt": ("tokenadapt.train", "TrainTokenAdaptConfig", ["--images", "i", "--tokenizer", "t"]),
-    "finetune": ("finetune.train", "FinetuneConfig", ["--store", "s", "--eval_store", "s"]),
+    "train_tokenizer": ("seitpp.tokenizers.train", "TrainTokenizerConfig", ["--images", "i"]),
+    "tokenize": ("seitpp.tokenizers.tokenize", "TokenizeConfig", ["--images", "i", "--tokenizer", "t"]),
+    "tokenadapt": ("seitpp.tokenadapt.train", "TrainTokenAdaptConfig", ["--images", "i", "--tokenizer", "t"]),
+    "finetune": ("seitpp.finetune.train", "FinetuneConfig", ["--store", "s", "--eval_store", "s"]),
     "probe": (
-        "finetune.probe", "ProbeConfig",
+        "seitpp.finetune.probe", "ProbeConfig",
         ["--store", "s", "--eval_store", "s", "--weights", "w", "--images", "i", "--eval_images", "i"],
     ),
-    "ablation": ("downstream.ablation", "AblationConfig", ["--store", "s", "--eval_store", "s"]),
+    "ablation": ("seitpp.downstream.ablation", "AblationConfig", ["--store", "s", "--eval_store", "s"]),
 }  # fmt: skip
 RECIPES = [(stage, file.stem) for stage in STAGES for file in sorted(recipes_folder(stage).glob("*.yaml"))]
 STEP = ["--steps", "1", "--warmup_steps", "0", "--batch_size", "4"]

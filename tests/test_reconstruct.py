@@ -7,16 +7,16 @@ from einops import rearrange
 from PIL import Image
 
 import tiny
-from mtm.generate import generate
-from mtm.masking import Masks
-from mtm.model import load_model
-from mtm.pictures import completion_picture, completion_rows
-from mtm.reconstruct import ReconstructConfig, evenly, hidden_patches, main, report
-from tokens.store import open_store
-from tokens.tokenizer import load_tokenizer
-from tokens.views import centre
-from training.chance import Draws
-from training.errors import UserError
+from seitpp.mtm.generate import generate
+from seitpp.mtm.masking import Masks
+from seitpp.mtm.model import load_model
+from seitpp.mtm.pictures import completion_picture, completion_rows
+from seitpp.mtm.reconstruct import ReconstructConfig, evenly, hidden_patches, main, report
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import open_store
+from seitpp.tokens.views import centre
+from seitpp.training.random_streams import Draws
 
 VIEW = (2, 4)  # of grids of 4 x 6 tokens
 

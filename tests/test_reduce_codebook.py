@@ -8,16 +8,16 @@ import pytest
 import torch
 
 import tiny
-from tokens import reduce_codebook as stage
-from tokens import tokenize
-from tokens.reduce_codebook import ReduceCodebookConfig, map_to_kept, most_used
-from tokens.sources.images import open_image_folder, read_all
-from tokens.store import TokenStore
-from tokens.tokenizer import load_tokenizer
-from tokens.tokenizers.reduced_tokenizer import ReducedTokenizer, reduced_fingerprint
-from tokens.tokenizers.vq import VQTokenizer
-from training.errors import UserError
-from training.files import read_json, write_json
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, write_json
+from seitpp.tokenizers import reduce_codebook as stage
+from seitpp.tokenizers import tokenize
+from seitpp.tokenizers.networks.reduced import ReducedTokenizer, reduced_fingerprint
+from seitpp.tokenizers.networks.vq import VQTokenizer
+from seitpp.tokenizers.reduce_codebook import ReduceCodebookConfig, map_to_kept, most_used
+from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import TokenStore
 
 GRID = (3, 5)
 

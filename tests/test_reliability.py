@@ -8,19 +8,19 @@ import torch
 
 import tiny
 import toy_training
+from seitpp.runtime.command import explain
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.training import step_guard as watch
+from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
+from seitpp.training.config import TrainConfig
+from seitpp.training.loop import train
+from seitpp.training.micro_batch import shrink_to_memory
+from seitpp.training.optimizer import make_adamw
+from seitpp.training.schedule import make_schedule
 from toy_training import Stop, losses, saved_steps, stopping_at, toy, toy_batch
-from training import watch
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.command import explain
-from training.config import TrainConfig
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.files import read_json
-from training.loop import train
-from training.micro_batch import shrink_to_memory
-from training.optimizer import make_adamw
-from training.run_folder import RunFolder
-from training.schedule import make_schedule
 
 # Checkpoints
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import tiny
-from tokens.loader import TrainingBatches, evaluation_batches
-from tokens.remote import CacheConfig
-from tokens.store import TokenStore, open_store
-from tokens.subset import SubsetConfig
-from tokens.subset import main as make_subset
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.remote import CacheConfig
+from seitpp.tokens.store import TokenStore, open_store
+from seitpp.tokens.subset import SubsetConfig
+from seitpp.tokens.subset import main as make_subset
 
 ROWS, CODES = 45, 300
 

@@ -16,25 +16,25 @@ import yaml
 from PIL import Image
 
 import tiny
-from downstream import storage
-from downstream.charts import Line, bar, line_chart, ticks
-from downstream.findings import baseline_sentences, difference_sentence, entropy_sentence, not_improved
-from downstream.found_runs import find_runs
-from downstream.picture_rows import ROWS, picture_rows
-from downstream.provenance import command_parts
-from downstream.report import cli, write_report
-from downstream.scores import Difference, Score, differences
-from downstream.storage import break_even, storage_table
-from finetune.results import COLUMNS, Result, write_results
-from training.errors import UserError
+from seitpp.report import storage
+from seitpp.report.charts import Line, bar, line_chart, ticks
+from seitpp.report.findings import baseline_sentences, difference_sentence, entropy_sentence, not_improved
+from seitpp.report.found_runs import find_runs
+from seitpp.report.picture_rows import ROWS, picture_rows
+from seitpp.report.provenance import command_parts
+from seitpp.report.report import cli, write_report
+from seitpp.report.scores import Difference, Score, differences
+from seitpp.report.storage import break_even, storage_table
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.results import COLUMNS, Result, write_results
 
 MTM, SCRATCH = "fine-tuned from MTM", "from scratch"
 PIXELS = "linear probe, 16 x 16 pixels"
-COMMAND = "accelerate launch -m mtm.pretrain --config demo --task 'a --b c' --output_dir runs/mtm"
+COMMAND = "accelerate launch -m seitpp.mtm.pretrain --config demo --task 'a --b c' --output_dir runs/mtm"
 
 
 def write_run(folder, stage, *, summary=None, metrics=(), results=(), **config):
-    """A run folder as training.run_folder leaves it."""
+    """A run folder as seitpp.runtime.run_folder leaves it."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"stage": stage, **config}))
     environment = {"python": "3.11.9", "device": "cpu", "git_commit": "c0ffee12", "packages": {"torch": "2.9"}}
@@ -58,7 +58,7 @@ def measured(method, accuracies, *, task="pets", metric="accuracy", train=40, te
 
 
 def write_picture(folder, name, columns, *, side=6):
-    """A picture as tokens.pictures.image_grid writes it; row r is of grey 10 r + column."""
+    """A picture as seitpp.runtime.pictures.image_grid writes it; row r is of grey 10 r + column."""
     rows = len(ROWS[name])
     pixels = np.full((rows * (side + 2) - 2, columns * (side + 2) - 2, 3), 255, np.uint8)
     for row in range(rows):
@@ -87,7 +87,7 @@ def write_store(folder, keys):
 
 
 def write_finetuning(folder, method, accuracies, **config):
-    """A run of finetune.train with a loss curve for each seed."""
+    """A run of seitpp.finetune.train with a loss curve for each seed."""
     run = write_run(
         folder, "finetune.train", summary={"accuracy": float(np.mean(accuracies))}, task="pets", method=None,
         weights="runs/mtm" if method == MTM else None, results=measured(method, accuracies), **config,
@@ -108,7 +108,7 @@ def demo(tmp_path):
     write_store(root / "store" / "train", keys)
 
     summary = {"psnr": 18.765, "codes_used": 31, "codebook_size": 37, "held_out_images": 23, "fingerprint": "a" * 64}
-    tokenizer = write_run(root / "tokenizer", "tokens.train_tokenizer", summary=summary)
+    tokenizer = write_run(root / "tokenizer", "tokenizers.train", summary=summary)
     write_picture(tokenizer, "reconstructions.png", 16)
     (tokenizer / "weights").mkdir()
     (tokenizer / "weights" / "model.safetensors").write_bytes(b"x" * 4321)
@@ -240,7 +240,7 @@ def test_without_a_log_the_commands_are_those_that_the_runs_recorded(tmp_path):
     (run / "env.json").write_text(json.dumps({"command": "pretrain.py --store tokens"}))
     text = report(run).text
     assert "Seconds and quotes were not recorded" in text
-    assert "python -m mtm.pretrain --store tokens" in text
+    assert "python -m seitpp.mtm.pretrain --store tokens" in text
 
 
 def test_all_sections_of_a_whole_demo_are_there_and_a_missing_stage_has_none(demo):
@@ -543,7 +543,7 @@ def test_a_bar_is_as_long_as_its_share_of_the_longest():
 def test_a_command_may_break_before_its_flags_only():
     parts = command_parts(COMMAND)
     assert parts == [
-        "accelerate launch -m mtm.pretrain",
+        "accelerate launch -m seitpp.mtm.pretrain",
         "--config demo",
         "--task 'a --b c'",
         "--output_dir runs/mtm",
@@ -563,13 +563,13 @@ def one_line_error(capsys, *words):
 
 
 def test_a_wrong_path_gives_one_line_and_exit_code_1(tmp_path):
-    done = tiny.run("-m", "downstream.report", tmp_path / "missing", "--out", tmp_path / "report.html")
+    done = tiny.run("-m", "seitpp.report.report", tmp_path / "missing", "--out", tmp_path / "report.html")
     assert done.returncode == 1
     assert tiny.one_line(done.stderr).endswith(
         "is not a folder: give a run, a token store, or a folder that holds some"
     )
     assert not (tmp_path / "report.html").exists()
-    assert "Traceback" in tiny.run("-m", "downstream.report", tmp_path / "missing", "--debug").stderr
+    assert "Traceback" in tiny.run("-m", "seitpp.report.report", tmp_path / "missing", "--debug").stderr
 
 
 def test_bad_input_is_explained_in_one_line(demo, tmp_path, capsys):
@@ -607,7 +607,7 @@ def test_a_broken_file_is_named(demo, capsys, name, content):
 
 def test_the_report_does_not_wait_for_torch(demo, tmp_path):
     program = (
-        "import sys; from downstream.report import write_report; write_report(sys.argv[1:2], sys.argv[2]); "
+        "import sys; from seitpp.report.report import write_report; write_report(sys.argv[1:2], sys.argv[2]); "
         "sys.exit('torch' in sys.modules)"
     )
     done = tiny.run("-c", program, demo / "mtm", tmp_path / "page.html")

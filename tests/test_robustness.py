@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import tiny
-from downstream import robustness as stage
-from finetune import train as finetune
-from mtm.augment import AugmentConfig
-from mtm.encoder import EncoderConfig
-from tokens import tokenize
-from tokens.sources.images import open_image_folder, read_all
-from tokens.tokenizer import load_tokenizer
-from training.errors import UserError
+from seitpp.downstream import robustness as stage
+from seitpp.finetune import train as finetune
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers import tokenize
+from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.tokenizer import load_tokenizer
 
 SIZE = (32, 48)  # the least that ImageNet-C's corruptions take is 32
 
@@ -137,7 +137,7 @@ def test_clean_accuracy_is_that_of_fine_tuning(world, measured):
 
 
 def test_accuracy_under_a_corruption_is_the_mean_over_severities(world, measured):
-    from finetune.classifier import load_classifier
+    from seitpp.finetune.classifier import load_classifier
 
     classifier, _, names = load_classifier(world / "finetuned" / "seed-1")
     folder, tokenizer = open_image_folder(world / "test", names), load_tokenizer(world / "tokenizer")
@@ -170,7 +170,7 @@ def test_a_domain_with_an_unknown_class_is_refused(world, tmp_path):
 
 
 def test_classifiers_of_other_classes_are_refused(world, tmp_path):
-    from finetune.classifier import load_classifier, save_classifier
+    from seitpp.finetune.classifier import load_classifier, save_classifier
 
     other = tmp_path / "other"
     classifier, fingerprint, _ = load_classifier(world / "finetuned" / "seed-0")

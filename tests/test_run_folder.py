@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 import tiny
-from training.config import StageConfig
-from training.errors import UserError
-from training.run_folder import RunFolder, lock_folder, read_metrics
+from seitpp.runtime.config import StageConfig
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import RunFolder, lock_folder, read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)

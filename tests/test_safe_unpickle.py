@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tiny
-from training.command import run_command
-from training.config import StageConfig
-from training.errors import UserError
-from training.pickle_machine import Placeholder
-from training.safe_unpickle import read_state_dict, read_tensors
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import StageConfig
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.pickle_machine import Placeholder
+from seitpp.runtime.safe_unpickle import read_state_dict, read_tensors
 
 
 class Block(nn.Module):

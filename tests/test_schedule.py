@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from training.config import TrainConfig
-from training.errors import UserError
-from training.schedule import make_schedule
+from seitpp.runtime.errors import UserError
+from seitpp.training.config import TrainConfig
+from seitpp.training.schedule import make_schedule
 
 
 def schedule(samples=1000, world_size=1, **fields):

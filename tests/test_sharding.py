@@ -11,11 +11,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
 import tiny
-from mtm import pretrain
+from seitpp.mtm import pretrain
+from seitpp.runtime.files import read_json
+from seitpp.runtime.recipes import recipes_folder
+from seitpp.training.fsdp import whole_state
 from tiny_pretraining import entropies, make_config, make_world
-from training.files import read_json
-from training.recipes import recipes_folder
-from training.sharding import whole_state
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,7 +38,7 @@ ON_CPUS = """
 import sys
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from mtm import pretrain
+from seitpp.mtm import pretrain
 PartialState(cpu=True)
 PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # or Accelerate refuses FSDP on CPUs
 pretrain.cli()

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import tiny
-from tokens.sources.images import open_image_folder, read_image
-from tokens.sources.source import open_source
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.images import open_image_folder, read_image
+from seitpp.tokenizers.sources.source import open_source
 
 SIZE = tiny.IMAGE_SIZE
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from mtm.cost import training_flops
-from mtm.masking import MaskConfig
-from mtm.model import MaskedTokenModel, ModelConfig
-from training.devices import make_accelerator
-from training.speed import Speed, count_flops, peak_flops
+from seitpp.mtm.cost import training_flops
+from seitpp.mtm.masking import MaskConfig
+from seitpp.mtm.model import MaskedTokenModel, ModelConfig
+from seitpp.runtime.devices import make_accelerator
+from seitpp.training.speed import Speed, count_flops, peak_flops
 
 
 def test_the_share_of_the_peak_is_known_where_the_device_is():

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import tiny
-from tokens.codec import pack
-from tokens.store import TokenStore, sha256_of, write_shard
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.codec import pack
+from seitpp.tokens.store import TokenStore, sha256_of, write_shard
 
 GRID = (3, 5)
 CODES = 391

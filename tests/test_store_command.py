@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import tiny
-from downstream.cli import main as seitpp
 from published import FOLDER, recording
-from tokens.store import TokenStore
-from tokens.store_command import ACTIONS, as_flags
+from seitpp.cli import main as seitpp
+from seitpp.store_cli import ACTIONS, as_flags
+from seitpp.tokens.store import TokenStore
 
 GRID = (3, 5)
 CODES = 391

@@ -15,13 +15,13 @@ from PIL import Image
 
 import tiny
 from published import FOLDER, recording
-from tokens.exchange import store_export, store_import
-from tokens.exchange.store_export import ExportConfig
-from tokens.exchange.store_import import ImportConfig
-from tokens.sources.images import open_image_folder, read_image
-from tokens.store import TokenStore
-from tokens.tokenizer import load_tokenizer
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers import store_export, store_import
+from seitpp.tokenizers.sources.images import open_image_folder, read_image
+from seitpp.tokenizers.store_export import ExportConfig
+from seitpp.tokenizers.store_import import ImportConfig
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import TokenStore
 
 GRID = (3, 5)
 CODES = 391

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 
 import tiny
 from published import FOLDER, recording
-from tokens.exchange import store_import
-from tokens.exchange.published import writing
-from tokens.exchange.store_import import ImportConfig
-from tokens.store import TokenStore
-from tokens.tokenizer import load_tokenizer
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers import store_import
+from seitpp.tokenizers.store_import import ImportConfig
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.exchange.published import writing
+from seitpp.tokens.store import TokenStore
 
 GRID = (3, 5)
 CODES = 391

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import tiny
-from tokens.store import TokenStore, open_store
-from tokens.subset import SubsetConfig, main, parse_bytes
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.store import TokenStore, open_store
+from seitpp.tokens.subset import SubsetConfig, main, parse_bytes
 
 LABELS = np.array([0] * 20 + [1] * 9 + [2] * 3 + [-1] * 5)
 ROW = 24 + 3 + 4 + 4 + len("0000.png")  # bytes of a row of 24 ids below 512, its label, its key and the key's offset

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import tiny
 from published import recording
-from tokens import synonyms as action
-from tokens.synonyms import SynonymsConfig, nearest_codes, read_synonyms, write_synonyms
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokens import synonyms as action
+from seitpp.tokens.synonyms import SynonymsConfig, nearest_codes, read_synonyms, write_synonyms
 
 
 def by_hand(codebook, lookup, count):

@@ -11,17 +11,17 @@ import torch
 
 import published
 import tiny
-from tokenadapt import train as stage
-from tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
-from tokenadapt.measure import METHODS, agreement_table, transformed_ids
-from tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
-from tokenadapt.published import from_published
-from tokens.codebook import embed
-from tokens.sources.images import ImageBatches, open_image_folder, read_all, split_rows
-from tokens.tokenizer import load_tokenizer
-from training.chance import Draws
-from training.errors import UserError
-from training.run_folder import read_metrics
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokenadapt import train as stage
+from seitpp.tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
+from seitpp.tokenadapt.measure import METHODS, agreement_table, transformed_ids
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
+from seitpp.tokenadapt.published import from_published
+from seitpp.tokenizers.sources.images import ImageBatches, open_image_folder, read_all, split_rows
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.codebook import embed
+from seitpp.training.random_streams import Draws
 
 
 def make_model(grid=(2, 3), view=(4, 5), **fields):

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 import tiny
-from tokens import tokenize as stage
-from tokens.sources.images import open_image_folder, read_all
-from tokens.store import TokenStore
-from tokens.tokenizer import load_tokenizer
-from training.command import run_command
-from training.errors import UserError
+from seitpp.runtime.command import run_command
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers import tokenize as stage
+from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import TokenStore
 
 
 @pytest.fixture

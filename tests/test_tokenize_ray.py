@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import tiny
-from tokens import tokenize as stage
-from tokens.tokenize_ray import ShardMaker, TokenizeRayConfig
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers import tokenize as stage
+from seitpp.tokenizers.tokenize_ray import ShardMaker, TokenizeRayConfig
 
 
 def content(folder):
@@ -20,7 +20,7 @@ def command(images, tokenizer_folder, output, **fields):
     fields = {"images": images, "tokenizer": tokenizer_folder, "output_dir": output, "rows_per_shard": 8, **fields}
     return [
         "-m",
-        "tokens.tokenize_ray",
+        "seitpp.tokenizers.tokenize_ray",
         *(word for name, value in fields.items() for word in (f"--{name}", str(value))),
     ]
 
@@ -57,11 +57,12 @@ def test_an_error_of_a_worker_is_its_answer_so_that_nothing_is_tried_again(image
 
 
 def test_without_ray_the_command_says_how_to_get_it(images, tokenizer_folder, tmp_path):
-    hidden = "import sys; sys.modules['ray'] = None; from tokens.tokenize_ray import cli; sys.argv[1:] = {}; cli()"
+    hide = "import sys; sys.modules['ray'] = None"
+    hidden = hide + "; from seitpp.tokenizers.tokenize_ray import cli; sys.argv[1:] = {}; cli()"
     words = command(images, tokenizer_folder, tmp_path / "store")[2:]
     done = tiny.run("-c", hidden.format(words))
     assert done.returncode == 1
-    assert tiny.one_line(done.stderr) == "error: tokens.tokenize_ray needs Ray: pip install 'seitpp[ray]'"
+    assert tiny.one_line(done.stderr) == "error: seitpp.tokenizers.tokenize_ray needs Ray: pip install 'seitpp[ray]'"
 
 
 @pytest.mark.parametrize("field", [{"num_actors": 0}, {"gpus_per_actor": -1.0}, {"cpus_per_actor": 0.0}])

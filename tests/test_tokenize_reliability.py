@@ -18,11 +18,11 @@ import pytest
 import torch
 
 import tiny
-from tokens import tokenize as stage
-from tokens.sources.decode_ahead import AHEAD, decoded_batches
-from tokens.store import TokenStore
-from training.command import run_command
-from training.errors import UserError
+from seitpp.runtime.command import run_command
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers import tokenize as stage
+from seitpp.tokenizers.sources.decode_ahead import AHEAD, decoded_batches
+from seitpp.tokens.store import TokenStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,7 +42,9 @@ def config(tmp_path, images, tokenizer_folder):
 def processes():
     """Fresh processes that have imported already what takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tokens.tokenize", "accelerate", "diffusers.models.autoencoders.vq_model"])
+    context.set_forkserver_preload(
+        ["seitpp.tokenizers.tokenize", "accelerate", "diffusers.models.autoencoders.vq_model"]
+    )
     return context
 
 
@@ -130,7 +132,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(config, tmp_path):
     small.mkdir()
     mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     inside = 'mount -t tmpfs -o size=100k none "$1" || exit 77; shift; "$@"; code=$?; cp -r {} {}; exit $code'
-    words = [sys.executable, "-m", "tokens.tokenize", *flags(config("small"))]
+    words = [sys.executable, "-m", "seitpp.tokenizers.tokenize", *flags(config("small"))]
     try:
         done = subprocess.run(
             [*mount, inside.format(small, kept), "sh", str(small), *words], cwd=ROOT, capture_output=True, text=True,
@@ -165,8 +167,8 @@ def free_port():
 def test_two_processes_make_the_store_that_one_makes(config, tmp_path):
     several = config("several", rows_per_shard=4, batch_size=3)
     done = tiny.run(
-        "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", free_port(), "-m", "tokens.tokenize",
-        *flags(several), ACCELERATE_USE_CPU="1",
+        "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", free_port(),
+        "-m", "seitpp.tokenizers.tokenize", *flags(several), ACCELERATE_USE_CPU="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     stage.main(config("one", rows_per_shard=4, batch_size=3))

@@ -11,17 +11,18 @@ import torch
 from PIL import Image
 
 import tiny
-from tokens import train_tokenizer as stage
-from tokens.kmeans import kmeans, weighted_choice
-from tokens.reconstruction import mean_psnr, measure_reconstruction
-from tokens.sources.images import open_image_folder, read_all, split_rows
-from tokens.tokenizer import fingerprint_of, load_tokenizer
-from tokens.tokenizers.vq import VQConfig, VQTokenizer
-from training.chance import Draws
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.files import read_json, write_json
-from training.run_folder import read_metrics
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokenizers import train as stage
+from seitpp.tokenizers.kmeans import kmeans, weighted_choice
+from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
+from seitpp.tokenizers.reconstruction import mean_psnr, measure_reconstruction
+from seitpp.tokenizers.sources.images import open_image_folder, read_all, split_rows
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.training.random_streams import Draws
 
 SHAPE = VQConfig(
     image_size=tiny.IMAGE_SIZE, space_to_depth=4, widths=(32,), attention=False, codebook_size=11, codebook_dim=5

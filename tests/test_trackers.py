@@ -6,9 +6,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import toy_training
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import read_metrics
 from toy_training import Stop, stopping_at, toy
-from training.errors import UserError
-from training.run_folder import read_metrics
 
 
 def scalars(folder, name):
@@ -37,7 +37,7 @@ def test_no_trackers_leave_metrics_alone(tmp_path):
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_a_tracker_that_is_not_installed_is_one_line_that_says_how_to_get_it(tmp_path, name, monkeypatch):
-    monkeypatch.setattr("training.trackers.find_spec", lambda package: None)
+    monkeypatch.setattr("seitpp.runtime.trackers.find_spec", lambda package: None)
     line = rf"--trackers: {name} is not installed: pip install 'seitpp\[{name}\]', or leave it out"
     with pytest.raises(UserError, match=line):
         toy_training.main(toy(tmp_path / "run", trackers=(name,)))

@@ -87,7 +87,7 @@ def test_going_on_with_another_effective_batch_is_refused(launches):
 @pytest.mark.slow
 def test_a_launcher_that_ends_all_with_the_first_lets_the_main_process_speak(tmp_path):
     done = tiny.run(
-        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "mtm.pretrain",
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "seitpp.mtm.pretrain",
         "--store", tmp_path / "none", "--output_dir", tmp_path / "run",
         ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1",
     )  # fmt: skip
@@ -100,9 +100,9 @@ def test_a_launcher_that_ends_all_with_the_first_lets_the_main_process_speak(tmp
 ORPHAN = """
 import subprocess, sys
 import torch.distributed as dist
-from training.command import run_command
-from training.config import StageConfig
-from training.errors import UserError
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import StageConfig
+from seitpp.runtime.errors import UserError
 
 HOST = "import time; from torch.distributed import TCPStore; s = TCPStore('127.0.0.1', 0, 1, True); " \\
     "print(s.port, flush=True); time.sleep(60)"
@@ -128,8 +128,8 @@ def test_the_main_process_speaks_though_its_launcher_is_gone():
 
 ENDS = """
 import atexit, os, sys, threading, time
-from training.command import run_command
-from training.config import StageConfig
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import StageConfig
 
 class Kept:
     def __del__(self):

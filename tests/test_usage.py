@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from tokens import usage as action
-from tokens.store import TokenStore
-from tokens.usage import UsageConfig, codes_covering, count_codes, readable, usage, usage_table
+from seitpp.tokens import usage as action
+from seitpp.tokens.store import TokenStore
+from seitpp.tokens.usage import UsageConfig, codes_covering, count_codes, readable, usage, usage_table
 
 COUNTS = np.array([5, 0, 20, 5, 70])
 

@@ -9,11 +9,11 @@ from torch import nn
 
 import published
 import tiny
-from tokens.tokenizer import load_tokenizer
-from tokens.tokenizers.foreign_vit import from_published
-from tokens.tokenizers.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
-from training.errors import UserError
-from training.safe_unpickle import read_state_dict
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.safe_unpickle import read_state_dict
+from seitpp.tokenizers.networks.foreign_vit import from_published
+from seitpp.tokenizers.networks.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
+from seitpp.tokenizers.tokenizer import load_tokenizer
 from vit_checkpoint import SQUARE, TINY, as_published, module_of
 
 

@@ -11,8 +11,8 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
-from tokens.codec import pack
-from tokens.store import write_manifest, write_shard
+from seitpp.tokens.codec import pack
+from seitpp.tokens.store import write_manifest, write_shard
 
 IMAGE_SIZE = (16, 24)
 GRID = (4, 6)
@@ -41,7 +41,7 @@ def make_images(folder, counts, *, seed=0, size=IMAGE_SIZE, lopsided=False):
 
 def make_tokenizer(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE):
     """Save an untrained VQTokenizer with random codes, mean 0 and deviation 1; returns the folder."""
-    from tokens.tokenizers.vq import VQConfig, VQTokenizer
+    from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 
     torch.manual_seed(seed)
     config = VQConfig(
@@ -55,8 +55,8 @@ def make_tokenizer(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE):
 
 def make_token_adapt(folder, *, grid=GRID, view=GRID, codes=CODES, dim=5, fingerprint="a" * 64):
     """Save a TokenAdapt with random weights; returns the folder."""
-    from tokenadapt.model import TokenAdapt, TokenAdaptConfig
-    from training.checkpoint import save_weights
+    from seitpp.runtime.weights import save_weights
+    from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
 
     torch.manual_seed(1)
     model = TokenAdapt(TokenAdaptConfig(width=64), grid=grid, view=view, codebook_size=codes, embedding_dim=dim)
@@ -66,8 +66,8 @@ def make_token_adapt(folder, *, grid=GRID, view=GRID, codes=CODES, dim=5, finger
 
 def make_mtm(folder, *, grid=GRID, view=GRID, codes=CODES, dim=5, fingerprint="a" * 64):
     """Save a masked token model with random weights; returns the folder."""
-    from mtm.encoder import EncoderConfig
-    from mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, save_model
+    from seitpp.mtm.encoder import EncoderConfig
+    from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, save_model
 
     torch.manual_seed(2)
     encoder = EncoderConfig(width=24, depth=2, heads=3, patch_size=2, embedding_std=0.5)

@@ -3,12 +3,12 @@
 import numpy as np
 
 import tiny
-from mtm.augment import AugmentConfig
-from mtm.encoder import EncoderConfig
-from mtm.model import DecoderConfig, ModelConfig
-from mtm.pretrain import PretrainConfig
-from tokens.tokenizer import load_tokenizer
-from training.run_folder import read_metrics
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.model import DecoderConfig, ModelConfig
+from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokenizers.tokenizer import load_tokenizer
 
 MODEL = ModelConfig(
     encoder=EncoderConfig(width=24, depth=2, heads=3, token_dropout=0.0, embedding_std=1.0),

@@ -17,8 +17,8 @@ import tempfile
 import time
 
 import toy_training
-from training.command import run_command
-from training.errors import UserError
+from seitpp.runtime.command import run_command
+from seitpp.runtime.errors import UserError
 
 PATIENCE = 60.0
 

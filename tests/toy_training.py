@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.chance import Draws
-from training.command import run_command
-from training.config import TrainConfig
-from training.devices import make_accelerator
-from training.loop import train
-from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import RunFolder, read_metrics
-from training.schedule import make_schedule
+from seitpp.runtime.command import run_command
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.run_folder import RunFolder, read_metrics
+from seitpp.training.config import TrainConfig
+from seitpp.training.loop import train
+from seitpp.training.optimizer import make_adamw, parameter_groups
+from seitpp.training.random_streams import Draws
+from seitpp.training.schedule import make_schedule
 
 SAMPLES = 60
 

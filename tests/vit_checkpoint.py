@@ -5,8 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from tokens.positions import sincos_positions
-from tokens.tokenizers.vit_vqgan import TransformerConfig, ViTVQGANConfig
+from seitpp.tokenizers.networks.vit_vqgan import TransformerConfig, ViTVQGANConfig
+from seitpp.tokenizers.positions import sincos_positions
 
 TINY = ViTVQGANConfig(
     image_size=(12, 20), patch_size=4, codebook_size=11, codebook_dim=5,

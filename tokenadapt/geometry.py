@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from training.config import require
+from seitpp.runtime.config import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def around_view(geometry, grid, view):
     columns = list(geometry.unbind(2))
     last = columns[2]
     for column, whole, part in zip((1, 0), grid, view, strict=True):  # rows lie along y, the second coordinate
-        before = (whole - part) // 2  # as tokens.views.centre cuts
+        before = (whole - part) // 2  # as seitpp.tokens.views.centre cuts
         last = last + columns[column] * ((whole - 2 * before) / part - 1)
         columns[column] = columns[column] * (whole / part)
     return torch.stack([columns[0], columns[1], last], dim=2)

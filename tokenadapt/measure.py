@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, sample_geometry, warp
-from tokenadapt.model import adapt_ids
-from tokens.codebook import embed, nearest_code
-from tokens.reconstruction import mean_psnr
-from tokens.views import centre, centre_pixels, put
-from training.chance import Draws
+from seitpp.tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, sample_geometry, warp
+from seitpp.tokenadapt.model import adapt_ids
+from seitpp.tokenizers.reconstruction import mean_psnr
+from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.tokens.views import centre, centre_pixels, put
+from seitpp.training.random_streams import Draws
 
 METHODS = ("naive embedding", "naive id", "TokenAdapt", "decode, warp, encode")
 """Warp embeddings and take the nearest code; warp ids (nearest neighbour); f, warp, g; the expensive way by pixels."""

@@ -9,10 +9,10 @@ from timm.models.convnext import ConvNeXtBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from tokens.positions import sincos_positions
-from training.checkpoint import load_weights
-from training.config import require
-from training.errors import UserError
+from seitpp.runtime.config import require
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.weights import load_weights
+from seitpp.tokenizers.positions import sincos_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ def load_token_adapt(folder, device="cpu"):
     """Load f and g, frozen, in evaluation mode, with the tokenizer's fingerprint.
 
     Args:
-        folder: a run of `tokenadapt.train` or its weights/.
+        folder: a run of `seitpp.tokenadapt.train` or its weights/.
         device: where it runs.
     Returns: (TokenAdapt, fingerprint of the tokenizer that it belongs to).
     Raises: UserError if there are no weights, or those of something else.

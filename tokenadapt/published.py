@@ -8,9 +8,9 @@ import re
 
 import torch
 
-from tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from tokens.tokenizers.weights import fill, translated
-from training.errors import UserError
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.foreign_weights import fill, translated
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
 
 _PUBLISHED = [  # names of ours, then the published ones
     (r"^f_in\.", "conversion_function.0."),

@@ -1,7 +1,7 @@
 """Train TokenAdapt's f and g for a tokenizer, on images.
 
-    python -m tokenadapt.train --images photos --tokenizer runs/tokenizer --output_dir runs/tokenadapt
-    accelerate launch -m tokenadapt.train --config demo --images photos --tokenizer runs/tokenizer --output_dir …
+    python -m seitpp.tokenadapt.train --images photos --tokenizer runs/tokenizer --output_dir runs/tokenadapt
+    accelerate launch -m seitpp.tokenadapt.train --config demo --images photos --tokenizer runs/tokenizer --output_dir …
 
 For an image x and a geometry A drawn for it, the loss is the cross-entropy between g(A(f(embeddings of x's ids)))
 and the ids of A(x); one `warp` is applied to pixels and to f's map. Nobody published this training; the loss is the
@@ -14,27 +14,28 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
-from tokenadapt.measure import METHODS, agreement_table, transformed_ids
-from tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from tokens.codebook import embed
-from tokens.pictures import image_grid
-from tokens.sources.images import ImageBatches, read_all, split_rows
-from tokens.sources.source import open_source
-from tokens.tokenizer import load_tokenizer
-from tokens.views import centre, centre_pixels, put
-from training.batched_draws import BatchedDraws
-from training.chance import Draws
-from training.checkpoint import save_weights
-from training.command import run_command
-from training.config import TrainConfig, require
-from training.devices import make_accelerator
-from training.errors import UserError
-from training.files import replacing
-from training.loop import train
-from training.optimizer import make_adamw, parameter_groups
-from training.run_folder import open_run
-from training.schedule import make_schedule
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import require
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing
+from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.run_folder import open_run
+from seitpp.runtime.weights import save_weights
+from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
+from seitpp.tokenadapt.measure import METHODS, agreement_table, transformed_ids
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
+from seitpp.tokenizers.sources.images import ImageBatches, read_all, split_rows
+from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.codebook import embed
+from seitpp.tokens.views import centre, centre_pixels, put
+from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.config import TrainConfig
+from seitpp.training.loop import train
+from seitpp.training.optimizer import make_adamw, parameter_groups
+from seitpp.training.random_streams import Draws
+from seitpp.training.schedule import make_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class TrainTokenAdaptConfig(TrainConfig):
     """Train TokenAdapt's f and g for a tokenizer."""
 
     images: str
-    """folder of images, .tar files, hfds/NAME or torch/NAME, as for tokens.tokenize"""
+    """folder of images, .tar files, hfds/NAME or torch/NAME, as for seitpp.tokenizers.tokenize"""
     tokenizer: str
     """run folder or weights of the tokenizer"""
     model: TokenAdaptConfig = field(default_factory=TokenAdaptConfig)

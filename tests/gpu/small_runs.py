@@ -8,13 +8,13 @@ import torch
 import yaml
 
 import tiny
-from mtm import pretrain
-from mtm.augment import AugmentConfig
-from mtm.eda import EdaConfig
-from mtm.encoder import EncoderConfig
-from mtm.model import DecoderConfig, ModelConfig
-from tokenadapt.geometry import GeometryConfig
-from training.run_folder import read_metrics
+from seitpp.mtm import pretrain
+from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.augmentation.eda import EdaConfig
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.model import DecoderConfig, ModelConfig
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokenadapt.geometry import GeometryConfig
 
 GRID, VIEW, CODES, DIM = (16, 20), (14, 18), 391, 8
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 import tiny
-from coloradapt.partners import sample_partners
-from mtm.augment import Augment
-from mtm.eda import sample_replacements, sample_swap
-from mtm.masking import MaskConfig, sample_masks
-from mtm.mixing import MixConfig, Mixing
+from seitpp.mtm.augmentation.augment import Augment
+from seitpp.mtm.augmentation.eda import sample_replacements, sample_swap
+from seitpp.mtm.augmentation.mixing import MixConfig, Mixing
+from seitpp.mtm.augmentation.partners import sample_partners
+from seitpp.mtm.masking import MaskConfig, sample_masks
+from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry
+from seitpp.tokens.codec import pack, unpack
+from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.store import TokenStore
+from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.random_streams import Draws, philox
 from small_runs import GRID, VIEW, everything
-from tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry
-from tokens.codec import pack, unpack
-from tokens.loader import TrainingBatches, evaluation_batches
-from tokens.store import TokenStore
-from training.batched_draws import BatchedDraws
-from training.chance import Draws, philox
 
 # Ids
 

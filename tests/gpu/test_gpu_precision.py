@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from mtm.masking import MaskConfig, sample_masks
-from mtm.model import MaskedTokenModel
+from seitpp.mtm.masking import MaskConfig, sample_masks
+from seitpp.mtm.model import MaskedTokenModel
+from seitpp.runtime.devices import compile_in_place
+from seitpp.tokens.loader import TrainingBatches
+from seitpp.tokens.store import TokenStore
+from seitpp.tokens.views import centre
+from seitpp.training.random_streams import Draws
 from small_runs import CODES, DIM, VIEW, make_config, make_model, run
-from tokens.loader import TrainingBatches
-from tokens.store import TokenStore
-from tokens.views import centre
-from training.chance import Draws
-from training.devices import compile_in_place
 
 SHALLOW = make_model(depth=1)
 

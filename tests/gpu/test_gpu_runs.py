@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import mtm
 import small_runs
 import tiny
-from mtm.model import MaskedTokenModel
+from seitpp import mtm
+from seitpp.mtm.model import MaskedTokenModel
+from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.training import loop
+from seitpp.training.speed import peak_flops
 from small_runs import losses, make_config, make_model, run
-from training import loop
-from training.errors import Interrupted, UserError
-from training.run_folder import read_metrics
-from training.speed import peak_flops
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,7 +44,7 @@ def test_fsdp2_runs_with_one_process_and_leaves_weights_that_load(cuda, world, t
     recipe = small_runs.as_recipe(make_config(world, tmp_path / "sharded", **fields), tmp_path / "recipe.yaml")
     done = tiny.run(
         "-m", "accelerate.commands.launch", "--config_file", ROOT / "configs" / "accelerate" / "fsdp2.yaml",
-        "--num_processes", "1", "-m", "mtm.pretrain", "--config", recipe, timeout=300,
+        "--num_processes", "1", "-m", "seitpp.mtm.pretrain", "--config", recipe, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sharded" / "checkpoints" / "step-00000003" / "pytorch_model_fsdp_0").is_dir()

@@ -7,20 +7,21 @@ import pytest
 
 import small_runs
 import tiny
-from finetune import probe
-from finetune import train as finetune
-from finetune.features import encode_store
-from mtm.mixing import MixConfig
-from mtm.model import load_model
-from tokenadapt import train as tokenadapt
-from tokenadapt.model import TokenAdaptConfig, load_token_adapt
-from tokens import tokenize, train_tokenizer
-from tokens.sources.images import open_image_folder, read_all
-from tokens.store import TokenStore
-from tokens.tokenizer import load_tokenizer
-from tokens.tokenizers.vq import VQConfig
-from training.files import read_json
-from training.run_folder import read_metrics
+from seitpp.finetune import probe
+from seitpp.finetune import train as finetune
+from seitpp.finetune.features import encode_store
+from seitpp.mtm.augmentation.mixing import MixConfig
+from seitpp.mtm.model import load_model
+from seitpp.runtime.files import read_json
+from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokenadapt import train as tokenadapt
+from seitpp.tokenadapt.model import TokenAdaptConfig, load_token_adapt
+from seitpp.tokenizers import tokenize
+from seitpp.tokenizers import train as train_tokenizer
+from seitpp.tokenizers.networks.vq import VQConfig
+from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import TokenStore
 
 QUICK = {"log_every": 1, "save_every": 100, "trackers": ()}
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import tiny
-from finetune import train as finetune
-from mtm.encoder import EncoderConfig
-from mtm.mixing import MixConfig
+from seitpp.finetune import train as finetune
+from seitpp.mtm.augmentation.mixing import MixConfig
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.training import loop
 from small_runs import VIEW, everything, losses, make_config, run
-from training import loop
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""Recipes: one folder a stage, and nothing in them but differences from the dataclass defaults."""

@@ -1,0 +1,1 @@
+"""The augmentation of a training step, on tokens."""

@@ -1,0 +1,208 @@
+"""The augmentation of a training step, on tokens: ids go in, ids of augmented views come out.
+
+    ids → Token-EDA → embeddings → ColorAdapt or Emb-Noise → half: random resized crop │ half: TokenAdapt's f and warp
+        → in each half: CutMix or Mixup → nearest code │ g → ids
+
+What is switched off is not computed. There is no loop over samples and no host synchronisation.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from einops import rearrange
+
+from seitpp.coloradapt.color_adapt import color_adapt
+from seitpp.coloradapt.noise import add_noise
+from seitpp.mtm.augmentation.eda import EdaConfig, TokenEda
+from seitpp.mtm.augmentation.mixing import Mix, MixConfig, Mixing
+from seitpp.mtm.augmentation.partners import Pairing, sample_partners
+from seitpp.runtime.config import require
+from seitpp.runtime.errors import UserError
+from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
+from seitpp.tokenadapt.model import adapt_ids, load_token_adapt
+from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.tokens.views import centre
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How training views are made from stored tokens."""
+
+    token_adapt: str | None = None
+    """run or weights of TokenAdapt, applied to every second sample; None: all samples are only cropped"""
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    """crops of all samples; flips and affine maps of those that TokenAdapt transforms"""
+    crop: bool = True
+    """random resized crops; without, samples that TokenAdapt leaves alone are cut to the view at their centre"""
+    color_adapt: float = 0.0
+    """probability of ColorAdapt"""
+    partners: Pairing = "neighbour"
+    """whose statistics ColorAdapt takes and whom a sample is mixed with. neighbour: in pairs, whatever the number of
+    processes; reversed (as published) and random: within a process's batch, so that a run depends on their number"""
+    noise: float = 0.0
+    """probability of Emb-Noise; the two exclude each other"""
+    noise_channel: float = 1.0
+    """deviation of the noise that a channel shares, where the codebook's own is 1"""
+    noise_element: float = 1.0
+    """deviation of the noise of each element, where the codebook's own is 1"""
+    eda: EdaConfig = field(default_factory=EdaConfig)
+    """edits of the stored ids"""
+    mix: MixConfig = field(default_factory=MixConfig)
+    """mixtures of two samples, and of their labels where there are any"""
+
+    def __post_init__(self):
+        require(self, "noise", self.noise >= 0 and self.noise + self.color_adapt <= 1, "and color_adapt exceed 1")
+        require(self, "color_adapt", 0 <= self.color_adapt <= 1, "must be a probability")
+        for name in ("noise_channel", "noise_element"):
+            require(self, name, getattr(self, name) >= 0, "must not be below 0")
+
+
+class Augment:
+    """The pipeline of one training, its frozen networks with it.
+
+    Args:
+        config: an AugmentConfig.
+        store: the TokenStore that ids come from.
+        view: (h, w) of the views.
+        device: where it runs.
+        autocast: makes the context that TokenAdapt runs in, such as `accelerator.autocast`. All else is computed in
+            float32: in 16 bits many an embedding would be nearest to another code.
+    Raises: UserError if TokenAdapt belongs to another tokenizer, grid or view.
+    """
+
+    def __init__(self, config, *, store, view, device, autocast=nullcontext):
+        self.config = config
+        self.autocast = autocast
+        self.view = tuple(view)
+        self.grid = store.grid
+        self.codebook = store.codebook.to(device)
+        self.lookup = store.lookup
+        self.deviation = self.codebook.std()
+        if self.view[0] > self.grid[0] or self.view[1] > self.grid[1]:
+            raise UserError(f"a view of {self.view} tokens does not fit into stored grids of {self.grid}")
+        self.eda = None
+        if config.eda.synonyms + config.eda.swap > 0:
+            self.eda = TokenEda(config.eda, store=store, device=device)
+        self.token_adapt = None
+        if config.token_adapt is not None:
+            self.token_adapt, fingerprint = load_token_adapt(config.token_adapt, device)
+            store.check_tokenizer(fingerprint, f"TokenAdapt in {config.token_adapt}")
+            if (self.token_adapt.grid, self.token_adapt.view) != (store.grid, self.view):
+                raise UserError(
+                    f"{config.token_adapt} takes {self.token_adapt.grid} tokens to {self.token_adapt.view}; this "
+                    f"training needs {store.grid} to {self.view}: train TokenAdapt for it"
+                )
+        mix = config.mix
+        self.mixing = self.adapted_mixing = None  # of crops, and of TokenAdapt's half
+        if mix.cutmix + mix.mixup + (mix.adapted_mixup if self.token_adapt else 0.0) > 0:
+            make = partial(Mixing, mix, pairing=config.partners, view=self.view, device=device)
+            self.mixing, self.adapted_mixing = make(mixup=mix.mixup), make(mixup=mix.adapted_mixup)
+
+    @torch.no_grad()
+    def __call__(self, ids, draws):
+        """Augmented views: ids (b, h, w) of the store's grid to ids (b, h', w') of the view."""
+        return self._views(ids, draws)[0]
+
+    @torch.no_grad()
+    def mixed(self, ids, labels, draws, *, classes):
+        """Augmented views, and targets that know what they were mixed of.
+
+        Args:
+            ids: (b, h, w) int64.
+            labels: (b,) int64.
+            draws: the Draws of the batch.
+            classes: how many.
+        Returns: (ids of the views, targets for F.cross_entropy: probabilities (b, classes), or `labels` themselves
+            where nothing is mixed).
+        """
+        views, mix = self._views(ids, draws)
+        return views, labels if mix is None else mix.targets(labels, classes)
+
+    def _views(self, ids, draws):
+        """Views and their Mix, None where nothing is mixed."""
+        config = self.config
+        self._check_pairs(len(ids))
+        if self.eda is not None:
+            ids = self.eda(ids, draws)
+        recolours = config.color_adapt + config.noise > 0
+        if not (recolours or config.crop or self.token_adapt or config.mix.mixup > 0):
+            mix, views = _sample(self.mixing, draws), centre(ids, self.view)
+            return (views if mix is None else mix.ids(views)), mix
+        embeddings = embed(ids, self.codebook)
+        if recolours:
+            embeddings = self._recolour(embeddings, draws)
+        if self.token_adapt is None:
+            mix = _sample(self.mixing, draws)
+            return self._crop(embeddings, draws, mix), mix
+        even, odd = draws[0::2], draws[1::2]
+        mix, adapted_mix = _sample(self.mixing, even), _sample(self.adapted_mixing, odd)
+        cropped = self._crop(embeddings[0::2], even, mix)
+        adapted = self._adapt(embeddings[1::2], odd, adapted_mix)
+        views = rearrange([cropped, adapted], "half b h w -> (b half) h w")
+        return views, None if mix is None else in_turn(mix, adapted_mix)
+
+    def _check_pairs(self, count):
+        """Refuse a batch that leaves someone without a partner."""
+        mixes = self.mixing is not None
+        multiple = 4 if mixes and self.token_adapt else 2
+        if count % multiple and (mixes or self.token_adapt or self.config.color_adapt > 0):
+            raise UserError(
+                f"ColorAdapt, TokenAdapt and mixing work on pairs of samples: --batch_size {count} must be "
+                f"{'even' if multiple == 2 else 'a multiple of 4, as each half has pairs of its own'}"
+            )
+
+    def _recolour(self, embeddings, draws):
+        config, choice = self.config, draws.uniform("recolour", 1)[:, 0]
+        result = embeddings
+        if config.color_adapt > 0:
+            own = torch.arange(len(draws), device=draws.device)
+            partners = sample_partners(config.partners, draws, "recolour partner")
+            result = color_adapt(embeddings, torch.where(choice < config.color_adapt, partners, own))
+        if config.noise > 0:
+            chosen = (choice >= config.color_adapt) & (choice < config.color_adapt + config.noise)
+            channels = embeddings.shape[1]
+            result = add_noise(
+                result,
+                chosen,
+                draws.normal("channel noise", channels, 1, 1),
+                draws.normal("element noise", *embeddings.shape[1:]),
+                channel_scale=config.noise_channel * self.deviation,
+                element_scale=config.noise_element * self.deviation,
+            )
+        return result
+
+    def _crop(self, embeddings, draws, mix):
+        if self.config.crop:
+            crop = sample_crop(self.config.geometry, draws, self.grid[1] / self.grid[0])
+            maps = warp(embeddings, crop, self.view, mode="bicubic")
+        else:
+            maps = centre(embeddings, self.view)
+        if mix is None:
+            return nearest_code(maps, self.codebook, self.lookup)
+        if self.config.mix.mixup > 0:
+            return nearest_code(mix.maps(maps), self.codebook, self.lookup)
+        return mix.ids(nearest_code(maps, self.codebook, self.lookup))  # the same where shares are whole, for less
+
+    def _adapt(self, embeddings, draws, mix):
+        geometry = sample_geometry(self.config.geometry, draws, self.grid[1] / self.grid[0])
+
+        def transform(features):
+            warped = warp(features, geometry, self.token_adapt.map_size)
+            return warped if mix is None else mix.maps(warped)
+
+        with self.autocast():
+            return adapt_ids(self.token_adapt, embeddings, transform)
+
+
+def _sample(mixing, draws):
+    return None if mixing is None else mixing.sample(draws)
+
+
+def in_turn(even, odd):
+    """The Mix of a batch whose even and whose odd places were mixed by themselves."""
+    return Mix(
+        partners=rearrange([2 * even.partners, 2 * odd.partners + 1], "half b -> (b half)"),
+        own=rearrange([even.own, odd.own], "half b h w -> (b half) h w"),
+    )

@@ -1,0 +1,1 @@
+"""Other formats of an MTM model: the release, timm, the Hub."""

@@ -1,0 +1,81 @@
+"""The masked token model in the layout of the Hugging Face Hub: a folder, or a repository to push to and load from.
+
+The folder is a weights/ folder as well: `mtm.load` reads it, and `from_pretrained` reads a run's weights/.
+"""
+
+from huggingface_hub import PyTorchModelHubMixin
+
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
+
+CARD = """\
+---
+{{ card_data }}
+---
+
+# A masked token model
+
+Pre-trained on image tokens without labels (SeiT++, arXiv 2312.10105) by seitpp. `config.json` says what it reads: the
+`view` (tokens of a grid's centre) of the `grid` of ids in [0, `codebook_size`) that the tokenizer with the fingerprint
+`tokenizer` makes of an image.
+
+{{ details | default("", true) }}
+
+With `ids` a (b, h, w) tensor of int64 as large as the view, and `place` this folder, or its name on the Hub:
+
+```python
+from seitpp.mtm.formats.hub import HubMaskedTokenModel
+
+model = HubMaskedTokenModel.from_pretrained(place).eval()
+features = model.encoder.pooled(ids)
+```
+
+`mtm.load(place)` loads a folder, without this class.
+
+"""
+
+
+class HubMaskedTokenModel(
+    MaskedTokenModel,
+    PyTorchModelHubMixin,
+    library_name="seitpp",
+    tags=["masked-token-modelling", "vision-tokens"],
+    model_card_template=CARD,
+):
+    """A MaskedTokenModel with `save_pretrained`, `from_pretrained` and `push_to_hub`.
+
+    Args: those of config.json in a weights/ folder.
+        model: dict of a ModelConfig.
+        view: (h, w) tokens of the input.
+        codebook_size: K.
+        embedding_dim: c.
+        tokenizer: fingerprint of the tokenizer whose ids it reads.
+        grid: (h, w) of the stored ids.
+    """
+
+    def __init__(self, *, model, view, codebook_size, embedding_dim, tokenizer, grid):
+        parts = {
+            **model, "encoder": EncoderConfig(**model["encoder"]), "decoder": DecoderConfig(**model["decoder"]),
+        }  # fmt: skip
+        super().__init__(ModelConfig(**parts), view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
+        self.tokenizer = tokenizer
+        self.stored_grid = tuple(grid)
+
+
+def save_hub(folder, model, described):
+    """Write a model in the Hub's layout: model.safetensors, config.json and README.md.
+
+    Args:
+        folder: the destination.
+        model: a MaskedTokenModel.
+        described: its config.json.
+    """
+    hub_model = HubMaskedTokenModel(**described)
+    hub_model.load_state_dict(model.state_dict())
+    encoder = model.encoder
+    details = (
+        f"Here: {encoder.view[0]} x {encoder.view[1]} of {described['grid'][0]} x {described['grid'][1]} tokens, "
+        f"K = {described['codebook_size']}, a ViT of {len(encoder.blocks)} blocks of width "
+        f"{encoder.patches.out_channels}, tokenizer {described['tokenizer'][:12]}."
+    )
+    hub_model.save_pretrained(folder, model_card_kwargs={"details": details})

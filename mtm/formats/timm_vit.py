@@ -1,0 +1,111 @@
+"""The encoder as a timm VisionTransformer, for whoever has timm and not this suite.
+
+The ViT sees a picture of c channels, one token a pixel. What comes before it, embedding and LayerNorm, is a function of
+the id alone: a table of k rows.
+"""
+
+import torch
+from torch.nn.functional import pad
+
+from seitpp.runtime.weights import save_weights
+
+ARCHITECTURE = "vit_base_patch16_224"
+"""timm's name of the plain ViT; `model_args` sets all that its name says."""
+
+CARD = """\
+---
+library_name: timm
+tags: [seitpp, masked-token-modelling, vision-tokens]
+---
+
+# A ViT on image tokens
+
+The encoder of a masked token model (SeiT++, arXiv 2312.10105), pre-trained without labels by seitpp and written as a
+timm model. It reads {height} x {width} token ids in [0, {codes}), the centre of the {grid_height} x {grid_width} that
+the tokenizer {fingerprint} makes of an image, and gives {features} features: the mean over patches after the norm.
+
+`tokens.safetensors` holds a vector of {channels} channels for each id (embedding and LayerNorm together),
+`model.safetensors` the ViT. With `ids` a (b, {height}, {width}) tensor of int64, in this folder:
+
+```python
+import json, pathlib, timm
+from safetensors.torch import load_file
+
+config = json.loads(pathlib.Path("config.json").read_text())
+vit = timm.create_model(config["architecture"], num_classes=0, **config["model_args"]).eval()
+vit.load_state_dict(load_file("model.safetensors"), strict=True)
+table = load_file("tokens.safetensors")["table"]
+features = vit(table[ids].permute(0, 3, 1, 2))
+```
+
+`vit.forward_features` gives all patches, the cls token first; `num_classes=N` adds a new head.
+"""
+
+
+def save_timm(folder, model, described):
+    """Write an encoder as a timm model: config.json as timm's Hub models have it, weights, token table, model card.
+
+    Args:
+        folder: the destination.
+        model: a MaskedTokenModel.
+        described: its config.json.
+    """
+    from safetensors.torch import save_file
+
+    save_weights(folder, timm_weights(model.encoder), timm_config(model.encoder))
+    save_file({"table": token_table(model.encoder)}, folder / "tokens.safetensors", metadata={"format": "pt"})
+    card = CARD.format(
+        height=model.encoder.view[0],
+        width=model.encoder.view[1],
+        grid_height=described["grid"][0],
+        grid_width=described["grid"][1],
+        codes=model.encoder.embeddings.num_embeddings,
+        channels=model.encoder.embeddings.embedding_dim,
+        features=model.encoder.patches.out_channels,
+        fingerprint=described["tokenizer"][:12],
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def timm_config(encoder):
+    """config.json of an encoder as a timm model."""
+    width = encoder.patches.out_channels
+    channels = encoder.embeddings.embedding_dim
+    return {
+        "architecture": ARCHITECTURE,
+        "num_classes": 0,
+        "num_features": width,
+        "global_pool": "avg",
+        "model_args": {
+            "img_size": list(encoder.view),
+            "patch_size": encoder.patch_size,
+            "in_chans": channels,
+            "embed_dim": width,
+            "depth": len(encoder.blocks),
+            "num_heads": encoder.blocks[0].attn.num_heads,
+            "global_pool": "avg",
+            "fc_norm": False,  # the norm comes before the mean, as in pre-training
+        },
+        "pretrained_cfg": {
+            "input_size": [channels, *encoder.view],
+            "fixed_input_size": True,
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": None,  # or timm would convert it from three channels
+            "classifier": "head",
+        },
+    }
+
+
+def timm_weights(encoder):
+    """State dict of an encoder under timm's names; the cls token has no position."""
+    own = ("embeddings.", "embedding_norm.")
+    weights = {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith(own)}
+    weights = {name.replace("patches.", "patch_embed.proj.", 1): tensor for name, tensor in weights.items()}
+    return {**weights, "pos_embed": pad(encoder.positions, (0, 0, 1, 0))[None]}
+
+
+@torch.no_grad()
+def token_table(encoder):
+    """What the patches are made of, for each id: (k, c)."""
+    return encoder.embedding_norm(encoder.embeddings.weight).detach().cpu().contiguous()

@@ -1,0 +1,78 @@
+"""`seitpp`: the stages of the suite under one command. It imports nothing heavy before a stage is chosen."""
+
+import difflib
+import importlib
+import sys
+
+STAGES = {
+    "train-tokenizer": ("seitpp.tokenizers.train", "train a VQ tokenizer on your own images"),
+    "import-tokenizer": ("seitpp.tokenizers.import_tokenizer", "make a published tokenizer's checkpoint one of ours"),
+    "tokenize": ("seitpp.tokenizers.tokenize", "turn images into a token store, once"),
+    "tokenize-ray": ("seitpp.tokenizers.tokenize_ray", "the same on a Ray cluster"),
+    "reduce-codebook": ("seitpp.tokenizers.reduce_codebook", "keep the codes that a store uses, and remap it"),
+    "train-tokenadapt": ("seitpp.tokenadapt.train", "train TokenAdapt's f and g for a tokenizer"),
+    "pretrain": ("seitpp.mtm.pretrain", "pre-train a ViT on a token store by masked token modelling"),
+    "reconstruct": ("seitpp.mtm.reconstruct", "fill half-masked images of a store, as a picture"),
+    "import-model": ("seitpp.mtm.import_model", "make a run of a published SeiT++ or TokenAdapt checkpoint"),
+    "export-model": ("seitpp.mtm.export", "write a model as the release's file, as a timm ViT or for the Hub"),
+    "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
+    "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),
+    "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
+    "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
+    "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
+    "demo": ("seitpp.demo.demo", "the whole way on OpenMoji or on your own images, in minutes on a CPU"),
+    "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),
+    "report": ("seitpp.report.report", "one self-contained page and results.csv of many runs"),
+}
+OTHERS = {
+    "store": "look at a token store, check, export, import or divide it: seitpp store lists how",
+}
+
+
+def main(argv=None):
+    """Run `seitpp STAGE [flags]`; `seitpp STAGE --help` lists a stage's flags."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        _start(argv)
+    except KeyboardInterrupt:  # a stage that runs says itself how to go on; this one was still being imported
+        print("stopped before it began", file=sys.stderr)
+        sys.exit(130)
+
+
+def _start(argv):
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    stage, rest = argv[0], argv[1:]
+    if stage == "store":
+        from seitpp.store_cli import main as store_main
+
+        store_main(rest)
+    elif stage in STAGES:
+        sys.argv = [f"seitpp {stage}", *rest]
+        importlib.import_module(STAGES[stage][0]).cli()
+    else:
+        near = difflib.get_close_matches(stage, [*STAGES, *OTHERS], n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]}?" if near else "seitpp --help lists them"
+        print(f"error: no stage {stage}; {advice}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _help():
+    stages = {name: text for name, (_, text) in STAGES.items()} | OTHERS
+    width = max(map(len, stages))
+    lines = [f"  {name:<{width}}  {text}" for name, text in stages.items()]
+    return "\n".join(
+        [
+            "usage: seitpp STAGE [--config RECIPE] [--flag value ...]",
+            "",
+            *lines,
+            "",
+            "seitpp STAGE --help lists a stage's flags. Each stage is also a module for Accelerate:",
+            "accelerate launch -m seitpp.mtm.pretrain --config vit_base --store STORE --output_dir RUN",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

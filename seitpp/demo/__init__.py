@@ -1,0 +1,1 @@
+"""The demo: its images, their split, its steps."""

@@ -1,0 +1,261 @@
+"""Turn a user's folder of class folders into small PNGs, split into training and test images without leaks.
+
+    source/cats/a.jpg  source/cats/2024/b.png  source/dogs/c.webp  source/no-label.jpg
+
+becomes, with everything decoded once and the split decided by `seitpp.demo.leak_free`:
+
+    folder/train/<class>/<name>-<hash>.png   one image of each group of look-alikes, with its label
+    folder/train/<name>-<hash>.png           images without a label, and the rest of those groups: for pre-training
+    folder/test/<class>/<name>-<hash>.png    one image of each test group; the rest of a test group is left out
+    folder/skipped.csv                       file, reason: the images that could not be read
+
+`seitpp.demo.openmoji` writes the same layout with the same functions.
+"""
+
+import csv
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from seitpp.demo.leak_free import THUMBNAIL_SIZE, assign_parts, hash_of, merge_near_duplicates
+from seitpp.runtime.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MIN_CLASS_IMAGES = 4
+MAX_BROKEN_PART = 0.1
+_SPLIT_NAMES = {"train", "training", "test", "val", "valid", "validation"}
+
+
+def prepare_folder(source: str | Path, folder: str | Path, *, size: int = 64, max_images: int = 6000) -> None:
+    """Write the images of `source` as a split folder (layout above); do nothing where it is already there.
+
+    Args:
+        source: folder with one folder of images a class, nested at will; images directly in it are unlabelled.
+        folder: the folder to make; it appears under this name only when it is whole.
+        size: side of the written images in pixels, 16 or more: the short side is resized to it, then the centre cut.
+        max_images: how many images are read at most, chosen by hash, as evenly over the classes as they allow; the
+            unlabelled ones count as one more class.
+
+    Raises:
+        UserError: If `source` is missing, no folder, without images, or split already (train, test); if it has fewer
+            than two classes, or one with fewer than 4 usable or 2 distinct images; if more than a tenth of the images
+            cannot be read; if `folder` lies in `source`, holds something else, or cannot be written.
+    """
+    source, folder = Path(source), Path(folder)
+    check_size(size)
+    if is_prepared(folder):
+        return
+    found = _find_images(source)
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{folder} lies inside the images' folder {source}; name a folder outside it")
+    chosen = _choose_evenly(found, max_images)
+    with whole_folder(folder) as fresh:
+        decoded = fresh / "decoded"
+        decoded.mkdir()
+        names, classes, thumbnails, skipped = [], [], [], []
+        for name, label in chosen:
+            try:
+                image = _decode(source / name, size)
+            except Exception as error:  # on broken data pillow's decoders raise nearly anything; the reason is kept
+                skipped.append((name, str(error) or type(error).__name__))
+                continue
+            image.save(decoded / f"{len(names)}.png")
+            names.append(name)
+            classes.append(label)
+            thumbnails.append(thumbnail(image))
+        skipped.sort()
+        _check_broken(skipped, len(chosen), source)
+        _check_classes([label for label in found if label is not None], classes, source)
+
+        groups = merge_near_duplicates(np.stack(thumbnails))
+        parts = assign_parts(groups, classes, names)
+        _check_distinct(classes, parts, source)
+        for index, (name, label, part) in enumerate(zip(names, classes, parts, strict=True)):
+            if part != "dropped":
+                target = image_path(fresh, part, label, f"{Path(name).stem[:40]}-{hash_of(name)[:12]}")
+                (decoded / f"{index}.png").rename(target)
+        shutil.rmtree(decoded)
+        write_table(fresh / "skipped.csv", ("file", "reason"), skipped)
+
+
+def thumbnail(image: Image.Image) -> np.ndarray:
+    """Area-average an RGB image to the (16, 16, 3) float32 picture in [0, 1] that look-alikes are found by."""
+    side = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    bands = [band.convert("F").resize(side, Image.Resampling.BOX) for band in image.split()]  # not rounded to 8 bits
+    return np.stack([np.asarray(band) for band in bands], axis=-1) / 255
+
+
+def check_size(size: int) -> None:
+    """Refuse images smaller than the thumbnails that they are compared by, with a UserError."""
+    if size < THUMBNAIL_SIZE:
+        raise UserError(f"size must be {THUMBNAIL_SIZE} pixels or more, got {size}")
+
+
+def image_path(folder: Path, part: str, label: str | None, name: str) -> Path:
+    """Give the place of an image in the layout above and make its folder; `part` is as from `assign_parts`."""
+    parent = folder / "train" if part == "unlabelled" else folder / part / label
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent / f"{name}.png"
+
+
+def write_table(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Write a CSV file with a header line."""
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Tell whether the split folder is there; a UserError where something else has its name."""
+    with _clear_system_errors(folder):
+        if (folder / "train").is_dir() and (folder / "test").is_dir():
+            return True
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(f"{folder} is there and is not a folder of prepared images; remove it or name another")
+    return False
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a fresh folder beside `folder` to fill, and rename it to `folder` at the end if nothing was raised.
+
+    What an earlier, killed call left is removed first. Two processes must not make the same folder at once.
+
+    Raises:
+        UserError: If the place cannot be written or the disk is full.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        with _clear_system_errors(folder):
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True)
+            yield partial
+            if folder.exists():
+                folder.rmdir()  # is_prepared let it pass, so it is empty
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _clear_system_errors(folder: Path) -> Iterator[None]:
+    """Turn the system errors that a user can mend into a UserError about `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"cannot write {folder}: {error.strerror}; name a folder that you may write") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"cannot write {folder}: the disk is full; free some space or name another disk") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"cannot write {folder}: {error.filename} is no folder; name another folder") from error
+        raise
+
+
+def _find_images(source: Path) -> dict[str | None, list[str]]:
+    """List the images of each class by their posix path in `source`, in order; None holds the unlabelled ones."""
+    advice = "give a folder that holds one folder of images a class"
+    if not source.exists():
+        raise UserError(f"{source} does not exist; {advice}")
+    if not source.is_dir():
+        raise UserError(f"{source} is a file, not a folder; {advice}")
+    found: dict[str | None, list[str]] = {}
+    try:
+        for entry in sorted(source.iterdir()):
+            if entry.name.startswith("."):  # .DS_Store, ._photo.jpg and the like
+                continue
+            if entry.is_dir():
+                found[entry.name] = sorted(_images_below(entry, source))
+            elif entry.suffix.lower() in IMAGE_SUFFIXES:
+                found.setdefault(None, []).append(entry.name)
+    except PermissionError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}; ask for leave to read it") from error
+    if not any(found.values()):
+        raise UserError(f"{source} holds no images ({' '.join(IMAGE_SUFFIXES)}); {advice}")
+    labels = [label for label in found if label is not None]
+    if len(labels) < 2:
+        has = f"one class only, {labels[0]!r}" if labels else "no class folders"
+        raise UserError(f"{source} has {has}; give at least two folders of images, one a class")
+    if {label.lower() for label in labels} <= _SPLIT_NAMES:
+        raise UserError(
+            f"{source} is split already ({', '.join(labels)}); give one of its folders, such as {source / labels[0]}"
+        )
+    _check_classes(labels, [label for label, files in found.items() for _ in files], source)
+    return found
+
+
+def _images_below(class_folder: Path, source: Path) -> Iterator[str]:
+    """Yield the posix paths in `source` of the images at any depth below a class folder."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(class_folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+                yield (Path(parent) / name).relative_to(source).as_posix()
+
+
+def _choose_evenly(found: dict[str | None, list[str]], max_images: int) -> list[tuple[str, str | None]]:
+    """Choose at most `max_images` (path, class) pairs, the classes filled evenly, all in order of the paths' hash."""
+    left, chosen = max_images, []
+    smallest_first = sorted(found.items(), key=lambda item: len(item[1]))
+    for position, (label, names) in enumerate(smallest_first):
+        count = min(len(names), left // (len(found) - position))
+        if label is not None and count < MIN_CLASS_IMAGES:
+            least = MIN_CLASS_IMAGES * len(found)
+            raise UserError(f"max_images={max_images} is too few for {len(found)} classes; give {least} or more")
+        left -= count
+        chosen += [(name, label) for name in sorted(names, key=hash_of)[:count]]
+    return sorted(chosen, key=lambda pair: hash_of(pair[0]))
+
+
+def _decode(path: Path, size: int) -> Image.Image:
+    """Read an image as (size, size) RGB: turned as its EXIF says, on white, short side resized, centre cut."""
+    with Image.open(path) as image:
+        image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size, and its time
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16 bits a pixel: pillow's own conversion would cut at 255
+            upright = Image.fromarray((np.asarray(upright) / 257).clip(0, 255).astype(np.uint8))
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+        return ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+
+
+def _check_broken(skipped: list[tuple[str, str]], number: int, source: Path) -> None:
+    if len(skipped) > MAX_BROKEN_PART * number:
+        name, reason = skipped[0]
+        raise UserError(
+            f"{len(skipped)} of {number} images in {source} cannot be read, such as {name} ({reason}); "
+            "mend or remove them"
+        )
+
+
+def _check_classes(labels: list[str], classes: list[str | None], source: Path) -> None:
+    for label in labels:
+        count = classes.count(label)
+        if count < MIN_CLASS_IMAGES:
+            raise UserError(
+                f"class {label!r} in {source} has {count} usable images; add some until it has {MIN_CLASS_IMAGES}, "
+                "or remove its folder"
+            )
+
+
+def _check_distinct(classes: list[str | None], parts: list[str], source: Path) -> None:
+    labelled = [label for label, part in zip(classes, parts, strict=True) if part in ("train", "test")]
+    for label in dict.fromkeys(label for label in classes if label is not None):
+        if labelled.count(label) < 2:
+            raise UserError(
+                f"class {label!r} in {source} has no two images that differ from each other and from other classes; "
+                "add different ones or remove its folder"
+            )

@@ -1,0 +1,120 @@
+"""The demo's steps: commands, what each needs, and how long each takes about."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from seitpp.runtime.step_runner import Step
+
+QUICK = {  # of each stage: enough steps for every part of it to run
+    "train-tokenizer": ("--steps", "60", "--warmup_steps", "5"),
+    "train-tokenadapt": ("--steps", "20", "--warmup_steps", "2"),
+    "pretrain": ("--steps", "60", "--warmup_steps", "5"),
+    "finetune": ("--steps", "15", "--warmup_steps", "2", "--seeds", "2"),
+}
+
+
+def make_steps(folder, *, quick=False):
+    """The steps for a demo folder whose images/ are prepared.
+
+    Args:
+        folder: the demo's folder; images/train, images/test and, where there are, images/sketch and
+            images/subgroups.csv lie in it.
+        quick: few optimizer steps everywhere.
+    Returns: list of Step, each after those it needs.
+    """
+    folder = Path(folder)
+    images, store = folder / "images", folder / "store"
+    stores = ("--store", f"{store}/train", "--eval_store", f"{store}/test")
+    tokenizer = ("--tokenizer", f"{folder}/tokenizer")
+    finetuning = ("categories",) if not (images / "subgroups.csv").exists() else ("categories", "sub-groups")
+    batches = _batch_sizes(images)
+
+    def stage(name, *flags, out, launcher="seitpp"):
+        short = QUICK.get(name, ()) if quick else ()
+        start = ("seitpp", name) if launcher == "seitpp" else ("accelerate", "launch", "-m", "seitpp.mtm.pretrain")
+        recipe = () if name == "robustness" else ("--config", "demo")
+        return (*start, *recipe, *flags, *short, *batches.get(name, ()), "--output_dir", f"{folder}/{out}")
+
+    steps = [
+        Step(
+            name="Tokenizer", after=(), seconds=75, cores=2,
+            command=stage("train-tokenizer", "--images", f"{images}/train", out="tokenizer"),
+        ),
+        Step(
+            name="Tokens of the training images", after=("Tokenizer",), seconds=12,
+            command=stage("tokenize", "--images", f"{images}/train", *tokenizer, out="store/train"),
+        ),
+        Step(
+            name="Tokens of the test images", after=("Tokens of the training images",), seconds=8,
+            command=stage(
+                "tokenize", "--images", f"{images}/test", *tokenizer, "--like", f"{store}/train", out="store/test"
+            ),
+        ),
+        Step(
+            name="TokenAdapt", after=("Tokens of the test images",), seconds=65, cores=2,
+            command=stage("train-tokenadapt", "--images", f"{images}/train", *tokenizer, out="tokenadapt"),
+        ),
+        Step(
+            name="MTM pre-training", after=("TokenAdapt", "Tokens of the test images"), seconds=260,
+            command=stage(
+                "pretrain", *stores, *tokenizer, "--augment.token_adapt", f"{folder}/tokenadapt", out="mtm",
+                launcher="accelerate",
+            ),
+        ),
+    ]  # fmt: skip
+    for task in finetuning:
+        labels = () if task == "categories" else ("--labels", f"{images}/subgroups.csv")
+        shorter = () if task == "categories" or quick else ("--steps", "200")  # it has half as many images
+        short = task.replace("-", "")
+        common = (*stores, *labels, "--task", task)
+        steps += [
+            Step(
+                name=f"From scratch, {task}", after=("Tokens of the test images",), seconds=70 if not shorter else 50,
+                command=stage("finetune", *common, *shorter, out=f"scratch-{short}"),
+            ),
+            Step(
+                name=f"Fine-tuning, {task}", after=("MTM pre-training",), seconds=70 if not shorter else 50,
+                command=stage(
+                    "finetune", *common, *shorter, "--weights", f"{folder}/mtm", out=f"finetune-{short}"
+                ),
+            ),
+            Step(
+                name=f"Probe, {task}", after=("MTM pre-training",), seconds=15,
+                command=stage(
+                    "probe", *common, "--weights", f"{folder}/mtm", "--images", f"{images}/train",
+                    "--eval_images", f"{images}/test", out=f"probe-{short}",
+                ),
+            ),
+        ]  # fmt: skip
+    domains = ("--domains", f"{{sketch: {images}/sketch}}") if (images / "sketch").exists() else ()
+    steps += [
+        Step(
+            name="Robustness", after=("From scratch, categories", "Fine-tuning, categories"), seconds=15,
+            command=stage(
+                "robustness", "--classifiers", f"[{folder}/scratch-categories, {folder}/finetune-categories]",
+                "--images", f"{images}/test", *domains, *tokenizer, "--task", "categories", out="robustness",
+            ),
+        ),
+    ]  # fmt: skip
+    report = ("seitpp", "report", f"{folder}", "--images", f"{images}", "--out", f"{folder}/report.html")
+    steps.append(Step(name="Report", command=report, after=tuple(step.name for step in steps), seconds=8))
+    return steps
+
+
+def _batch_sizes(images):
+    """Flags that make batches fit where there are few images: even, at most a third of what a step learns from."""
+    every = sum(1 for _ in (images / "train").rglob("*.png"))
+    labelled = sum(1 for _ in (images / "train").glob("*/*.png"))
+    if (images / "subgroups.csv").exists():
+        labelled = min(
+            labelled,
+            int(pd.read_csv(images / "subgroups.csv").key.map(lambda key: (images / "train" / key).exists()).sum()),
+        )
+    recipes = {"train-tokenizer": (32, every), "train-tokenadapt": (64, every), "pretrain": (32, every)}
+    recipes["finetune"] = (48, labelled)
+    return {
+        stage: ("--batch_size", str(max(2, count // 3 // 2 * 2)))
+        for stage, (size, count) in recipes.items()
+        if count // 3 < size
+    }

@@ -1,0 +1,1 @@
+"""The report: one page, its charts, tables and sentences."""

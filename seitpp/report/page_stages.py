@@ -1,0 +1,181 @@
+"""Report sections of the stages before any label: tokenizer, storage, TokenAdapt, pre-training.
+
+Each is a list of plain dicts for the template, one for each run of the stage; without runs it is empty, and the
+template leaves the section out. Nothing here is HTML but the charts.
+"""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+
+from seitpp.report.charts import Rule, bar, curve, line_chart
+from seitpp.report.findings import entropy_sentence, view_sentences
+from seitpp.report.found_runs import reading
+from seitpp.report.picture_rows import picture_rows
+from seitpp.report.storage import break_even, folder_bytes, storage_table
+from seitpp.runtime.errors import UserError
+
+CHEAP = ("naive embedding", "naive id", "TokenAdapt")
+REFERENCES = ("decode, warp, encode", "tokenizer")
+
+
+def tokenizer_sections(found):
+    """Reconstructions of each tokenizer: picture, PSNR, codes used."""
+    return [
+        {
+            "label": run.label,
+            "rows": picture_rows(run.path, "reconstructions.png"),
+            "model": run.config.get("model", {}),
+            **_numbers(run, "psnr", "codes_used", "codebook_size", "held_out_images"),
+        }
+        for run in found.of("tokenizers.train")
+    ]
+
+
+def storage_sections(found, images=None):
+    """Bytes of the stores of each tokenizer against those of their images.
+
+    Args:
+        found: Found.
+        images: folder of the images; None: the folder `images` beside the stores, if it holds them.
+    """
+    groups = {}
+    for store in found.stores:
+        groups.setdefault((store.root, store.manifest["tokenizer"]["fingerprint"]), []).append(store)
+    sections = []
+    for (root, fingerprint), stores in groups.items():
+        stores.sort(key=lambda store: -store.rows)
+        table = _storage(stores, images, root / "images")
+        if table.empty:
+            continue
+        limit = table["bytes_per_image"].max()
+        packed = table["bytes_per_image"].iloc[0]
+        jpeg = table.loc[table["kind"].str.startswith("JPEG"), "bytes_per_image"]
+        weights = [
+            folder_bytes(run.path / "weights")
+            for run in found.of("tokenizers.train")
+            if run.summary.get("fingerprint") == fingerprint
+        ]
+        per_image = table["bytes_per_image"].iloc[1]
+        sections.append(
+            {
+                "label": " + ".join(store.label for store in stores),
+                "stores": stores,
+                "manifest": stores[0].manifest,
+                "size": stores[0].manifest.get("preprocessing", {}).get("image_size"),
+                "images": sum(store.rows for store in stores),
+                "measured": int(table["measured_images"].min()),
+                "rows": [
+                    {
+                        "kind": row.kind, "per_image": row.bytes_per_image, "total": row.total_bytes,
+                        "ratio": row.bytes_per_image / packed,
+                        "bar": bar(row.bytes_per_image, limit, colour="mtm" if place < 2 else "baseline"),
+                    }
+                    for place, row in enumerate(table.itertuples())
+                ],
+                "codebook": (stores[0].path / "codebook.safetensors").stat().st_size,
+                "weights": weights[0] if weights else None,
+                "pays_off": break_even(weights[0], per_image, jpeg.iloc[0]) if weights and len(jpeg) else None,
+                "jpeg": jpeg.iloc[0] if len(jpeg) else None,
+            }
+        )  # fmt: skip
+    return sections
+
+
+def _storage(stores, images, beside):
+    """storage_table with images where they are given or lie beside the stores, without otherwise."""
+    folders = [store.path for store in stores]
+    if images is None and beside.is_dir():
+        try:
+            return storage_table(folders, beside)
+        except UserError:  # other images lie there: nobody said that they belong to the stores
+            return storage_table(folders)
+    return storage_table(folders, images)
+
+
+def view_sections(found):
+    """TokenAdapt beside the naive ways: picture, agreement and PSNR by geometry and method."""
+    sections = []
+    for run in found.of("tokenadapt.train"):
+        file = run.path / "agreement.csv"
+        table = None
+        if file.is_file():
+            with reading(file):
+                table = pd.read_csv(file).set_index(["geometry", "method"])[["agreement", "psnr"]]
+        sections.append(
+            {
+                "label": run.label,
+                "rows": picture_rows(run.path, "views.png"),
+                "sentences": [] if table is None else view_sentences(table["agreement"].unstack("method", sort=False)),
+                "agreement": None if table is None else _by_geometry(table["agreement"]),
+                "psnr": None if table is None else _by_geometry(table["psnr"]),
+            }
+        )
+    return sections
+
+
+def _by_geometry(column):
+    """[{geometry, cells: [{value, best}], references: [value]}]; the best of the cheap ways is marked."""
+    table = column.unstack("method", sort=False)
+    rows = []
+    for geometry, row in table.iterrows():
+        cheap = [float(row.get(method, math.nan)) for method in CHEAP]
+        best = max((value for value in cheap if math.isfinite(value)), default=None)
+        rows.append(
+            {
+                "geometry": geometry,
+                "cells": [{"value": value, "best": value == best} for value in cheap],
+                "references": [float(row.get(method, math.nan)) for method in REFERENCES],
+            }
+        )
+    return rows
+
+
+def pretraining_sections(found):
+    """Masked token modelling: completions, curves, cross-entropy against its baselines."""
+    sections = []
+    for run in found.of("mtm.pretrain"):
+        numbers = _numbers(run, "eval_cross_entropy", "eval_accuracy", "unigram_baseline", "position_baseline")
+        sections.append(
+            {
+                "label": run.label,
+                "config": run.config,
+                "finished": bool(run.summary),
+                "rows": picture_rows(run.path, "completions.png"),
+                "sentence": None if numbers["eval_cross_entropy"] is None else entropy_sentence(_known(numbers)),
+                "chart": _entropy_chart(run, numbers),
+                **numbers,
+            }
+        )
+    return sections
+
+
+def _entropy_chart(run, numbers):
+    """Cross-entropy in training and evaluation, the baselines as rules."""
+    rules = [
+        Rule(label=f"{name} {numbers[key]:.2f}", y=numbers[key])
+        for name, key in (("unigram", "unigram_baseline"), ("position", "position_baseline"))
+        if numbers[key] is not None
+    ]
+    trained = "cross_entropy" if any("cross_entropy" in record for record in run.metrics) else "loss"
+    lines = [
+        curve(run.metrics, trained, offset=1, label="training", colour="other"),
+        curve(run.metrics, "eval_cross_entropy", label="evaluation", colour="mtm", marked=True),
+    ]
+    return line_chart(
+        [replace(line, label=f"{line.label} {line.points[-1][1]:.2f}") for line in lines if line.points],
+        rules=rules, x_label="step", y_label="cross-entropy, nats a hidden token",
+        title="Masked-token cross-entropy against the step, in training and evaluation, baselines as horizontal lines",
+    )  # fmt: skip
+
+
+def _numbers(run, *names):
+    """Numbers of a run's summary; None where it has none or one that is not finite."""
+    with reading(run.path / "summary.json"):
+        values = {name: run.summary.get(name) for name in names}
+        return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
+
+
+def _known(numbers):
+    return {name: value for name, value in numbers.items() if value is not None}

@@ -1,0 +1,123 @@
+"""The top of the report: a paragraph with the key figures, the same as tiles, and the way of the data."""
+
+from seitpp.report.findings import summary_sentence
+from seitpp.report.page_results import COLOURS
+
+TIMES = "\u00d7"
+STEPS = (
+    ("images", "Images", "read once"),
+    ("tokenizers", "Tokenizer", "pixels to codes"),
+    ("storage", "Token store", "all that is kept"),
+    ("views", "Augment", "views made of tokens"),
+    ("pretrainings", "MTM", "fills in hidden tokens, no labels"),
+    ("tasks", "Probe, fine-tune", "with labels"),
+    ("robustness", "Robustness", "other images"),
+)
+
+
+def summary_sentences(page):
+    """The paragraph at the top: only what the sections have numbers for.
+
+    Args:
+        page: the sections, as in `seitpp.report.report.page_of`.
+    Returns: list of sentences.
+    """
+    sentences = []
+    for section in page["storage"][:1]:
+        manifest = section["manifest"]
+        size = f" of {_by(section['size'])} pixels" if section["size"] else ""
+        packed, _, *others = section["rows"]
+        against = " and ".join(
+            f"{row['per_image']:,.0f} as {row['kind'].replace('PNG files', 'PNG').replace(', quality', ' of quality')}"
+            for row in others
+            if row["kind"] in ("PNG files", "PNG", "JPEG, quality 75")
+        )
+        against = f", against {against}" if against else ""
+        sentences.append(
+            f"{section['images']:,} images{size} became {_by(manifest['grid'])} tokens each, once: "
+            f"{packed['per_image']:,.0f} bytes an image, packed{against}."
+        )
+    for section in page["pretrainings"][:1]:
+        if section["sentence"]:
+            learned = "a transformer learned to fill in hidden tokens (masked token modelling, MTM)"
+            sentences.append(f"From these alone, without labels, {learned}: {section['sentence']}")
+    sentences += [summary_sentence(section["task"], section["scores"]) for section in page["tasks"]]
+    return [sentence for sentence in sentences if sentence]
+
+
+def tiles(page):
+    """Key figures: [{figure, unit, text}]."""
+    found = []
+    for section in page["storage"][:1]:
+        jpeg = f"as JPEG of quality 75: {section['jpeg']:,.0f}" if section["jpeg"] else "packed tokens"
+        figure = f"{section['rows'][0]['per_image']:,.0f}"
+        found.append({"figure": figure, "unit": "bytes an image", "text": jpeg})
+    for section in page["tokenizers"][:1]:
+        if section["psnr"] is not None:
+            known = section["codes_used"] is not None and section["codebook_size"] is not None
+            used = f"{section['codes_used']:,} of {section['codebook_size']:,} codes used" if known else ""
+            found.append({"figure": f"{section['psnr']:.1f}", "unit": "dB, decoded images", "text": used})
+    for section in page["pretrainings"][:1]:
+        if section["eval_cross_entropy"] is not None:
+            known = section["position_baseline"]
+            text = "" if known is None else f"knowing frequencies at each position: {known:.2f}"
+            found.append(
+                {"figure": f"{section['eval_cross_entropy']:.2f}", "unit": "nats a hidden token", "text": text}
+            )
+    for section in page["tasks"][:1]:
+        for difference in section["differences"][:1]:
+            figure = f"{100 * difference.scratch.mean:.1f} \u2192 {100 * difference.pretrained.mean:.1f}"
+            found.append(
+                {"figure": figure, "unit": "% accuracy", "text": f"from scratch \u2192 from MTM: {difference.text}"}
+            )
+    return found
+
+
+def steps(page):
+    """The way of the data: [{title, text, picture, figure, there}], one for each of STEPS."""
+    tokenizer_rows = _rows(page["tokenizers"])
+    pictures = {
+        "images": tokenizer_rows[0].cell if tokenizer_rows else None,
+        "tokenizers": tokenizer_rows[1].cell if tokenizer_rows else None,
+        "views": rows[4].cell if (rows := _rows(page["views"])) else None,
+        "pretrainings": rows[1].cell if (rows := _rows(page["pretrainings"])) else None,
+    }
+    figures = {}
+    texts = dict.fromkeys(key for key, _, _ in STEPS)
+    for section in page["storage"][:1]:
+        figures["storage"] = f"{section['rows'][0]['per_image']:,.0f} B"
+        texts["storage"] = "an image: all that is kept"
+        texts["images"] = (
+            f"{section['images']:,} of {_by(section['manifest']['preprocessing']['image_size'])}, read once"
+        )
+        texts["tokenizers"] = (
+            f"{_by(section['manifest']['grid'])} codes out of {section['manifest']['codebook_size']:,}"
+        )
+    for section in page["tasks"][:1]:
+        trained = [score for score in section["scores"] if COLOURS[score.kind] == "mtm"]
+        if trained:
+            figures["tasks"] = f"{100 * trained[0].mean:.0f} %"
+            texts["tasks"] = f"accuracy on {section['task']}, from MTM"
+    measured = [name for section in page["tasks"] for name in section["sets"] if name != "clean"]
+    if measured:
+        figures["robustness"] = f"{len(measured)} sets"
+        texts["robustness"] = ", ".join(measured)
+    there = {key: bool(page.get(key)) for key, _, _ in STEPS} | {
+        "images": bool(page["storage"] or page["tokenizers"]),
+        "robustness": bool(measured),
+    }
+    return [
+        {
+            "title": title, "text": texts[key] or text, "picture": pictures.get(key), "figure": figures.get(key),
+            "there": there[key],
+        }
+        for key, title, text in STEPS
+    ]  # fmt: skip
+
+
+def _rows(sections):
+    return sections[0]["rows"] if sections else []
+
+
+def _by(sizes):
+    return f" {TIMES} ".join(str(size) for size in sizes)

@@ -1,0 +1,94 @@
+"""The stages' pictures, cut into rows that a page can label, as data URIs.
+
+A stage writes one PNG of equal cells, some white pixels between them (`seitpp.runtime.pictures.image_grid`); what its
+rows show is part of the stage's contract and written down here.
+"""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from seitpp.report.found_runs import reading
+
+GAP = 2
+SHOWN = 12
+"""columns of a picture that are shown; more would be too small beside each other"""
+ROWS = {
+    "reconstructions.png": ("original", "decoded from its tokens"),
+    "views.png": (
+        "original",
+        "truly transformed",
+        "naive: embeddings warped",
+        "naive: ids warped",
+        "TokenAdapt",
+        "decode, warp, encode",
+    ),
+    "completions.png": ("original, decoded from its tokens", "what the model sees", "the model's completion"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRow:
+    """One labelled row of a picture.
+
+    Attributes:
+        label: what it shows.
+        uri: the PNG as a data URI.
+        width: in pixels of the page, with cells of `side`.
+        columns: cells in it.
+        cell: the row's first cell alone, as a data URI.
+    """
+
+    label: str
+    uri: str
+    width: int
+    columns: int
+    cell: str
+
+
+def picture_rows(folder, name, *, side=64):
+    """Cut a run's picture into its rows, at most SHOWN columns of each.
+
+    Args:
+        folder: the run.
+        name: a key of ROWS.
+        side: height of a cell on the page.
+    Returns: list of PictureRow; empty if the run has no such picture.
+    Raises: UserError if the file is no picture.
+    """
+    path = folder / name
+    if not path.is_file():
+        return []
+    with reading(path):
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise ValueError("no picture") from error
+    labels = ROWS[name]
+    height = (pixels.shape[0] + GAP) // len(labels) - GAP
+    width = _cell_width(pixels.shape[1], height)
+    columns = min((pixels.shape[1] + GAP) // (width + GAP), SHOWN)
+    rows = []
+    for index, label in enumerate(labels):
+        top = index * (height + GAP)
+        strip = pixels[top : top + height, : columns * (width + GAP) - GAP]
+        shown = round(strip.shape[1] * side / height)
+        rows.append(PictureRow(label=label, uri=_uri(strip), width=shown, columns=columns, cell=_uri(strip[:, :width])))
+    return rows
+
+
+def _cell_width(total, height):
+    """Width of a cell in a row of `total` pixels: the one nearest to square that divides it."""
+    counts = range(1, (total + GAP) // (GAP + 1) + 1)
+    widths = [(total + GAP) // count - GAP for count in counts if (total + GAP) % count == 0]
+    return min((width for width in widths if width > 0), key=lambda width: abs(width - height), default=total)
+
+
+def _uri(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,181 @@
+"""One self-contained page, and results.csv, of any runs and token stores.
+
+    python -m seitpp.report.report runs/demo --out report.html
+    python -m seitpp.report.report runs/mtm runs/finetune stores/train --out report.html --images photos
+
+A stage that was not run has no section; a number that was not measured does not appear. The page holds its pictures
+and styles, loads nothing, and runs no script.
+"""
+
+import argparse
+import datetime
+import math
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from seitpp.report.found_runs import find_runs
+from seitpp.report.page_results import task_sections
+from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
+from seitpp.report.page_summary import TIMES, steps, summary_sentences, tiles
+from seitpp.report.provenance import command_section, environment_section
+from seitpp.report.scores import MINUS
+from seitpp.runtime.command import explain
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing
+from seitpp.runtime.results import COLUMNS
+
+
+def write_report(folders, out, *, images=None):
+    """Write the page and results.csv beside it.
+
+    Args:
+        folders: runs, token stores, or folders that hold some.
+        out: the HTML file.
+        images: the folder that was tokenised, or the one that holds train and test; None: `images` in a folder of
+            `folders`, where it holds the images of the stores beside it.
+    Raises: UserError where there is nothing to report, a file is broken, or `out` cannot be written.
+    """
+    out = Path(out)
+    if images is not None and not Path(images).is_dir():
+        raise UserError(f"{images} is not a folder: give --images the folder that was tokenised")
+    found = find_runs(folders, skip=[images, *(Path(folder) / "images" for folder in folders)])
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: give --out a file, such as {out / 'report.html'}")
+    if any(run.path.resolve() == out.resolve().parent for run in found.runs):
+        raise UserError(f"{out.parent} is a run, whose results.csv would be replaced: give --out another folder")
+    results = all_results(found)
+    page = page_of(found, results, images=images, folders=folders)
+    with replacing(out) as temporary:
+        temporary.write_text(render(page), encoding="utf-8")
+    with replacing(out.parent / "results.csv") as temporary:
+        results.to_csv(temporary, index=False)
+
+
+def all_results(found):
+    """Tidy rows of all runs; where two runs measured the same, the method's name says which run it is."""
+    frames = [(run, run.results) for run in found.runs]
+    frames = [(run, frame) for run, frame in frames if len(frame)]
+    if not frames:
+        return pd.DataFrame(columns=COLUMNS)
+    table = pd.concat([frame[list(COLUMNS)].assign(run=run.label) for run, frame in frames], ignore_index=True)
+    runs = table.groupby(["task", "method", "metric", "seed"])["run"].transform("nunique")
+    repeated = table["run"].isin(table.loc[runs > 1, "run"])
+    table.loc[repeated, "method"] += " (" + table.loc[repeated, "run"] + ")"
+    return table[list(COLUMNS)]
+
+
+def page_of(found, results, *, images=None, folders=()):
+    """Everything that the template shows: the sections, and what sums them up."""
+    page = {
+        "tokenizers": tokenizer_sections(found),
+        "storage": storage_sections(found, images),
+        "views": view_sections(found),
+        "pretrainings": pretraining_sections(found),
+        "tasks": task_sections(found, results),
+        "commands": command_section(found),
+        "environments": environment_section(found),
+        "attributions": _attributions([images] if images else [Path(folder) / "images" for folder in folders]),
+        "runs": found.runs,
+        "robustness": found.of("downstream.robustness"),
+        "rows": len(results),
+        "version": _version(),
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+    }
+    return page | {"summary": summary_sentences(page), "tiles": tiles(page), "steps": steps(page)}
+
+
+def render(page):
+    """The page as HTML; every text of a run is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("seitpp.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "number": _number,
+        "size": _size,
+        "duration": _duration,
+        "unbroken": _unbroken,
+    }
+    return environment.get_template("report.html.j2").render(page)
+
+
+def _attributions(folders):
+    """Contents of the ATTRIBUTION.txt of folders of images."""
+    files = [Path(folder) / "ATTRIBUTION.txt" for folder in folders]
+    return [file.read_text(encoding="utf-8", errors="replace").strip() for file in files if file.is_file()]
+
+
+def _version():
+    try:
+        return metadata.version("seitpp")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _percent(value):
+    return _number(100 * value, 1)
+
+
+def _number(value, digits=2):
+    """A number with its digits; a dash for what was not measured."""
+    if value is None or not math.isfinite(value):
+        return "\u2013"
+    return f"{value:,.{digits}f}".replace("-", MINUS)
+
+
+def _unbroken(text):
+    """Text whose numbers stay on one line with their signs and units."""
+    return re.sub(rf"(?<=\d) (?=[%±{TIMES}\u2192]|nats|points|dB)|(?<=[±{TIMES}\u2192]) (?=\d)", "\u00a0", text)
+
+
+def _size(value):
+    """Bytes in the unit that fits."""
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= step:
+            return f"{value / step:.3g} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def _duration(seconds):
+    """Seconds as "8 min 12 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{message}; --help says more")
+
+
+def cli(argv=None):
+    """Run the report from the command line; exit code 1 and one line on standard error where something is wrong."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _Parser(prog="seitpp report", description="One self-contained page and results.csv of many runs.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, a token store, or a folder that holds some")
+    parser.add_argument("--out", default="report.html", help="the page; results.csv goes beside it (%(default)s)")
+    parser.add_argument("--images", help="folder of the images, to compare bytes (default: RUN/images, if there)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    try:
+        arguments = parser.parse_args(argv)
+        write_report(arguments.runs, arguments.out, images=arguments.images)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if "--debug" in argv:
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
+    print(f"{arguments.out} and {Path(arguments.out).parent / 'results.csv'} are written")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,144 @@
+"""What storing tokens instead of images saves: bytes of token stores against those of the same images as files."""
+
+import io
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from einops import rearrange
+from PIL import Image
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+
+MOST_IMAGES = 1000
+ENCODINGS = {
+    "PNG": {"format": "PNG"},
+    "JPEG, quality 75": {"format": "JPEG", "quality": 75},
+    "JPEG, quality 90": {"format": "JPEG", "quality": 90},
+}
+COLUMNS = ("kind", "bytes_per_image", "total_bytes", "measured_images")
+
+
+def storage_table(store_folders, images_folder=None):
+    """Compare token stores with the images that they were made of.
+
+    PNGs and JPEGs are made of the pixels that the tokenizer saw (same size, same crop), in memory, of at most 1,000
+    images evenly spaced, and scaled up to all.
+
+    Args:
+        store_folders: folders of token stores.
+        images_folder: the folder that was tokenised, or one that holds those folders (train, test); None: only the
+            stores are measured.
+    Returns: DataFrame with the columns kind, bytes_per_image, total_bytes and measured_images (fewer than all where the
+        total is scaled up). The kinds: "packed tokens", "token store" (whole folders), "PNG files" (the files
+        themselves; "image files" and "PNG" where they are of another size or format) and two qualities of JPEG.
+    Raises: UserError if `images_folder` doesn't hold the images of each store.
+    """
+    stores = [(Path(folder), read_json(Path(folder) / "store.json")) for folder in store_folders]
+    counts = [sum(shard["rows"] for shard in manifest["shards"]) for _, manifest in stores]
+    images = sum(counts)
+    if not images:
+        return pd.DataFrame(columns=COLUMNS)
+    packed = sum(count * row_bytes(folder, manifest) for count, (folder, manifest) in zip(counts, stores, strict=True))
+    rows = [("packed tokens", packed, images), ("token store", sum(folder_bytes(each) for each, _ in stores), images)]
+    if images_folder is not None:
+        files = [file for folder, manifest in stores for file in _sized_images(folder, manifest, images_folder)]
+        encoded, measured, as_is = _encoded_bytes(files)
+        rows.append(("PNG files" if as_is else "image files", sum(path.stat().st_size for path, _ in files), images))
+        for kind, size in encoded.items():
+            if not (as_is and kind == "PNG"):
+                rows.append((kind, round(size / measured * images), measured))
+    return pd.DataFrame([(kind, total / images, total, measured) for kind, total, measured in rows], columns=COLUMNS)
+
+
+def row_bytes(folder, manifest):
+    """Bytes of one image's packed tokens, as the store's first shard has them."""
+    with _open_shard(Path(folder) / manifest["shards"][0]["file"]) as shard:
+        return shard.schema.field("tokens").type.byte_width
+
+
+def folder_bytes(folder):
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
+def break_even(fixed_bytes, bytes_per_image, other_bytes_per_image):
+    """Number of images from which a fixed cost has paid off; None if it never does."""
+    saved = other_bytes_per_image - bytes_per_image
+    return None if saved <= 0 else int(np.ceil(fixed_bytes / saved))
+
+
+def find_images(store_folder, manifest, images_folder):
+    """The images of a store, in the order of its rows.
+
+    They are looked for in the folder in `images_folder` that has the store's name, in `images_folder` itself, then in
+    the other folders in it.
+
+    Returns: list of paths; None where no folder has all of them.
+    """
+    images_folder = Path(images_folder)
+    keys = _keys(Path(store_folder), manifest)
+    inside = sorted(path for path in images_folder.iterdir() if path.is_dir()) if images_folder.is_dir() else []
+    for folder in (images_folder / Path(store_folder).resolve().name, images_folder, *inside):
+        paths = [folder / key for key in keys]
+        if all(path.is_file() for path in paths):
+            return paths
+    return None
+
+
+def _sized_images(store_folder, manifest, images_folder):
+    """[(path, (height, width) that the tokenizer saw)] of a store's images."""
+    paths = find_images(store_folder, manifest, images_folder)
+    if paths is None:
+        raise UserError(
+            f"{images_folder} does not hold all images of the store {store_folder}: give --images the folder that was "
+            "tokenised"
+        )
+    size = manifest.get("preprocessing", {}).get("image_size")
+    if size is None:
+        raise UserError(f"{store_folder} does not say at which size its images were read: leave out --images")
+    return [(path, tuple(size)) for path in paths]
+
+
+def _keys(folder, manifest):
+    keys = []
+    for shard in manifest["shards"]:
+        with _open_shard(folder / shard["file"]) as reader:
+            for index in range(reader.num_record_batches):
+                keys += reader.get_batch(index).column("key").to_pylist()
+    return keys
+
+
+@contextmanager
+def _open_shard(path):
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+            yield reader
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise UserError(f"{path} is missing or broken: run the tokenising command again") from error
+
+
+def _encoded_bytes(files):
+    """Bytes of a sample of images in each encoding, of the pixels that the tokenizer saw.
+
+    Args:
+        files: [(path, (height, width))].
+    Returns: ({kind: bytes}, number of images, whether all of them are PNG files of just these pixels).
+    """
+    from seitpp.tokenizers.sources.images import read_image  # brings torch, which nothing else in a report needs
+
+    sample = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, MOST_IMAGES).astype(np.int64))]
+    total = dict.fromkeys(ENCODINGS, 0)
+    as_is = all(path.suffix.lower() == ".png" for path, _ in files)
+    for path, size in sample:
+        pixels = read_image(path, size)
+        for kind, options in ENCODINGS.items():
+            buffer = io.BytesIO()
+            Image.fromarray(rearrange(pixels, "c h w -> h w c")).save(buffer, **options)
+            total[kind] += buffer.tell()
+        with Image.open(path) as image:
+            as_is = as_is and image.size == (size[1], size[0])
+    return total, len(sample), as_is

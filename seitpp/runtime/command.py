@@ -1,0 +1,157 @@
+"""How every stage is started: a YAML recipe, then flags; one clear line where something is wrong.
+
+python -m seitpp.mtm.pretrain --config demo --output_dir runs/mine --blr 3e-4
+accelerate launch -m seitpp.mtm.pretrain --config configs/pretrain/vit_base.yaml --store tokens --output_dir runs/base
+"""
+
+import difflib
+import errno
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from seitpp.runtime.config import field_names
+from seitpp.runtime.ending import end, leave_process_group, lost_a_process, tell
+from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.recipes import find_recipe
+
+_FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
+"""How safetensors and torch, whose errors are no OSError, say that the disk is full."""
+
+
+def run_command(main, config_class, *, recipes, argv=None):
+    """Parse the command line into `config_class`, call `main(config)` and exit.
+
+    Exit codes: 0 done; 1 something is wrong, said in one line on standard error; 130 Ctrl-C and 143 SIGTERM: preempted,
+    with the state saved, so that the same command (without `--resume none` or PATH) goes on. Of many processes the main
+    one speaks, or one that failed alone.
+
+    Args:
+        main: function of one argument, the configuration.
+        config_class: a StageConfig dataclass.
+        recipes: the stage's folder in configs/, where `--config NAME` is looked up.
+        argv: arguments; None: those of the process.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    rank = int(os.environ.get("RANK", "0"))
+    config = None
+    try:
+        config = parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes)
+        main(config)
+        code = 0
+    except Interrupted as interruption:
+        code = 128 + interruption.signal
+        _say(f"{interruption}. Give {_same_command(config)} to go on", rank)
+    except KeyboardInterrupt:
+        code = 130
+        _say(f"stopped. Give {_same_command(config)} to go on", rank)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+        code = 141
+    except Exception as error:
+        code = 1
+        if debug:
+            traceback.print_exc()
+        said = getattr(error, "explained", False)
+        tell(error, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}", rank=rank, said=said)
+    finally:
+        leave_process_group()
+    end(code)
+
+
+def _say(line, rank):
+    if rank == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
+def parse(config_class, argv, *, recipes):
+    """Read a configuration: the dataclass defaults, then `--config`, then flags.
+
+    Raises: UserError for an unknown key (naming the nearest known one), a missing or a bad value.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(exit_on_error=False, description=(config_class.__doc__ or "").strip())
+    parser.add_argument("--config", action="config", help="a recipe's name or path; flags after it change it")
+    parser.add_class_arguments(config_class, as_group=False)
+    parser.epilog = "--debug shows the traceback of an error"
+    known = [*field_names(config_class), "config", "print_config", "help", "debug"]
+    argv = list(argv)
+    for index, word in enumerate(argv):
+        if word.startswith("--") and word[2:].split("=")[0] not in known:
+            raise UserError(f"unknown flag {word.split('=')[0]}{_nearest(word[2:].split('=')[0], known, '--')}")
+        if word == "--config" and index + 1 < len(argv):
+            argv[index + 1] = _checked_recipe(argv[index + 1], recipes, known)
+        elif word.startswith("--config="):
+            argv[index] = "--config=" + _checked_recipe(word.removeprefix("--config="), recipes, known)
+    try:
+        values = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error
+    values = vars(parser.instantiate(values))
+    return config_class(**{name: value for name, value in values.items() if name != "config"})
+
+
+def _checked_recipe(name, recipes, known):
+    """Path of the recipe `name`, all of whose keys are known."""
+    import yaml
+
+    path = find_recipe(name, recipes)
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a recipe: expected lines of `key: value`")
+    for key in _dotted(content, known):
+        if key not in known:
+            raise UserError(f"{path}: unknown key {key}{_nearest(key, known)}")
+    return str(path)
+
+
+def _dotted(content, known, prefix=""):
+    """Keys of nested configurations in dotted form; what lies in a field that is a dictionary is the user's own."""
+    for key, value in content.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict) and any(name.startswith(f"{prefix}{key}.") for name in known):
+            yield from _dotted(value, known, f"{prefix}{key}.")
+
+
+def _nearest(word, known, dashes=""):
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the known ones"
+
+
+def explain(error, config=None):
+    """One line for an error: what is wrong, where, what to do. The error remembers that it was explained.
+
+    Args:
+        error: what was raised.
+        config: of the stage, where it is known: it says with which command the stage goes on.
+    """
+    error.explained = True
+    if isinstance(error, UserError):
+        return str(error)
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or any(words in str(error) for words in _FULL_DISK):
+        file = getattr(error, "filename", None) or "a file"
+        return f"no space left on the disk while writing {file}: free some and start again"
+    if lost_a_process(error):
+        return f"another process ended before its work was done: give {_same_command(config)} to go on"
+    if isinstance(error, PermissionError):
+        return f"no permission to write or read {error.filename}: choose another folder or change its rights"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    first_line = (str(error).strip() or "no message").split("\n")[0]
+    return f"{type(error).__name__}: {first_line} (unexpected; --debug shows the traceback)"
+
+
+def _same_command(config):
+    """What to give to go on: `--resume none` and PATH would leave behind what the stage has saved since."""
+    resume = getattr(config, "resume", "auto")
+    if resume == "none" or (resume != "auto" and any(Path(config.output_dir).glob("**/checkpoints/step-*"))):
+        return "the same command without --resume"
+    return "the same command again"

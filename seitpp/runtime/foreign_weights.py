@@ -1,0 +1,73 @@
+"""Weights of tokenizers: read from a file without running it, and put in their places, all of them."""
+
+import re
+from pathlib import Path
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.safe_unpickle import read_state_dict
+
+
+def read_weights(path):
+    """Name to tensor of a safetensors file, or of what torch.save wrote.
+
+    Raises: UserError if there is no such file, it is damaged, or it holds no weights.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is no file: give the file of the weights")
+    if path.suffix != ".safetensors":
+        return read_state_dict(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}): get it again") from error
+
+
+def translated(weights, rules, source):
+    """Weights under other names.
+
+    Args:
+        weights: name to tensor.
+        rules: list of (pattern, replacement), all applied to each name in order.
+        source: where they are from, for messages.
+    Returns: new dict.
+    Raises: UserError if two names become one.
+    """
+    result = {}
+    for name, tensor in weights.items():
+        translation = name
+        for pattern, replacement in rules:
+            translation = re.sub(pattern, replacement, translation)
+        if translation in result:
+            raise UserError(f"{source} has {translation} under two names, one of them {name}: it is of another model")
+        result[translation] = tensor
+    return result
+
+
+def fill(model, weights, source):
+    """Give a model its weights; each parameter must get one, and each weight must have its place.
+
+    Args:
+        model: a torch module; also on the meta device, which then only checks names and shapes.
+        weights: name to tensor.
+        source: where they are from, for messages.
+    Returns: the model.
+    Raises: UserError that names the first weight that is missing, unknown or of another shape.
+    """
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    unknown = [name for name in weights if name not in wanted]
+    if missing or unknown:
+        what = [f"lacks {name}" for name in missing[:1]] + [f"has an unknown {name}" for name in unknown[:1]]
+        raise UserError(
+            f"{source} {' and '.join(what)} ({len(missing)} missing, {len(unknown)} unknown): it is of another model"
+        )
+    for name, tensor in wanted.items():
+        if tensor.shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+            raise UserError(f"{source}: {name} has the shape {shapes}: it is of another model")
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,25 @@
+"""Images side by side as one PNG."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+
+from seitpp.runtime.files import replacing
+
+
+def image_grid(rows, path, *, gap=2):
+    """Write rows of images as one PNG.
+
+    Args:
+        rows: list of (n, 3, h, w) tensors in [0, 1], one row each, the same n, h and w.
+        path: the PNG.
+        gap: white pixels between images.
+    """
+    cells = torch.stack([row.detach().float().cpu().clamp(0, 1) for row in rows])
+    cells = torch.nn.functional.pad(cells, (0, gap, 0, gap), value=1.0)
+    pixels = rearrange(cells, "row n c h w -> (row h) (n w) c")[: -gap or None, : -gap or None]
+    with replacing(Path(path)) as temporary:
+        Image.fromarray((pixels.numpy() * 255.0).round().astype(np.uint8)).save(temporary, format="PNG")

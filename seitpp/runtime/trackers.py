@@ -1,0 +1,62 @@
+"""Trackers: the numbers of metrics.jsonl also for TensorBoard, Weights & Biases or trackio, by Accelerate's classes.
+
+What they leave on this machine lies in the run folder. A run that is gone on with goes on there too: TensorBoard
+forgets what it holds of the steps that are run again; the other two get the same numbers once more.
+"""
+
+import os
+import secrets
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import write_text
+
+_PROJECT = "seitpp"
+
+
+@contextmanager
+def opened_trackers(accelerator, run, first):
+    """Yield a function that writes a line of numbers ({"step": …, name: number}) to metrics.jsonl and all trackers.
+
+    Args:
+        accelerator: accelerate.Accelerator.
+        run: the RunFolder; `run.config.trackers` says which.
+        first: the step that the run goes on with.
+    Raises: UserError if a tracker's package is not installed.
+    """
+    names = list(dict.fromkeys(run.config.trackers))
+    for name in names:
+        if find_spec(name) is None:
+            raise UserError(f"--trackers: {name} is not installed: pip install 'seitpp[{name}]', or leave it out")
+    if names and accelerator.is_main_process:
+        accelerator.log_with = names
+        accelerator.project_configuration.logging_dir = str(run.path / "tensorboard")
+        accelerator.init_trackers(_PROJECT, init_kwargs=_arguments(run, first, names))
+
+    def track(line):
+        run.log(line)
+        accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+
+    try:
+        yield track
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        accelerator.trackers = []
+
+
+def _arguments(run, first, names):
+    """What each tracker's own library is told."""
+    arguments = {"tensorboard": {"purge_step": first}}
+    if set(names) == {"tensorboard"}:
+        return arguments
+    if "trackio" in names:
+        os.environ["TRACKIO_DIR"] = str(run.path.resolve() / "trackio")  # read when trackio is imported first
+    file = run.path / "tracker_id"
+    if not file.exists():
+        write_text(file, secrets.token_hex(6))
+    number = file.read_text()
+    arguments["wandb"] = {"dir": str(run.path), "name": run.path.name, "id": number, "resume": "allow"}
+    arguments["trackio"] = {"name": f"{run.path.name}-{number}", "resume": "allow", "embed": False}
+    return arguments

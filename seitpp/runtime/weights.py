@@ -1,0 +1,54 @@
+"""Weights for use elsewhere: `model.safetensors` and `config.json` in one folder, and their fingerprint."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, replacing, write_json
+
+
+def save_weights(folder, state_dict, config):
+    """Write weights for use elsewhere: `model.safetensors` and `config.json`, the folder whole or not there.
+
+    Args:
+        folder: the destination, usually a run's `weights/`.
+        state_dict: name to tensor.
+        config: a dict that says how to build the model.
+    """
+    from safetensors.torch import save_file
+
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in state_dict.items()}
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_json(temporary / "config.json", config)
+
+
+def load_weights(folder):
+    """Read what `save_weights` wrote: (state dict, config).
+
+    Args:
+        folder: a `weights/` folder, or a run folder that has one.
+    Raises: UserError if there are no weights.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    if (folder / "weights").is_dir():
+        folder = folder / "weights"
+    if not (folder / "model.safetensors").exists():
+        raise UserError(f"{folder} holds no weights (model.safetensors): name a finished run or its weights/ folder")
+    return load_file(folder / "model.safetensors"), read_json(folder / "config.json")
+
+
+def fingerprint_of(state_dict, preprocessing):
+    """SHA-256 over names, shapes and values of weights, and over the preprocessing."""
+    digest = hashlib.sha256(json.dumps(preprocessing, sort_keys=True).encode())
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""`seitpp store ACTION STORE [flags]`: look at a token store, check it, exchange it; imports what the action needs."""
+
+import difflib
+import importlib
+import json
+import sys
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from seitpp.runtime.command import run_command
+
+ACTIONS = {
+    "info": ("seitpp.store_cli", "InfoConfig", "info", "what is in it"),
+    "verify": ("seitpp.store_cli", "VerifyConfig", "verify", "checksums, row counts, ranges of ids and labels"),
+    "usage": ("seitpp.tokens.usage", "UsageConfig", "main", "how it uses its codebook"),
+    "synonyms": (
+        "seitpp.tokens.synonyms",
+        "SynonymsConfig",
+        "main",
+        "each code's nearest codes, as published JSON",
+    ),
+    "export": (
+        "seitpp.tokenizers.store_export",
+        "ExportConfig",
+        "main",
+        "to Parquet, the SeiT release's files, or pictures",
+    ),
+    "import": ("seitpp.tokenizers.store_import", "ImportConfig", "main", "from Parquet or the SeiT release"),
+    "subset": (
+        "seitpp.tokens.subset",
+        "SubsetConfig",
+        "main",
+        "a part of its rows, by count, class or bytes",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Say what a store holds: seitpp store info STORE."""
+
+    store: str
+    """the store's folder or URL"""
+    json: bool = False
+    """print the whole manifest as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Read a store whole and name the first bad file: seitpp store verify STORE."""
+
+    store: str
+    """the store's folder or URL"""
+
+
+def main(argv):
+    """Run an action and exit: 0, or 1 with one line where something is wrong."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    action, rest = argv[0], list(argv[1:])
+    if action not in ACTIONS:
+        near = difflib.get_close_matches(action, ACTIONS, n=1, cutoff=0.4)
+        advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(ACTIONS)}"
+        print(f"error: no action {action} of seitpp store; {advice}", file=sys.stderr)
+        sys.exit(1)
+    module, config_class, function, _ = ACTIONS[action]
+    module = importlib.import_module(module)
+    sys.argv = [f"seitpp store {action}", *rest]
+    run_command(getattr(module, function), getattr(module, config_class), recipes="store", argv=as_flags(action, rest))
+
+
+def as_flags(action, words):
+    """Turn what people write into flags: STORE into --store STORE, --from into --source, a bare --json into a yes."""
+    if words and not words[0].startswith("-") and action != "import":
+        words = ["--store", *words]
+    flags = []
+    for word, following in zip_longest(words, words[1:]):
+        if action == "import" and (word == "--from" or word.startswith("--from=")):
+            word = word.replace("--from", "--source", 1)
+        if word == "--json" and following not in ("true", "false"):
+            word = "--json=true"
+        flags.append(word)
+    return flags
+
+
+def info(config):
+    """Print what a store holds."""
+    from seitpp.tokens.store import open_store
+
+    store = open_store(config.store)
+    manifest = store.manifest
+    if config.json:
+        print(json.dumps({"rows": len(store), "row_bytes": store.row_bytes, **manifest}, indent=2))
+        return
+    height, width = store.grid
+    labelled = f"{len(store.classes)}: {', '.join(store.classes[:5])}{', …' if len(store.classes) > 5 else ''}"
+    lines = {
+        "images": f"{len(store):,}",
+        "tokens": f"{height} x {width} of K = {store.codebook_size:,} ({manifest['bits']} bits each)",
+        "an image": f"{store.row_bytes:,} bytes",
+        "all tokens": f"{len(store) * store.row_bytes / 1e6:,.3f} MB",
+        "shards": f"{len(manifest['shards']):,}",
+        "classes": labelled if store.classes else "none",
+        "tokenizer": f"{store.tokenizer['name']} {store.tokenizer['fingerprint'][:12]}, {store.lookup} look-up",
+    }
+    print(config.store)
+    for name, value in lines.items():
+        print(f"  {name:<11} {value}")
+
+
+def verify(config):
+    """Check a whole store, with progress."""
+    from seitpp.runtime.progress import Progress
+    from seitpp.tokens.row_blocks import MANY_ROWS
+    from seitpp.tokens.store import open_store
+
+    store = open_store(config.store)
+    shards = len(store.manifest["shards"])
+    with Progress(shards, "verify", enabled=len(store) > MANY_ROWS) as progress:
+        store.verify(progress.update)
+    print(f"{config.store}: {len(store)} rows in {shards} shards, all as written")
+
+
+def _help():
+    width = max(map(len, ACTIONS))
+    return "\n".join(
+        [
+            "usage: seitpp store ACTION STORE [--flag value ...]",
+            "",
+            *(f"  {name:<{width}}  {text}" for name, (_, _, _, text) in ACTIONS.items()),
+            "",
+            "seitpp store ACTION --help lists an action's flags.",
+        ]
+    )

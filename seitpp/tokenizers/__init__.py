@@ -1,0 +1,1 @@
+"""Pixels to token ids and back: tokenizers, image sources, tokenising jobs."""

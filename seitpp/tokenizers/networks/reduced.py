@@ -1,0 +1,110 @@
+"""A tokenizer with fewer codes: another tokenizer, whose rare ids are replaced by the nearest that are kept.
+
+The papers keep 391 of 8,192 codes. A folder of this kind holds the tokenizer that it was made of, whole:
+
+    tokenizer.json   {"kind": "reduced"}
+    reduced.json     codes: old id of each new one, rising; map: new id of each old one
+    base/            the other tokenizer's folder
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.tokenizers.tokenizer import load_tokenizer
+
+
+class ReducedTokenizer(nn.Module):
+    """A tokenizer of fewer codes, behind the Tokenizer protocol.
+
+    Args:
+        base: the tokenizer of all codes.
+        codes: old id of each new one, (k,) integers, rising.
+        mapping: new id of each old one, (K,) integers.
+    Raises: ValueError if codes and mapping don't fit the base or each other.
+    """
+
+    name = "reduced"
+
+    def __init__(self, base, codes, mapping):
+        super().__init__()
+        codes, mapping = torch.as_tensor(codes, dtype=torch.int64), torch.as_tensor(mapping, dtype=torch.int64)
+        size, kept = base.codebook_size, len(codes)
+        if mapping.shape != (size,) or not 1 <= kept <= size:
+            raise ValueError(f"{kept} codes and a map of {tuple(mapping.shape)} don't fit a tokenizer of {size} codes")
+        rising = bool((codes.diff() > 0).all()) and int(codes[0]) >= 0 and int(codes[-1]) < size
+        if not rising or not torch.equal(mapping[codes], torch.arange(kept)) or int(mapping.max()) >= kept:
+            raise ValueError("codes must be rising ids, and map must give each of them its place")
+        self.base = base
+        self.register_buffer("codes", codes, persistent=False)
+        self.register_buffer("map", mapping, persistent=False)
+        self.image_size = base.image_size
+        self.grid = base.grid
+        self.lookup = base.lookup
+        self.codebook_size = kept
+
+    @property
+    def codebook(self):
+        """Rows of the kept codes, (k, c) float32."""
+        return self.base.codebook[self.codes]
+
+    @property
+    def preprocessing(self):
+        """How an image file becomes this tokenizer's input."""
+        return self.base.preprocessing
+
+    @property
+    def fingerprint(self):
+        """See `reduced_fingerprint`."""
+        return reduced_fingerprint(self.base.fingerprint, self.codes.tolist())
+
+    def encode(self, images):
+        """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
+        return self.map[self.base.encode(images)]
+
+    def decode(self, ids):
+        """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
+        return self.base.decode(self.codes[ids])
+
+    def save(self, folder):
+        """Write the folder, the base within it, whole or not at all."""
+        if not hasattr(self.base, "save"):
+            raise UserError(f"the tokenizer {self.base.name!r} has no method save(folder), which a reduced one needs")
+        with replacing(folder) as temporary:
+            self.base.save(temporary / "base")
+            write_json(temporary / "reduced.json", {"codes": self.codes.tolist(), "map": self.map.tolist()})
+            write_json(temporary / "tokenizer.json", {"kind": self.name})
+
+    @classmethod
+    def load(cls, folder):
+        """Read what `save` wrote.
+
+        Raises: UserError if reduced.json is missing or broken.
+        """
+        file = Path(folder) / "reduced.json"
+        try:
+            content = read_json(file)
+            codes, mapping = content["codes"], content["map"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is missing or broken: run seitpp reduce-codebook again") from error
+        try:
+            return cls(load_tokenizer(Path(folder) / "base"), codes, mapping)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{file} doesn't fit the tokenizer in base/: run seitpp reduce-codebook again") from error
+
+
+def reduced_fingerprint(fingerprint, codes):
+    """Fingerprint of a reduced tokenizer: SHA-256 of the JSON list of the old fingerprint and the kept codes.
+
+    A store that is reduced without its tokenizer at hand gets the same one.
+
+    Args:
+        fingerprint: of the tokenizer of all codes.
+        codes: list of kept ids, rising.
+    """
+    return hashlib.sha256(json.dumps([fingerprint, list(codes)]).encode()).hexdigest()

@@ -1,0 +1,177 @@
+"""Convolutional VQ tokenizers: any VQModel of diffusers, with space-to-depth before it where that makes it cheap."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from seitpp.runtime.config import require
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.runtime.foreign_weights import fill, read_weights
+from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokens.codebook import embed, nearest_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQConfig:
+    """Shape of a trainable VQ tokenizer. The grid is image_size / (space_to_depth x 2^(len(widths) - 1))."""
+
+    image_size: tuple[int, int] = (64, 64)
+    """pixels (height, width)"""
+    space_to_depth: int = 4
+    """blocks of this many pixels a side become channels first: far cheaper than convolutions at full size"""
+    widths: tuple[int, ...] = (64, 96)
+    """channels of each resolution; each further one halves the grid"""
+    layers_per_block: int = 1
+    """residual blocks at each resolution"""
+    attention: bool = True
+    """self-attention at the smallest resolution"""
+    codebook_size: int = 512
+    """K"""
+    codebook_dim: int = 32
+    """dimension of a code"""
+
+    def __post_init__(self):
+        step = self.space_to_depth * 2 ** (len(self.widths) - 1)
+        fits = all(side % step == 0 for side in self.image_size)
+        require(self, "image_size", fits, f"must be a multiple of {step} (space_to_depth x halvings)")
+        require(self, "codebook_size", 2 <= self.codebook_size <= 65536, "must lie in [2, 65536]")
+        require(self, "widths", all(width % 32 == 0 for width in self.widths), "must be multiples of 32")
+
+
+class VQTokenizer(nn.Module):
+    """Any diffusers VQModel behind the Tokenizer protocol.
+
+    Args:
+        model: a VQModel of 3 x space_to_depth^2 channels, pixels in [-1, 1].
+        image_size: (height, width) of the pixels it takes.
+        space_to_depth: blocks of this many pixels a side become channels first.
+        lookup: "euclidean", as diffusers does it, or "cosine": latents and codes count by their direction, and what is
+            decoded is a code of length 1 (LlamaGen, after ViT-VQGAN, arXiv 2110.04627).
+    Raises: UserError if the model has no place for such images.
+    """
+
+    name = "vq"
+
+    def __init__(self, model, image_size, *, space_to_depth=1, lookup="euclidean"):
+        super().__init__()
+        channels, shrink = 3 * space_to_depth**2, space_to_depth * 2 ** (len(model.config.block_out_channels) - 1)
+        if {model.config.in_channels, model.config.out_channels} != {channels}:
+            raise UserError(
+                f"this VQModel takes {model.config.in_channels} channels, expected {channels}: not for images"
+            )
+        if any(side < shrink or side % shrink for side in image_size):
+            size = " x ".join(map(str, image_size))
+            raise UserError(
+                f"this VQModel takes images in multiples of {shrink} pixels, not {size}: change --image_size"
+            )
+        self.model = model
+        self.image_size = tuple(image_size)
+        self.space_to_depth = space_to_depth
+        self.lookup = lookup
+        self.grid = tuple(side // shrink for side in image_size)
+        self.codebook_size = model.config.num_vq_embeddings
+
+    @classmethod
+    def untrained(cls, config):
+        """A new tokenizer of the shape of a VQConfig."""
+        from diffusers.models.autoencoders.vq_model import VQModel
+
+        channels = 3 * config.space_to_depth**2
+        model = VQModel(
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * len(config.widths),
+            up_block_types=("UpDecoderBlock2D",) * len(config.widths),
+            block_out_channels=tuple(config.widths),
+            layers_per_block=config.layers_per_block,
+            latent_channels=config.codebook_dim,
+            num_vq_embeddings=config.codebook_size,
+            vq_embed_dim=config.codebook_dim,
+            mid_block_add_attention=config.attention,
+        )
+        return cls(model, config.image_size, space_to_depth=config.space_to_depth)
+
+    @property
+    def codebook(self):
+        """What is decoded for each code, (k, c) float32: for cosine look-up, of length 1."""
+        codes = self.model.quantize.embedding.weight
+        return F.normalize(codes, dim=1) if self.lookup == "cosine" else codes
+
+    @property
+    def preprocessing(self):
+        """How an image file becomes this tokenizer's input."""
+        known = {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [-1, 1]}
+        return known if self.lookup == "euclidean" else {**known, "lookup": self.lookup}
+
+    @property
+    def fingerprint(self):
+        """SHA-256 of weights and preprocessing."""
+        return fingerprint_of(self.state_dict(), self.preprocessing)
+
+    def latents(self, images):
+        """Encoder output before quantisation: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
+        side = self.space_to_depth
+        folded = rearrange(images * 2.0 - 1.0, "b c (h s) (w t) -> b (c s t) h w", s=side, t=side)
+        latents = self.model.encode(folded).latents
+        return F.normalize(latents, dim=1) if self.lookup == "cosine" else latents
+
+    def pixels(self, embeddings):
+        """Decoder: embeddings (b, c, h, w) to images (b, 3, H, W), not clamped."""
+        side = self.space_to_depth
+        # not `VQModel.decode`: it would take embeddings for ids where the model's config has lookup_from_codebook
+        condition = embeddings if self.model.config.norm_type == "spatial" else None
+        folded = self.model.decoder(self.model.post_quant_conv(embeddings), condition)
+        return (rearrange(folded, "b (c s t) h w -> b c (h s) (w t)", s=side, t=side) + 1.0) / 2.0
+
+    def encode(self, images):
+        """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
+        return nearest_code(self.latents(images), self.codebook, self.lookup)
+
+    def decode(self, ids):
+        """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
+        return self.pixels(embed(ids, self.codebook)).clamp(0.0, 1.0)
+
+    @torch.no_grad()
+    def standardise(self):
+        """Shift and scale the codes to mean 0 and deviation 1, as networks that read them expect.
+
+        The 1x1 convolutions around the quantiser take the inverse, so ids and decoded images stay what they were.
+        """
+        assert self.lookup == "euclidean"
+        before, after, codes = self.model.quant_conv, self.model.post_quant_conv, self.codebook
+        mean = codes.mean(dim=0)
+        scale = (codes - mean).std()
+        after.bias.add_(after.weight[:, :, 0, 0] @ mean)
+        after.weight.mul_(scale)
+        before.bias.sub_(mean).div_(scale)
+        before.weight.div_(scale)
+        codes.sub_(mean).div_(scale)
+
+    def save(self, folder):
+        """Write a folder that diffusers' `VQModel.from_pretrained` opens too, whole or not at all."""
+        described = {"image_size": list(self.image_size), "space_to_depth": self.space_to_depth, "lookup": self.lookup}
+        with replacing(folder) as temporary:
+            self.model.save_pretrained(temporary)
+            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described})
+
+    @classmethod
+    def load(cls, folder):
+        """Read what `save` wrote, now or before there were other models than those of VQConfig.
+
+        Raises: UserError if a file is missing or broken.
+        """
+        from diffusers.models.autoencoders.vq_model import VQModel
+
+        try:
+            described = read_json(folder / "tokenizer.json")["config"]
+            model = VQModel.from_config(read_json(folder / "config.json"))
+            image_size, space_to_depth = described["image_size"], described["space_to_depth"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} is damaged (tokenizer.json or config.json): make the tokenizer again") from error
+        file = folder / "diffusion_pytorch_model.safetensors"
+        fill(model, read_weights(file), file)
+        return cls(model, image_size, space_to_depth=space_to_depth, lookup=described.get("lookup", "euclidean"))

@@ -1,0 +1,101 @@
+"""The unit of work of tokenising: one shard, made from a range of images by whoever comes to it.
+
+What a shard holds is a function of images, tokenizer, rows and batch size. It does not depend on the process that
+makes it, on how many there are, or on how often the job was stopped. Nothing is made twice: a shard is done when it
+and its sidecar lie there, and the sidecar is written last.
+
+The tokenizer runs in float32, without autocast and without TF32: ids are meant to depend on the device as little as
+possible. What is left (sums in another order) may still change an id whose two nearest codes are equally near, from
+a CPU to a GPU, or from one batch size to another.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from seitpp.runtime.files import read_json, write_json
+from seitpp.tokenizers.sources.decode_ahead import decoded_batches
+from seitpp.tokenizers.sources.images import to_float
+from seitpp.tokens.codec import pack, packed_bytes
+from seitpp.tokens.store import write_shard
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard of a store.
+
+    Attributes:
+        folder: the store's folder.
+        number: of the shard.
+        rows: range of the source's images; those that can't be decoded are left out.
+    """
+
+    folder: Path
+    number: int
+    rows: range
+
+    @property
+    def path(self):
+        """The shard's file."""
+        return self.folder / f"shard-{self.number:05d}.arrow"
+
+    @property
+    def sidecar(self):
+        """What the manifest will say of the shard, and which images were skipped."""
+        return self.folder / f"shard-{self.number:05d}.json"
+
+    def result(self):
+        """Content of the sidecar, None while the shard is not done (or was cut off, or its sidecar is broken)."""
+        try:
+            result = read_json(self.sidecar)
+            return result if self.path.stat().st_size == result.get("bytes", self.path.stat().st_size) else None
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def make(self, images, tokenizer, device, threads, *, batch_size, on_images=lambda count: None):
+        """Decode, encode, pack and write the shard, then its sidecar.
+
+        Args:
+            images: an ImageSource.
+            tokenizer: a Tokenizer on `device`.
+            device: torch.device.
+            threads: a ThreadPoolExecutor that decodes.
+            batch_size: images per forward pass.
+            on_images: called with the number of images of each batch that is done.
+        Returns: the sidecar's content.
+        """
+        packed, kept, skipped = [], [], []
+        gpu = device.type == "cuda"
+        batches = decoded_batches(images, self.rows, tokenizer.image_size, batch_size, threads, pin_memory=gpu)
+        with torch.no_grad(), _full_precision(device):
+            for pixels, rows, broken in batches:
+                if rows:
+                    ids = tokenizer.encode(to_float(pixels.to(device, non_blocking=gpu)))
+                    packed.append(pack(ids, tokenizer.codebook_size))  # on the device: fetching each would wait for it
+                kept += rows
+                skipped += [{"file": images.keys[row], "reason": reason} for row, reason in broken]
+                on_images(len(rows) + len(broken))
+        width = packed_bytes(tokenizer.grid[0] * tokenizer.grid[1], tokenizer.codebook_size)
+        table = torch.cat(packed).cpu().numpy() if packed else np.zeros((0, width), np.uint8)
+        shard = write_shard(self.path, table, images.labels[kept], [images.keys[row] for row in kept])
+        result = {**shard, "skipped": skipped}
+        write_json(self.sidecar, result)
+        return result
+
+
+@contextmanager
+def _full_precision(device):
+    """On a GPU, convolutions and products in float32 proper, and by the same algorithm every time."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, backend = torch.get_float32_matmul_precision(), torch.backends.cudnn
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with backend.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)

@@ -1,0 +1,73 @@
+"""Batches of decoded images, made by threads while the batch before is encoded."""
+
+import errno
+from collections import deque
+
+import numpy as np
+import torch
+
+from seitpp.tokenizers.sources.images import DECODING_ERRORS
+
+AHEAD = 2
+"""Batches that are decoded or being decoded beside the one in use: what bounds the memory."""
+IMAGES_PER_TASK = 8
+"""Images that a thread takes at a time; handing over single ones costs more than decoding small images."""
+_NO_SUCH_IMAGE = {None, errno.ENOENT, errno.EACCES}
+
+
+def decoded_batches(images, rows, size, batch_size, threads, *, pin_memory=False):
+    """Decode rows in order.
+
+    Args:
+        images: an ImageSource.
+        rows: range of its rows.
+        size: (height, width) of the pixels.
+        batch_size: rows a batch.
+        threads: a ThreadPoolExecutor.
+        pin_memory: whether the pixels lie in pinned memory, from which copies to a GPU don't wait.
+    Yields: (pixels (b, 3, height, width) uint8 tensor, rows that they are of, [(row, reason) that can't be decoded]).
+    Raises: OSError where not the image but reading it failed: the disk may give it the next time.
+    """
+    waiting = deque()
+    try:
+        for start in range(0, len(rows), batch_size):
+            waiting.append(_submit(images, rows[start : start + batch_size], size, threads, pin_memory))
+            if len(waiting) > AHEAD:
+                yield _collect(*waiting.popleft())
+        while waiting:
+            yield _collect(*waiting.popleft())
+    finally:
+        for _, _, tasks in waiting:
+            for task in tasks:
+                task.cancel()
+
+
+def _submit(images, rows, size, threads, pin_memory):
+    pixels = torch.empty((len(rows), 3, *size), dtype=torch.uint8, pin_memory=pin_memory)
+    starts = range(0, len(rows), IMAGES_PER_TASK)
+    parts = [slice(start, start + IMAGES_PER_TASK) for start in starts]
+    return rows, pixels, [threads.submit(_decode, images, rows[part], size, pixels[part].numpy()) for part in parts]
+
+
+def _decode(images, rows, size, pixels):
+    """Fill `pixels`; returns the reason for each row that can't be decoded, None for the others."""
+    reasons = []
+    for place, row in enumerate(rows):
+        reason = None
+        try:
+            pixels[place] = images.read(row, size)
+        except DECODING_ERRORS as error:
+            if getattr(error, "errno", None) not in _NO_SUCH_IMAGE:
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+        reasons.append(reason)
+    return reasons
+
+
+def _collect(rows, pixels, tasks):
+    reasons = [reason for task in tasks for reason in task.result()]
+    skipped = [(row, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
+    if skipped:
+        kept = np.array([reason is None for reason in reasons])
+        return pixels[torch.from_numpy(kept)], [row for row, keep in zip(rows, kept, strict=True) if keep], skipped
+    return pixels, list(rows), skipped

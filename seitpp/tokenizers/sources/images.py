@@ -1,0 +1,224 @@
+"""Folders of images: which there are, their labels, and pixels of one size."""
+
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.labels import label_by_name
+from seitpp.tokens.order import SampleOrder
+from seitpp.tokens.permutation import permute
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+DECODING_ERRORS = (
+    OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError, EOFError,
+    NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's readers raise where a file is broken; each format has its own ways."""
+LONGEST = 32
+"""Images this many times longer than wide are cut to their middle before they are resized."""
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of class folders. Images that lie directly in it are unlabelled.
+
+    Attributes:
+        folder: the root.
+        keys: paths relative to it, posix style, sorted.
+        labels: class index of each, -1 for unlabelled ones, (n,) int32.
+        classes: class names, sorted.
+    """
+
+    folder: Path
+    keys: list
+    labels: np.ndarray
+    classes: list
+
+    def __len__(self):
+        return len(self.keys)
+
+    def read(self, index, size):
+        """Pixels of one image, see `read_image`."""
+        return read_image(self.folder / self.keys[index], size)
+
+    def where(self, index):
+        """The file of one image, for messages."""
+        return str(self.folder / self.keys[index])
+
+
+def open_image_folder(folder, classes=None):
+    """List a folder of images.
+
+    Args:
+        folder: the root.
+        classes: class names of another folder whose indices are to be kept; None: those of this folder.
+    Raises: UserError if there is no such folder, no image in it, or a class that `classes` lacks.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder of images: give one with a folder for each class in it")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not paths:
+        raise UserError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): expected one folder a class")
+    keys = [path.relative_to(folder).as_posix() for path in paths]
+    names = [key.split("/")[0] if "/" in key else None for key in keys]
+    return ImageFolder(folder, keys, *label_by_name(names, classes, folder))
+
+
+def read_image(file, size):
+    """Decode an image: its first frame, upright, RGB (transparency on white), short side to `size`, centre crop.
+
+    Every pixel is decoded at full size: a JPEG's faster, smaller decoding would give other pixels.
+
+    Args:
+        file: path or binary file, of any format that Pillow reads.
+        size: (height, width) of the result.
+    Returns: (3, height, width) uint8 array.
+    Raises: what Pillow raises where the file is broken, or so large that it may be an attack: DECODING_ERRORS.
+    """
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError as error:  # its message holds a path or an address in memory
+        raise UnidentifiedImageError("it is no image of a format that Pillow reads") from error
+    with image:
+        return to_pixels(image, size)
+
+
+def to_pixels(image, size):
+    """The rules of `read_image` for an image that Pillow has opened."""
+    image = _middle(_on_white(_upright(image)), size)
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BICUBIC)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)))
+    return rearrange(pixels, "h w c -> c h w")
+
+
+def _upright(image):
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except DECODING_ERRORS:  # the pixels are whole, what the camera noted beside them is not
+        return image
+
+
+def _middle(image, size):
+    """Cut an extremely long image to its middle: resized as a whole, 1 x 50,000 pixels would take gigabytes."""
+    longest = LONGEST * min(image.size) * max(size) // min(size)
+    width, height = (min(side, longest) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _on_white(image):
+    if image.mode in ("P", "L", "RGB") and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit greys: Pillow's own conversion would clip them
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257.0).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+@contextmanager
+def quiet_decoding():
+    """Keep Pillow's warnings (large images, odd metadata) from the user, who can do nothing about them.
+
+    Warning filters belong to the process: enter it in the main thread, around the threads that decode, and seldom, as
+    each time Python forgets which other warnings it has shown already.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def to_float(images):
+    """uint8 pixels to float32 in [0, 1]."""
+    return images.to(torch.float32) / 255.0
+
+
+class ImageBatches:
+    """Shuffled batches of pixels as a function of the step, for the stages that train on images.
+
+    The same order as TrainingBatches. Small sets are kept in memory once decoded; larger ones are decoded by threads.
+
+    Args:
+        images: an ImageSource.
+        rows: indices to use, (n,) int64.
+        size: (height, width).
+        batch_size, seed, device, accum_iter, rank, world_size: as for TrainingBatches.
+        cache_bytes: sets of fewer decoded bytes are kept in memory.
+    """
+
+    def __init__(
+        self, images, rows, size, batch_size, *, seed, device="cpu", accum_iter=1, rank=0, world_size=1,
+        cache_bytes=1 << 30,
+    ):  # fmt: skip
+        self.images = images
+        self.rows = np.asarray(rows)
+        self.size = size
+        self.device = torch.device(device)
+        self.order = SampleOrder(
+            length=len(self.rows), batch_size=batch_size, seed=seed, accum_iter=accum_iter, rank=rank,
+            world_size=world_size,
+        )  # fmt: skip
+        self.cache = {} if len(self.rows) * 3 * size[0] * size[1] < cache_bytes else None
+        self.threads = ThreadPoolExecutor(max_workers=4)
+
+    def __call__(self, step, micro=0):
+        """(pixels (b, 3, height, width) float32 in [0, 1], positions (b,) int64) for a step and micro-step."""
+        chosen, positions = self.order.at(step, micro)
+        pixels = np.stack(list(self.threads.map(self._read, self.rows[chosen])))
+        return to_float(torch.from_numpy(pixels).to(self.device)), torch.from_numpy(positions).to(self.device)
+
+    def _read(self, index):
+        if self.cache is None:
+            return read_or_explain(self.images, index, self.size)
+        if index not in self.cache:
+            self.cache[index] = read_or_explain(self.images, index, self.size)
+        return self.cache[index]
+
+
+def read_or_explain(images, index, size):
+    """`images.read`, with a UserError that names the file where it can't be decoded."""
+    try:
+        return images.read(index, size)
+    except DECODING_ERRORS as error:
+        raise UserError(f"{images.where(index)} can't be decoded ({error}): remove or mend it") from error
+
+
+def read_all(images, rows, size, threads=4):
+    """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1]."""
+    with quiet_decoding(), ThreadPoolExecutor(max_workers=threads) as pool:
+        pixels = list(pool.map(partial(read_or_explain, images, size=size), rows))
+    return to_float(torch.from_numpy(np.stack(pixels)))
+
+
+def split_rows(count, held_out, seed):
+    """(training rows, held-out rows) of `count` images; at least one image on both sides.
+
+    Raises: UserError if there are fewer than two.
+    """
+    if count < 2:
+        raise UserError(f"there is {count} image, too few to train on some and to hold some out: give --images more")
+    order = permute(range(count), count, seed=seed, epoch=2**31)
+    held = min(max(1, round(count * held_out)), count - 1)
+    return order[held:], order[:held]

@@ -1,0 +1,95 @@
+"""Where images come from: a folder, tar files, or a data set that timm opens."""
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.tar_images import is_tar_name, open_tars
+
+ITERABLE = {
+    "hfids": "hfds/NAME opens the same data set, all of it on disk",
+    "wds": "name the .tar files themselves, they are read directly",
+    "tfds": "export its images to a folder of class folders, or to .tar files",
+}
+"""timm's kinds that can only be read from the beginning, and what to do instead."""
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+class ImageSource(Protocol):
+    """Labelled images that can be read in any order, by many threads at once.
+
+    Attributes:
+        keys: a name for each image, strings; unique, and in the same order whenever the same images are opened.
+        labels: class index of each, -1 where unknown, (n,) int32.
+        classes: class names.
+    """
+
+    keys: list
+    labels: np.ndarray
+    classes: list
+
+    def __len__(self):
+        """How many images there are."""
+
+    def read(self, index, size):
+        """Pixels of one image by the rules of `read_image`: (3, height, width) uint8."""
+
+    def where(self, index):
+        """Where one image lies, for messages."""
+
+
+def open_source(spec, classes=None, **dataset):
+    """Open images of any kind.
+
+    Args:
+        spec: a folder of class folders; a .tar file, several (`train/{000..012}.tar`, `train/*.tar`) or a folder of
+            them; `hfds/NAME` for a Hugging Face data set, `torch/NAME` for one of torchvision.
+        classes: class names of another store whose indices are to be kept; None: those found.
+        dataset: of hfds/ and torch/ only: split, root, image_column and label_column, see `open_timm`.
+    Returns: an ImageSource.
+    Raises: UserError in one line where it can't be opened.
+    """
+    spec = str(spec)
+    kind = spec.split("/")[0] if "/" in spec and not Path(spec).exists() else ""
+    if kind in ITERABLE:
+        raise UserError(f"{spec} can only be read from its beginning, not image by image: {ITERABLE[kind]}")
+    if kind in ("hfds", "torch"):
+        from seitpp.tokenizers.sources.timm_images import open_timm
+
+        return open_timm(spec, classes, **dataset)
+    if is_tar_name(spec) and not Path(spec).is_dir():
+        return open_tars(_tars_of(spec), classes)
+    folder = Path(spec)
+    inside = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    tars = [path for path in inside if path.is_file() and is_tar_name(path.name)]
+    if tars and any(path.is_dir() for path in inside):
+        raise UserError(f"{folder} holds tar files and folders: name the tars ({folder}/*.tar), or move them elsewhere")
+    return open_tars(tars, classes) if tars else open_image_folder(folder, classes)
+
+
+def _tars_of(spec):
+    """Paths of a pattern: every {first..last}, then wildcards; sorted, none twice."""
+    patterns = [spec]
+    while match := _RANGE.search(patterns[0]):
+        first, last = match.groups()
+        numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+        patterns = [each.replace(match.group(), number, 1) for each in patterns for number in numbers]
+        if not patterns:
+            raise UserError(f"{spec}: {match.group()} counts backwards")
+    paths = []
+    for pattern in patterns:
+        found = _glob(pattern) if any(sign in pattern for sign in "*?[") else [Path(pattern)]
+        if not found:
+            raise UserError(f"no file fits {pattern}: check --images")
+        paths += found
+    return sorted(set(paths))
+
+
+def _glob(pattern):
+    import glob
+
+    return [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - absolute and relative alike

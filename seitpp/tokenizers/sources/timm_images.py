@@ -1,0 +1,130 @@
+"""Images of a data set that timm opens: Hugging Face (`hfds/NAME`) and torchvision (`torch/NAME`)."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.images import read_image, to_pixels
+from seitpp.tokenizers.sources.labels import label_by_name, label_by_number
+
+
+@dataclass(frozen=True)
+class TimmImages:
+    """Images of a data set with an index.
+
+    Attributes:
+        name: what was opened, for messages.
+        keys: split and number of each, or its file's path where the data set is a folder of files.
+        labels: class index of each, -1 where unknown, (n,) int32.
+        classes: class names.
+        dataset: the data set.
+    """
+
+    name: str
+    keys: list
+    labels: np.ndarray
+    classes: list
+    dataset: Any
+
+    def __len__(self):
+        return len(self.keys)
+
+    def where(self, index):
+        """Data set, split and number of one image, for messages."""
+        return f"{self.name}, {self.keys[index]}"
+
+
+class HuggingFaceImages(TimmImages):
+    """Rows with a column of encoded images."""
+
+    def read(self, index, size):
+        """Pixels of one image, see `read_image`."""
+        image = self.dataset[int(index)]["image"]
+        return read_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]), size)
+
+
+class TorchvisionImages(TimmImages):
+    """Pairs of an image that Pillow has opened and a target."""
+
+    def read(self, index, size):
+        """Pixels of one image, see `read_image`."""
+        with self.dataset[int(index)][0] as image:
+            return to_pixels(image, size)
+
+
+def open_timm(spec, classes=None, *, split="train", root=None, image_column="image", label_column=None):
+    """Open a data set by `timm.data.create_dataset`.
+
+    Args:
+        spec: `hfds/NAME` (a Hub id or a folder) or `torch/NAME` (cifar10, mnist, imagenet, image_folder, ...).
+        classes: class names of another store whose indices are to be kept; None: the data set's.
+        split: its part.
+        root: hfds/: folder of the cache; torch/: folder where the data set lies.
+        image_column: hfds/: column of images.
+        label_column: hfds/: column of classes; None: `label`, where there is one.
+    Returns: an ImageSource.
+    Raises: UserError where it can't be opened.
+    """
+    from timm.data import create_dataset
+
+    kind = spec.split("/")[0]
+    if kind == "torch" and root is None:
+        raise UserError(f"{spec} needs --root, the folder where the data set lies")
+    try:
+        dataset = create_dataset(
+            spec, root=root, split=split, **({"input_key": image_column} if kind == "hfds" else {})
+        )
+    except ModuleNotFoundError as error:
+        raise UserError(f"{spec} needs the package {error.name}: pip install 'seitpp[huggingface]'") from error
+    except Exception as error:  # whatever each of a dozen libraries raises
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        flags = "--images, --split, --image_column" if kind == "hfds" else "--images, --split, --root"
+        raise UserError(f"{spec}, split {split!r}, can't be opened ({reason}): check {flags}") from error
+    if kind == "torch":
+        return _torchvision(spec, dataset, split, classes)
+    return _huggingface(spec, dataset.reader.dataset, split, classes, image_column, label_column)
+
+
+def _torchvision(spec, dataset, split, classes):
+    if hasattr(dataset, "loader"):
+        dataset.loader = Image.open  # torchvision's own makes RGB of anything, by other rules than ours
+    if hasattr(dataset, "samples"):
+        keys = [Path(path).relative_to(dataset.root).as_posix() for path, _ in dataset.samples]
+    else:
+        keys = _numbered_keys(split, dataset)
+    targets = dataset.targets if hasattr(dataset, "targets") else [category for category, _ in dataset.index]
+    numbers = np.asarray(targets).reshape(len(dataset), -1)[:, 0]  # QMNIST's further columns say who wrote a digit
+    names = dataset.classes if hasattr(dataset, "classes") else dataset.all_categories
+    names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names]
+    return TorchvisionImages(spec, keys, *label_by_number(numbers, names, classes, spec), dataset)
+
+
+def _huggingface(spec, dataset, split, classes, image_column, label_column):
+    dataset = dataset.rename_column(image_column, "image") if image_column != "image" else dataset
+    if label_column is None and "label" in dataset.column_names:
+        label_column = "label"
+    if label_column is None:
+        labels = np.full(len(dataset), -1, np.int32), list(classes or [])
+    elif label_column not in dataset.column_names:
+        columns = ", ".join(dataset.column_names)
+        raise UserError(f"{spec} has no column {label_column!r}: --label_column must be one of {columns}")
+    else:
+        values = dataset.select_columns([label_column])[:][label_column]
+        if any(isinstance(value, str) for value in values):
+            labels = label_by_name(values, classes, spec)
+        else:
+            numbers = np.array([-1 if value is None else value for value in values])
+            names = getattr(dataset.features[label_column], "names", None)
+            labels = label_by_number(numbers, names, classes, spec)
+    return HuggingFaceImages(spec, _numbered_keys(split, dataset), *labels, dataset)
+
+
+def _numbered_keys(split, dataset):
+    if not len(dataset):
+        raise UserError(f"split {split!r} holds no images: check --split")
+    return [f"{split}/{row:07d}" for row in range(len(dataset))]

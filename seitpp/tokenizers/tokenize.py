@@ -1,0 +1,145 @@
+"""Turn images into a token store, once.
+
+    seitpp tokenize --images photos/train --tokenizer runs/tokenizer --output_dir stores/train
+    accelerate launch -m seitpp.tokenizers.tokenize --images 'train/{000..099}.tar' --tokenizer … --output_dir …
+    seitpp tokenize --images hfds/cifar10 --image_column img --tokenizer runs/tokenizer --output_dir …
+
+The unit of work is a shard: a range of the images, see `shard_job`. The main process lists the shards that are
+missing, and process r of w makes every w-th of them. So a job that was killed makes only what is missing, with
+whatever number of processes it is started again, and the result does not depend on who made what.
+"""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from seitpp.runtime.command import run_command
+from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.processes import Processes
+from seitpp.runtime.progress import Progress
+from seitpp.tokenizers.sources.images import quiet_decoding
+from seitpp.tokenizers.tokenize_job import TokenizeJob
+
+_LOOK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeConfig(StageConfig):
+    """Turn images into a token store."""
+
+    images: str
+    """folder of class folders (images directly in it are unlabelled); .tar files: one, a folder of them or a pattern
+    such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens"""
+    tokenizer: str
+    """folder of a tokenizer, or package.module:Class, a class of your own"""
+    like: str | None = None
+    """another store whose class names are kept, as a test set needs its training set's"""
+    split: str = "train"
+    """part of a data set; hfds/ and torch/ only"""
+    root: str | None = None
+    """torch/: folder where the data set lies; hfds/: folder of the cache"""
+    image_column: str = "image"
+    """hfds/: column of images"""
+    label_column: str | None = None
+    """hfds/: column of classes; None: label, where there is one"""
+    batch_size: int = 64
+    """images per forward pass"""
+    workers: int | None = None
+    """threads per process that decode; None: the machine's cores shared among its processes, less one, at least one"""
+    rows_per_shard: int = 65536
+    """images in a shard"""
+    max_skipped: float = 0.001
+    """share of images that may fail to decode before the job ends with an error; they are listed in skipped.csv"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("batch_size", "rows_per_shard"):
+            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        require(self, "workers", self.workers is None or self.workers >= 1, "must be at least 1")
+        require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
+
+
+def main(config):
+    """Make the missing shards, then the manifest."""
+    accelerator = make_accelerator("no")
+    processes = Processes(accelerator)
+    job = processes.agree(lambda: TokenizeJob(config, accelerator.device))
+    missing = [job.shards[number] for number in processes.from_main(job.prepare)]
+    mine = missing[processes.rank :: processes.count]
+    with Progress(len(job.images), "tokenise", enabled=processes.is_main) as progress:
+        watch = _Watch(job, mine, missing, progress)
+        make_shards(job, mine, accelerator.device, on_images=watch.add)
+        processes.wait(watch.look)
+        if processes.is_main:
+            line = job.finish()
+            if progress.done < len(job.images):
+                progress.update(len(job.images))
+    if processes.is_main:
+        print(line)
+    accelerator.end_training()
+
+
+def make_shards(job, shards, device, on_images=lambda count: None):
+    """Make shards, and stop as soon as more images were skipped than the whole job may skip.
+
+    Args:
+        job: a TokenizeJob.
+        shards: ShardJobs of it.
+        device: torch.device of its tokenizer.
+        on_images: called with the number of images of each batch that is done.
+    """
+    skipped = 0
+    with quiet_decoding(), ThreadPoolExecutor(job.config.workers or spare_cores()) as threads:
+        for shard in shards:
+            result = shard.make(
+                job.images, job.tokenizer, device, threads, batch_size=job.config.batch_size, on_images=on_images
+            )
+            skipped += len(result["skipped"])
+            if job.too_many(skipped):
+                job.finish()
+
+
+def spare_cores():
+    """Cores of this machine for one of its processes, but for the one that encodes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+
+
+class _Watch:
+    """Show images done by all processes: one's own as they are made, others' shards as they appear in the folder."""
+
+    def __init__(self, job, mine, missing, progress):
+        numbers = {shard.number for shard in mine}
+        self.others = [shard for shard in missing if shard.number not in numbers]
+        self.there = len(job.images) - sum(len(shard.rows) for shard in missing)
+        self.own = self.theirs = 0
+        self.progress = progress
+        self.started = self.looked = time.monotonic()
+        progress.start = self.there
+
+    def add(self, images):
+        """Count images of one's own."""
+        self.own += images
+        self.look()
+
+    def look(self):
+        """Show the sum; the folder is read only now and then."""
+        if self.progress.style == "none":
+            return
+        now = time.monotonic()
+        if self.others and now - self.looked >= _LOOK_SECONDS:
+            self.looked = now
+            self.theirs = sum(len(shard.rows) for shard in self.others if shard.sidecar.exists())
+        done = self.own + self.theirs
+        self.progress.update(self.there + done, f"{done / max(now - self.started, 1e-9):.0f} images/s")
+
+
+def cli():
+    """Run the stage from the command line."""
+    run_command(main, TokenizeConfig, recipes="tokenize")
+
+
+if __name__ == "__main__":
+    cli()

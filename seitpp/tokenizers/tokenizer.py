@@ -1,0 +1,84 @@
+"""What a tokenizer is, and how one is loaded: from its folder, or a class of the user's own."""
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json
+
+KINDS = {
+    "vq": "seitpp.tokenizers.networks.vq:VQTokenizer",
+    "vit_vqgan": "seitpp.tokenizers.networks.vit_vqgan:ViTVQGAN",
+    "reduced": "seitpp.tokenizers.networks.reduced:ReducedTokenizer",
+}
+
+
+class Tokenizer(Protocol):
+    """Pixels to ids and back. Every tokenizer is a torch module with these attributes and methods.
+
+    Attributes:
+        name: kind of tokenizer, such as "vq".
+        image_size: (height, width) of the pixels it takes.
+        grid: (h, w) of the ids it makes.
+        codebook_size: K.
+        codebook: embedding of each code, (k, c).
+        lookup: how the nearest code is meant, "cosine" or "euclidean".
+        preprocessing: how an image file becomes its input, for the record: a dict that JSON can hold.
+        fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused. A
+            class of the user's own may leave it out.
+    """
+
+    name: str
+    image_size: tuple
+    grid: tuple
+    codebook_size: int
+    codebook: torch.Tensor
+    lookup: str
+    preprocessing: dict
+    fingerprint: str
+
+    def encode(self, images):
+        """Images (b, 3, height, width) in [0, 1] to ids (b, h, w) int64."""
+
+    def decode(self, ids):
+        """Ids (b, h, w) to images (b, 3, height, width) in [0, 1]."""
+
+
+def load_tokenizer(spec, device="cpu"):
+    """Load a tokenizer for use: in evaluation mode, nothing trainable. It needs no network.
+
+    Args:
+        spec: the folder that `seitpp import-tokenizer` or `seitpp reduce-codebook` wrote, a run folder of
+            `seitpp train-tokenizer` or `weights/` in it; or `package.module:Class`, a class of the user's own that is
+            made without arguments.
+        device: where it runs.
+    Raises: UserError if it is no tokenizer.
+    """
+    folder = Path(spec)
+    if ":" in str(spec) and not folder.exists():
+        from seitpp.tokenizers.networks.custom import make_own_tokenizer
+
+        tokenizer = make_own_tokenizer(str(spec))
+    else:
+        tokenizer = _load_folder(folder / "weights" if (folder / "weights" / "tokenizer.json").is_file() else folder)
+    return tokenizer.to(device).eval().requires_grad_(False)
+
+
+def _load_folder(folder):
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} is not a tokenizer (no tokenizer.json): train one with seitpp train-tokenizer, import one with "
+            f"python -m seitpp.tokenizers.import_tokenizer, or give package.module:Class"
+        )
+    try:
+        kind = read_json(file).get("kind")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} is damaged (no JSON object): make the tokenizer again") from error
+    if kind not in KINDS:
+        raise UserError(f"{file} names a tokenizer {kind!r}; known: {', '.join(KINDS)}")
+    module, name = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), name).load(folder)

@@ -1,0 +1,1 @@
+"""Tokens at rest: codec, store, order, loader, subsets."""

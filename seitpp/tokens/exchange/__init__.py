@@ -1,0 +1,1 @@
+"""Other formats of stored tokens: Parquet and the files of the SeiT release."""

@@ -1,0 +1,219 @@
+"""Rows of ids in Parquet files: those that `seitpp store export` writes, and anyone's with a column of ids.
+
+Our files have the columns ids (fixed-size list of uint16), label, class (null where unknown) and key, and in the
+schema's metadata, under `seitpp`, the store's manifest without its shards.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.codec import packed_bytes, unpack
+from seitpp.tokens.manifest import check_manifest
+
+METADATA = b"seitpp"
+
+
+class ParquetRows:
+    """Parquet files opened for reading, one after the other in the order of their names.
+
+    Args:
+        spec: a file, a folder (all *.parquet below it) or a glob.
+        ids: column of ids: lists of integers, or the packed tokens of a shard. None: "ids", else "tokens".
+        label: column of integers or strings. None: "label" where there is one.
+        key: column that says where a row came from. None: "key" where there is one.
+
+    Attributes:
+        files: paths, sorted.
+        rows: number of rows of all files.
+        columns: names of the columns of ids, labels and keys, None where there is none.
+        label_kind: "integers", "strings" or None.
+        manifest: of the store that the files were exported from; {} if they are not ours.
+    Raises: UserError if there is no such file, one is broken, or the columns are others.
+    """
+
+    def __init__(self, spec, *, ids=None, label=None, key=None):
+        self.files = _find(spec)
+        schemas = [_read_schema(path) for path in self.files]
+        self.rows = sum(rows for _, rows in schemas)
+        self.manifest = _manifest(schemas[0][0], self.files[0])
+        self.columns, self.label_kind = _choose_columns(schemas[0][0], self.files[0], ids, label, key)
+        for path, (schema, _) in zip(self.files, schemas, strict=True):
+            if _manifest(schema, path) != self.manifest:
+                raise UserError(f"{path} was exported from another store than {self.files[0].name}: import them apart")
+            if _choose_columns(schema, path, ids, label, key) != (self.columns, self.label_kind):
+                raise UserError(f"{path} has other columns than {self.files[0].name}: import them apart")
+
+    def label_names(self):
+        """The different labels of a column of strings, sorted; None where labels are integers or there are none."""
+        if self.label_kind != "strings":
+            return None
+        names = set()
+        for _, _, batch in self._batches([self.columns["label"]]):
+            names.update(pc.unique(_plain(batch.column(0))).to_pylist())
+        return sorted(names - {None})
+
+    def largest_label(self):
+        """The largest of the integer labels; -1 where there are none."""
+        if self.label_kind != "integers":
+            return -1
+        largest = (pc.max(batch.column(0)).as_py() for _, _, batch in self._batches([self.columns["label"]]))
+        return max((label for label in largest if label is not None), default=-1)
+
+    def first_length(self):
+        """Ids of the first row; None where it is packed or there is no row."""
+        for _, _, batch in self._batches([self.columns["ids"]]):
+            column = batch.column(0)
+            return len(column[0]) if _is_list(column.type) and column[0].is_valid else None
+        return None
+
+    def blocks(self, *, grid, codebook_size, classes):
+        """Yield (file, its row that comes first, ids (n, h w), labels (n,), keys) from front to back.
+
+        Args:
+            grid: (h, w).
+            codebook_size: K, by which packed tokens are unpacked.
+            classes: class names, which labels that are strings must be among.
+        Raises: UserError that names file and row where ids are missing, ragged or no integers.
+        """
+        done = 0
+        wanted = [name for name in self.columns.values() if name is not None]
+        for path, first, batch in self._batches(wanted):
+            where = (path, first)
+            ids = _ids(batch.column(self.columns["ids"]), grid, codebook_size, *where)
+            labels = np.full(len(ids), -1, np.int64)
+            if self.columns["label"] is not None:
+                labels = _labels(batch.column(self.columns["label"]), classes, *where)
+            keys = [f"{row:08d}" for row in range(done, done + len(ids))]
+            if self.columns["key"] is not None:
+                given = pc.cast(_plain(batch.column(self.columns["key"])), pa.string()).to_pylist()
+                keys = [key if new is None else new for key, new in zip(keys, given, strict=True)]
+            yield *where, ids, labels, keys
+            done += len(ids)
+
+    def _batches(self, columns):
+        for path in self.files:
+            first = 0
+            try:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(batch_size=2048, columns=columns):
+                        yield path, first, batch
+                        first += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{path} is broken near row {first}, or has other columns: export it again") from error
+
+
+def _find(spec):
+    path = Path(spec)
+    if path.is_dir():
+        files = sorted(path.rglob("*.parquet"))
+    else:
+        files = [path] if path.is_file() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    if not files:
+        raise UserError(f"{spec} holds no Parquet files: give a file, a folder of *.parquet, or a glob in quotes")
+    return files
+
+
+def _read_schema(path):
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow, file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file, or is cut off: fetch or export it again") from error
+
+
+def _manifest(schema, path):
+    """What an exported file says of its store; {} where the file is not ours."""
+    content = (schema.metadata or {}).get(METADATA)
+    if content is None:
+        return {}
+    try:
+        return check_manifest({**json.loads(content), "shards": []}, path)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: the metadata {METADATA.decode()!r} is broken: export it again") from error
+
+
+def _choose_columns(schema, path, ids, label, key):
+    """(column of each purpose, what kind of values labels are)."""
+    columns = {
+        "ids": _choose(schema, path, "ids", ids, ["ids", "tokens"], required=True),
+        "label": _choose(schema, path, "label", label, ["label"]),
+        "key": _choose(schema, path, "key", key, ["key"]),
+    }
+    if columns["label"] is None:
+        return columns, None
+    kind = schema.field(columns["label"]).type
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_integer(kind):
+        return columns, "integers"
+    if pa.types.is_string(values) or pa.types.is_large_string(values):
+        return columns, "strings"
+    raise UserError(f"{path}: labels are of type {kind}, expected integers or strings")
+
+
+def _choose(schema, path, what, given, usual, *, required=False):
+    """The column that holds `what`."""
+    found = [name for name in ([given] if given else usual) if name in schema.names]
+    if not found and (given or required):
+        raise UserError(
+            f"{path} has no column {given or ' or '.join(usual)}, but {', '.join(schema.names)}: name the right one "
+            f"by --{what}_column"
+        )
+    return found[0] if found else None
+
+
+def _plain(column):
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _is_list(kind):
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _ids(column, grid, codebook_size, path, first):
+    tokens = grid[0] * grid[1]
+    if column.null_count:
+        raise UserError(f"{path}: row {first + _first_true(column.is_null())} has no ids: remove or mend it")
+    if pa.types.is_fixed_size_binary(column.type):
+        width = packed_bytes(tokens, codebook_size)
+        if column.type.byte_width != width:
+            raise UserError(
+                f"{path}: packed rows have {column.type.byte_width} bytes, expected {width} for K = {codebook_size} "
+                f"on {grid}: give the right --codebook and --grid"
+            )
+        start, size = column.offset * width, len(column) * width
+        packed = np.frombuffer(column.buffers()[1], np.uint8, count=size, offset=start).copy()
+        return unpack(torch.from_numpy(packed.reshape(-1, width)), codebook_size, grid).numpy().reshape(-1, tokens)
+    if not _is_list(column.type) or not pa.types.is_integer(column.type.value_type):
+        raise UserError(f"{path}: the ids are of type {column.type}, expected lists of integers or packed tokens")
+    wrong = pc.not_equal(pc.list_value_length(column), tokens)
+    if pc.any(wrong).as_py():
+        row = _first_true(wrong)
+        raise UserError(f"{path}: row {first + row} has {len(column[row])} ids, expected {tokens}: is --grid right?")
+    values = column.flatten()
+    if values.null_count:
+        row = _first_true(values.is_null()) // tokens
+        raise UserError(f"{path}: row {first + row} lacks an id (null): remove or mend it")
+    return values.to_numpy(zero_copy_only=False).reshape(-1, tokens)
+
+
+def _labels(column, classes, path, first):
+    if pa.types.is_integer(column.type):
+        return pc.fill_null(pc.cast(column, pa.int64(), safe=False), -1).to_numpy(zero_copy_only=False)
+    column = _plain(column)
+    found = pc.index_in(column, pa.array(classes, column.type))
+    foreign = pc.and_(found.is_null(), column.is_valid())
+    if pc.any(foreign).as_py():
+        row = _first_true(foreign)
+        raise UserError(f"{path}: row {first + row} is of class {column[row].as_py()!r}, which --classes lacks")
+    return pc.fill_null(pc.cast(found, pa.int64()), -1).to_numpy(zero_copy_only=False)
+
+
+def _first_true(mask):
+    return pc.index(mask, True).as_py()

@@ -1,0 +1,307 @@
+"""The token store: a folder of Arrow files, here or behind a URL, that anyone can open.
+
+    store.json            tokenizer, K, bits, grid, preprocessing, class names, shards with rows and checksums
+    codebook.safetensors  embedding of each code, (k, c) float32
+    shard-00000.arrow     Arrow IPC, uncompressed, one record batch: tokens (fixed-size binary), label, key
+    rows.npy              of a subset only: which rows of the shards belong to it, (n,) int64, rising
+
+A local store is memory-mapped; of a remote one, whole shards are fetched into a bounded cache when they are needed.
+"""
+
+import hashlib
+import io
+import json
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from seitpp.runtime.errors import UserError
+from seitpp.tokens.codec import packed_bytes, unpack
+from seitpp.tokens.manifest import read_manifest, write_manifest
+from seitpp.tokens.shard import Shard, check_size, sha256_of, write_shard
+
+__all__ = ["TokenStore", "open_store", "sha256_of", "write_manifest", "write_shard"]
+
+
+def open_store(spec, cache=None):
+    """Open a token store.
+
+    Args:
+        spec: a folder, or a URL that fsspec knows (s3://…, gs://…, https://…).
+        cache: a seitpp.tokens.remote.CacheConfig for URLs; None: its defaults.
+    Returns: TokenStore.
+    """
+    if "://" not in str(spec):
+        return TokenStore(spec)
+    from seitpp.tokens.remote import CacheConfig, RemoteFiles
+
+    return TokenStore(spec, RemoteFiles(spec, cache or CacheConfig()))
+
+
+class TokenStore:
+    """A store opened for reading; rows stay where they are until they are asked for.
+
+    Args:
+        folder: the store's folder or URL.
+        files: how its files are reached (LocalFiles or RemoteFiles); None: the folder is local.
+
+    Attributes:
+        manifest: content of store.json.
+        codebook_size: K.
+        grid: (h, w) tokens.
+        classes: class names; a label is an index into them, -1 where unknown.
+        row_bytes: bytes of a packed row.
+        chosen: of a subset, which rows of its shards are its own, (rows,) int64, rising; else None.
+        shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
+    Raises: UserError if it is no store, or a shard is missing or cut off.
+    """
+
+    def __init__(self, folder, files=None):
+        self.files = LocalFiles(folder) if files is None else files
+        self.folder = self.files.folder
+        self.manifest = self.files.manifest()
+        self.codebook_size = self.manifest["codebook_size"]
+        self.grid = tuple(self.manifest["grid"])
+        self.classes = self.manifest["classes"]
+        self.row_bytes = packed_bytes(self.grid[0] * self.grid[1], self.codebook_size)
+        self.files.check(self.manifest["shards"])
+        self._shards = {}
+        self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
+        self._labels = None
+        self.chosen, self.shard_offsets = None, self._starts
+        if "subset" in self.manifest:
+            self.chosen = self._read_subset(self.manifest["subset"])
+            self.shard_offsets = np.searchsorted(self.chosen, self._starts)
+
+    def __len__(self):
+        return int(self.shard_offsets[-1])
+
+    @property
+    def tokenizer(self):
+        """{"name", "fingerprint"} of the tokenizer that made the ids."""
+        return self.manifest["tokenizer"]
+
+    @cached_property
+    def fingerprint(self):
+        """SHA-256 of what a training reads from the store: the tokenizer, the shards' contents, a subset's rows."""
+        subset = self.manifest.get("subset", {})
+        shards = [shard["sha256"] for shard in self.manifest["shards"]]
+        rows = [subset.get("sha256"), subset.get("label_of")]
+        content = [self.tokenizer["fingerprint"], self.manifest["grid"], self.classes, shards, rows]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def lookup(self):
+        """How the nearest code of an embedding is meant: "cosine" or "euclidean"."""
+        return self.manifest["lookup"]
+
+    @property
+    def codebook(self):
+        """Embeddings of the codes, (k, c) float32."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return load(self.files.read("codebook.safetensors"))["codebook"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(
+                f"{self.folder}/codebook.safetensors is missing or broken: run the tokenising command again"
+            ) from error
+
+    @property
+    def labels(self):
+        """Label of every row, (rows,) int32, in memory (4 bytes a row) once asked for."""
+        if self._labels is None:
+            columns = [self._shard(number).labels for number in range(len(self.manifest["shards"]))]
+            labels = np.concatenate(columns) if columns else np.zeros(0, np.int32)
+            self._labels = self._own(labels if self.chosen is None else labels[self.chosen])
+        return self._labels
+
+    def labels_at(self, indices):
+        """Labels of some rows, (b,) int32, read from their shards alone."""
+        indices = self._checked(indices)
+        if self._labels is not None:
+            return self._labels[indices]
+        labels = np.empty(len(indices), np.int32)
+        for number, places, rows in self._by_shard(indices):
+            labels[places] = self._shard(number).labels[rows]
+        return self._own(labels)
+
+    def keys(self, rows=None):
+        """Where images came from, a list of strings.
+
+        Args:
+            rows: a range of rows with step 1; None: all.
+        """
+        rows = range(len(self)) if rows is None else rows
+        keys = []
+        for number, places, chosen in self._by_shard(self._checked(rows)):
+            first, last = int(chosen[0]), int(chosen[-1])
+            between = self._shard(number).keys(first, last + 1)
+            keys += between if len(between) == len(places) else [between[row - first] for row in chosen.tolist()]
+        return keys
+
+    def packed(self, indices):
+        """Rows as stored.
+
+        Args:
+            indices: (b,) integers in [0, len(self)), any order, repeats allowed.
+        Returns: (b, bytes) uint8 array, a copy.
+        Raises: IndexError if an index is outside.
+        """
+        indices = self._checked(indices)
+        packed = np.empty(len(indices), f"V{self.row_bytes}")
+        for number, places, rows in self._by_shard(indices):
+            packed[places] = self._shard(number).tokens[rows]
+        return packed.view(np.uint8).reshape(len(indices), self.row_bytes)
+
+    def ids(self, indices):
+        """Token ids of rows, (b, h, w) int64 on the CPU."""
+        return unpack(torch.from_numpy(self.packed(indices)), self.codebook_size, self.grid)
+
+    def close_shards(self):
+        """Close the shards that were read; they are opened again when they are needed. For passes over large stores."""
+        self._shards.clear()
+
+    def prefetch(self, shards):
+        """Begin to fetch shards, by their numbers, where they are not here yet."""
+        self.files.prefetch([self.manifest["shards"][number] for number in shards])
+
+    def check_tokenizer(self, fingerprint, what):
+        """Refuse a model or store of another tokenizer.
+
+        Args:
+            fingerprint: of the other's tokenizer.
+            what: what the other is, for the message.
+        """
+        if fingerprint != self.tokenizer["fingerprint"]:
+            raise UserError(
+                f"{self.folder} was made by tokenizer {self.tokenizer['fingerprint'][:12]}, but {what} belongs to "
+                f"tokenizer {fingerprint[:12]}: their ids mean different things. Tokenise again with the right one"
+            )
+
+    def verify(self, progress=None):
+        """Read everything: the codebook, checksums, row counts, ranges of ids and labels.
+
+        Args:
+            progress: called with the number of shards that are found good, after each.
+        Raises: UserError naming the first bad file.
+        """
+        codes = len(self.codebook)
+        if codes != self.codebook_size:
+            raise UserError(f"{self.folder}/codebook.safetensors has {codes} codes, expected {self.codebook_size}")
+        for number, entry in enumerate(self.manifest["shards"]):
+            self._verify_shard(self.files.path(entry), self._shard(number))
+            if progress is not None:
+                progress(number + 1)
+
+    def _verify_shard(self, path, shard):
+        entry = shard.entry
+        if sha256_of(path) != entry["sha256"]:
+            raise UserError(f"{path}: the checksum differs from store.json; delete this shard and tokenise again")
+        for start in range(0, len(shard.tokens), 4096):
+            packed = shard.tokens[start : start + 4096].copy().view(np.uint8).reshape(-1, self.row_bytes)
+            ids = unpack(torch.from_numpy(packed), self.codebook_size, self.grid)
+            if int(ids.max()) >= self.codebook_size:
+                raise UserError(f"{path}: id {int(ids.max())} with a codebook of {self.codebook_size}")
+        known = self.manifest.get("subset", {}).get("of_classes", len(self.classes))
+        labels = shard.labels
+        if len(labels) and not (labels.min() >= -1 and labels.max() < known):
+            wrong = labels.min() if labels.min() < -1 else labels.max()
+            raise UserError(f"{path}: label {wrong} with {known} classes")
+
+    def _read_subset(self, subset):
+        """The rows of a subset, checked: rising, inside the shards."""
+        name = f"{self.folder}/{subset['file']}"
+        try:
+            content = self.files.read(subset["file"])
+            chosen = np.load(io.BytesIO(content), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{name} is missing or broken: make the subset again (seitpp store subset)") from error
+        whole = hashlib.sha256(content).hexdigest() == subset["sha256"]
+        if not whole or (len(chosen) and not (chosen[0] >= 0 and chosen[-1] < self._starts[-1])):
+            raise UserError(f"{name} is not what store.json says: make the subset again (seitpp store subset)")
+        return chosen
+
+    def _own(self, labels):
+        """Labels of the shards in the numbering of this store: a subset of classes numbers them anew."""
+        numbers = self.manifest.get("subset", {}).get("label_of")
+        return labels if numbers is None else np.append(np.asarray(numbers, np.int32), np.int32(-1))[labels]
+
+    def _checked(self, indices):
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
+            raise IndexError(f"rows must lie in [0, {len(self)}), got {indices.min()} to {indices.max()}")
+        return indices
+
+    def _by_shard(self, indices):
+        """Yield (shard number, places in `indices`, rows in that shard) for each shard that is needed."""
+        if not indices.size:
+            return
+        rows = indices if self.chosen is None else self.chosen[indices]
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        places = np.argsort(shards, kind="stable")
+        shards = shards[places]
+        rows = rows[places] - self._starts[shards]
+        bounds = [0, *(np.flatnonzero(shards[1:] != shards[:-1]) + 1).tolist(), len(shards)]
+        for start, stop in pairwise(bounds):
+            yield int(shards[start]), places[start:stop], rows[start:stop]
+
+    def _shard(self, number):
+        """An opened shard. Of a remote store those that left the cache are closed, so that their space is free."""
+        if number not in self._shards:
+            entry = self.manifest["shards"][number]
+            path = self.files.path(entry)
+            self._shards = {known: shard for known, shard in self._shards.items() if self.files.keeps(shard.entry)}
+            self._shards[number] = Shard(path, entry, self.row_bytes)
+        return self._shards[number]
+
+
+class LocalFiles:
+    """Files of a store on this machine.
+
+    Args:
+        folder: the store's folder.
+
+    Attributes:
+        window: None: rows are shuffled over the whole store.
+    """
+
+    window = None
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def manifest(self):
+        """Content of store.json."""
+        return read_manifest(self.folder / "store.json")
+
+    def read(self, name):
+        """Bytes of a small file."""
+        return (self.folder / name).read_bytes()
+
+    def check(self, shards):
+        """Refuse a store of which a shard is missing or cut off."""
+        for entry in shards:
+            check_size(self.path(entry), entry)
+
+    def check_whole(self, shards):
+        """Nothing to do: rows here can be read in any order."""
+
+    def path(self, entry):
+        """Where a shard of the manifest lies."""
+        return self.folder / entry["file"]
+
+    def keeps(self, entry):
+        """Whether a shard stays here by itself."""
+        return True
+
+    def close_shards(self):
+        """Close the shards that were read; they are opened again when they are needed. For passes over large stores."""
+        self._shards.clear()
+
+    def prefetch(self, shards):
+        """Nothing to do: the shards are here."""

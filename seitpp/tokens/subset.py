@@ -1,0 +1,196 @@
+"""A part of a store as a store of its own: a new manifest over the same shards, nothing copied.
+
+    seitpp store subset stores/train --budget 0.3GB --output_dir stores/train-300MB
+    seitpp store subset stores/train --share 0.2 --output_dir stores/train-20
+    seitpp store subset stores/train --classes '[ant, bee]' --count 5000 --output_dir stores/two
+
+Rows are taken class by class in turn (the first of every class, the second of every class, …), each class in an order
+that the seed draws, so that every smaller subset of a seed lies within every larger one. Rows without a label are one
+more class, unless `--classes` names those that are wanted.
+"""
+
+import hashlib
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seitpp.runtime.config import require, require_seed
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing
+from seitpp.tokens.manifest import write_manifest
+from seitpp.tokens.permutation import permute
+from seitpp.tokens.store import TokenStore
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetConfig:
+    """A class-balanced part of a store as a new manifest over the same shards."""
+
+    store: str
+    """token store to choose from, a folder on this machine"""
+    output_dir: str
+    """folder of the subset: its manifest points to the shards by relative paths"""
+    count: int | None = None
+    """rows to take"""
+    share: float | None = None
+    """share of the rows to take, instead of `count`"""
+    budget: str | None = None
+    """bytes to stay within, such as 0.3GB or 500MB (10^9 and 10^6 bytes): packed tokens, label and key of each row"""
+    classes: tuple[str, ...] = ()
+    """names of the classes to keep, which are numbered anew in this order; none: all"""
+    balanced: bool = True
+    """take as many of each class as there are; false: each row with the same chance"""
+    seed: int = 0
+    """of the order that rows are taken in"""
+
+    def __post_init__(self):
+        require_seed(self)
+        given = [name for name in ("count", "share", "budget") if getattr(self, name) is not None]
+        if len(given) > 1 or not (given or self.classes):
+            raise UserError("SubsetConfig: give one of --count, --share and --budget, or --classes")
+        require(self, "count", self.count is None or self.count >= 1, "must be at least 1")
+        require(self, "share", self.share is None or 0 < self.share <= 1, "must lie in (0, 1]")
+        if self.budget is not None:
+            parse_bytes(self.budget)
+
+
+def main(config):
+    """Choose the rows and write the subset's store.json, rows.npy and codebook."""
+    if "://" in config.store:
+        raise UserError(f"{config.store}: make subsets where the store's files are local, and upload rows.npy with it")
+    store, folder = TokenStore(config.store), Path(config.output_dir)
+    if folder.resolve() == store.folder.resolve() or (folder / "shard-00000.arrow").exists():
+        raise UserError(f"{folder} holds a store: give the subset an --output_dir of its own")
+    candidates, labels = np.arange(len(store)), store.labels
+    numbers, classes = None, store.classes
+    if config.classes:
+        numbers, classes = _numbers_of(config.classes, store)
+        labels = np.append(numbers, -1)[labels]
+        candidates = np.flatnonzero(labels >= 0)
+    ranked = rank_rows(candidates, labels[candidates], seed=config.seed, balanced=config.balanced)
+    ranked = ranked[: _count(config, store, ranked)]
+    if not len(ranked):
+        raise UserError(f"{config.store}: {config.budget or 'the classes'} hold not a single row: allow more")
+    how = {name: getattr(config, name) for name in ("count", "share", "budget", "balanced", "seed")}
+    write_subset(folder, store, np.sort(ranked), how=how, numbers=numbers, classes=classes)
+    taken = np.bincount(labels[ranked] + 1, minlength=len(classes) + 1)[1:]
+    size = _bytes_of(store, np.sort(ranked)).sum()
+    spread = f"{taken.min()} to {taken.max()} of each of {len(classes)} classes" if len(classes) else "no classes"
+    print(f"{folder}: {len(ranked)} of {len(store)} rows, {spread}, {size / 1e6:.3f} MB")
+
+
+def rank_rows(rows, labels, *, seed, balanced=True):
+    """Rows in the order in which they are taken.
+
+    Args:
+        rows: (n,) int64.
+        labels: label of each, (n,), -1 where unknown.
+        seed: of the order within a class.
+        balanced: the first of every class before the second of any.
+    Returns: (n,) int64, all of `rows`.
+    """
+    if not len(rows):
+        return rows
+    order = permute(np.arange(len(rows)), len(rows), seed=seed, epoch=0)
+    if balanced:
+        by_class = order[np.argsort(labels[order], kind="stable")]
+        starts = np.flatnonzero(np.diff(labels[by_class], prepend=labels[by_class[0]] - 1))
+        sizes = np.diff([*starts, len(rows)])
+        turn = np.arange(len(rows)) - np.repeat(starts, sizes)
+        order = by_class[np.argsort(turn, kind="stable")]
+    return rows[order]
+
+
+def parse_bytes(text):
+    """Bytes of a size such as "0.3GB", "500 MB" or "1200"; units are powers of 1000.
+
+    Raises: UserError if it is none.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)b?\s*", text.lower())
+    if not match or float(match[1]) <= 0:
+        raise UserError(f"{text!r} is not a size: expected something like 0.3GB, 500MB or 120kB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _count(config, store, ranked):
+    if config.budget is not None:
+        return int(np.searchsorted(np.cumsum(_bytes_of(store, ranked)), parse_bytes(config.budget), side="right"))
+    if config.share is not None:
+        return max(1, round(config.share * len(ranked)))
+    if config.count is not None and config.count > len(ranked):
+        raise UserError(f"{config.store} has {len(ranked)} such rows, fewer than --count {config.count}")
+    return len(ranked) if config.count is None else config.count
+
+
+def _bytes_of(store, rows):
+    """Bytes that each row takes in a shard: packed tokens, label, key and the key's offset."""
+    keys = np.empty(len(store), np.int32)
+    for start in range(0, len(store), _BLOCK):
+        part = range(start, min(start + _BLOCK, len(store)))
+        keys[part.start : part.stop] = [len(key.encode()) for key in store.keys(part)]
+    return store.row_bytes + 4 + 4 + keys[rows].astype(np.int64)
+
+
+def _numbers_of(names, store):
+    """(new number of each class of the store, -1 where it is left out; names of the new classes)."""
+    wrong = [name for name in names if name not in store.classes]
+    if wrong:
+        raise UserError(f"{store.folder} has no class {wrong[0]!r}; it has {', '.join(store.classes[:8])}, …")
+    if len(set(names)) < len(names):
+        raise UserError(f"--classes names {max(names, key=names.count)!r} twice")
+    numbers = np.full(len(store.classes), -1, np.int32)
+    for place, name in enumerate(names):
+        numbers[store.classes.index(name)] = place
+    return numbers, list(names)
+
+
+def write_subset(folder, store, rows, *, how, numbers=None, classes=None):
+    """Write a subset's store.json, rows.npy and codebook. A subset of a subset points to the shards of the first store.
+
+    Args:
+        folder: where they go.
+        store: the TokenStore, on this machine.
+        rows: which rows of it, (n,) int64, rising.
+        how: what the manifest says about the choice.
+        numbers: new label of each class of `store`, (classes,) int32, -1 where it is left out; None: as they are.
+        classes: names of the new classes; None: those of `store`.
+    """
+    former, known = store.manifest.get("subset", {}), len(store.classes)
+    if former:
+        rows = store.chosen[rows]
+        if former.get("label_of") is not None:
+            numbers = former["label_of"] if numbers is None else np.append(numbers, -1)[former["label_of"]]
+    file = io.BytesIO()
+    np.save(file, rows)
+    with replacing(folder / "rows.npy") as temporary:
+        temporary.write_bytes(file.getvalue())
+    beside = os.path.relpath(store.folder, folder)
+    manifest = store.manifest
+    write_manifest(
+        folder,
+        tokenizer=store.tokenizer,
+        codebook=store.codebook,
+        lookup=store.lookup,
+        grid=store.grid,
+        preprocessing=manifest["preprocessing"],
+        classes=store.classes if classes is None else classes,
+        shards=[
+            {**shard, "file": Path(os.path.normpath(Path(beside) / shard["file"])).as_posix()}
+            for shard in manifest["shards"]
+        ],
+        subset={
+            "file": "rows.npy",
+            "rows": len(rows),
+            "sha256": hashlib.sha256(file.getvalue()).hexdigest(),
+            "of_classes": former.get("of_classes", known),
+            "label_of": None if numbers is None else np.asarray(numbers).tolist(),
+            "how": how,
+        },
+    )

@@ -1,0 +1,166 @@
+"""The one training loop of all stages: evaluate, save, stop if done, step, log.
+
+It knows nothing of tokens or masks. It gets a batch for any (step, micro-step), a `step` that turns a batch into a
+loss, an optimizer and a schedule; because everything is a function of (config, seed, step), resuming is loading the
+newest checkpoint and going on with the next step.
+"""
+
+import time
+from contextlib import nullcontext
+
+import torch
+
+from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.progress import Progress
+from seitpp.runtime.trackers import opened_trackers
+from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
+from seitpp.training.optimizer import set_learning_rate
+from seitpp.training.random_streams import seed_dropout
+from seitpp.training.speed import Speed
+from seitpp.training.step_guard import Watch, collected_signals
+
+
+def train(
+    accelerator, run, *, model, optimizer, schedule, batch_at, step, title, evaluate=None, eval_every=0, best_by=None,
+    occasions=(), derived=None, average=None, flops_per_image=None,
+):  # fmt: skip
+    """Train `model` to the schedule's end, from the run's newest checkpoint if there is one.
+
+    Args:
+        accelerator: accelerate.Accelerator.
+        run: the RunFolder; its config is a TrainConfig.
+        model: the prepared module whose parameters `optimizer` updates.
+        optimizer: the prepared optimizer.
+        schedule: a Schedule.
+        batch_at: function (step, micro-step) to a batch, pure.
+        step: function (batch, step) to (loss, {name: scalar tensor}), run once per micro-step.
+        title: what the progress line calls this training.
+        evaluate: function () to {name: number}, called every `eval_every` steps and at the end.
+        eval_every: steps between evaluations; 0: at the end only.
+        best_by: which number of an evaluation, less is better, says that a checkpoint is the best; None: none is.
+        occasions: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
+        derived: function from the means of a log line to further numbers in it.
+        average: timm's ModelEmaV3 of the model; it is part of the checkpoints.
+        flops_per_image: operations of a forward and backward pass, for the share of the device's peak (MFU).
+    Returns: the last evaluation.
+    Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite, or where the
+        checkpoint that `config.resume` names lies at the end.
+    """
+    config = run.config
+    meter = _Meter(accelerator)
+    parts = {"meter": meter} if average is None else {"meter": meter, "average": average}
+    first = load_checkpoint(accelerator, run, parts)
+    if first >= schedule.total_steps and config.resume not in ("auto", "none"):
+        raise UserError(
+            f"--resume {config.resume} is of step {first}, and this training ends at step {schedule.total_steps}: "
+            f"nothing is left to train; give more --steps or --epochs"
+        )
+    speed = Speed(accelerator, flops_per_image)
+    evaluation, text = {}, ""
+    with (
+        collected_signals(alone=accelerator.num_processes == 1) as received,
+        opened_trackers(accelerator, run, first) as track,
+        Progress(schedule.total_steps, title, enabled=accelerator.is_main_process, start=first) as progress,
+    ):
+        watch = Watch(accelerator, run, optimizer, received)
+        for index in range(first, schedule.total_steps + 1):
+            last = index == schedule.total_steps
+            stop = watch.signal
+            saves = last or stop or (index % config.save_every == 0 and index > 0)
+            evaluates = evaluate and (last or (not stop and eval_every and index % eval_every == 0 and index > 0))
+            due = [function for every, function in occasions if index % every == 0 and index > first and not stop]
+            if saves or evaluates or due:
+                watch.check()
+                model.eval()
+            if evaluates:
+                evaluation = evaluate()
+                if evaluation:
+                    track({"step": index, **evaluation})
+            for function in due:
+                function(index)
+            if saves:
+                score = evaluation.get(best_by) if evaluates else None
+                save_checkpoint(
+                    accelerator, run, next_step=index, keep=config.keep_checkpoints, parts=parts, score=score
+                )
+            if last:
+                break
+            if stop:
+                raise Interrupted(stop, f"stopped before step {index} of {schedule.total_steps}; saved")
+
+            model.train()
+            lr = schedule.lr_at(index)
+            set_learning_rate(optimizer, lr)
+            seed_dropout(config.seed, index, accelerator.process_index)
+            for micro in range(config.accum_iter):
+                with nullcontext() if micro == config.accum_iter - 1 else accelerator.no_sync(model):
+                    loss, numbers = step(batch_at(index, micro), index)
+                    accelerator.backward(loss / config.accum_iter)
+                watch.add(loss)
+                meter.add({"loss": loss, **numbers})
+            watch.before_update(index)
+            if config.clip_grad is not None:
+                accelerator.clip_grad_norm_(model.parameters(), config.clip_grad)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(accelerator.unwrap_model(model), index + 1)
+
+            if (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps:
+                watch.check()
+                means, batches, seconds = meter.take()
+                numbers, text = speed.of(batches * config.batch_size * accelerator.num_processes, seconds)
+                text = f"loss {means['loss']:.3f}  {text}"
+                track({"step": index, "lr": lr, **means, **(derived(means) if derived else {}), **numbers})
+            progress.update(index + 1, text)
+    return evaluation
+
+
+class _Meter:
+    """Sums of the numbers since the last log line, kept on the device until they are asked for.
+
+    It is part of a checkpoint, so that a mean over steps on both sides of an interruption is the same number.
+    """
+
+    def __init__(self, accelerator):
+        self.accelerator = accelerator
+        self._restart()
+
+    def _restart(self):
+        self.sums, self.count = {}, 0
+        self.timed, self.started = 0, time.perf_counter()
+
+    def state_dict(self):
+        """Name to the sums of all processes, (processes,) float32, and the number of backward passes of each."""
+        names = sorted(self.sums)
+        state = {"": torch.tensor([self.count])}
+        if names:
+            mine = torch.stack([self.sums[name].to(self.accelerator.device) for name in names])
+            table = self.accelerator.gather(mine[None]).cpu()
+            state |= {name: table[:, column] for column, name in enumerate(names)}
+        return state
+
+    def load_state_dict(self, state):
+        """Take this process's sums; where there are more or fewer processes now, all take the mean."""
+        self._restart()
+        self.count = int(state.pop(""))
+        for name, sums in state.items():
+            same = len(sums) == self.accelerator.num_processes
+            mine = sums[self.accelerator.process_index] if same else sums.mean()
+            self.sums[name] = mine.to(self.accelerator.device)
+
+    def add(self, numbers):
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().float()
+        self.count += 1
+        self.timed += 1
+
+    def take(self):
+        """(means over steps and processes, backward passes timed, seconds they took); then start anew."""
+        names = sorted(self.sums)
+        sums = torch.stack([self.sums[name].to(self.accelerator.device) for name in names])
+        reduced = self.accelerator.reduce(sums / self.count, reduction="mean")
+        means = dict(zip(names, reduced.tolist(), strict=True))
+        taken = means, self.timed, time.perf_counter() - self.started
+        self._restart()
+        return taken

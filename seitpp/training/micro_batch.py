@@ -1,0 +1,59 @@
+"""The largest micro-batch that fits into memory; the effective batch stays what it was.
+
+Halving batch_size and doubling accum_iter leaves the samples of a step and their draws (augmentation, masks) as they
+are, so losses agree to rounding. Two things do change: dropout, whose generator is asked in another order, and for many
+processes that read from behind a URL which draws a sample gets. So the size is kept in the run folder, and a run that
+goes on has the numbers that it would have had.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, write_json
+
+
+def shrink_to_memory(config, accelerator, run, attempt):
+    """Halve the micro-batch until a step fits on all processes.
+
+    Args:
+        config: a TrainConfig.
+        accelerator: accelerate.Accelerator.
+        run: the RunFolder, which keeps the result.
+        attempt: function of a micro-batch size that needs the memory of a step; without talk between processes.
+    Returns: the configuration with another batch_size and accum_iter, or the same.
+    Raises: UserError if not even the smallest one fits.
+    """
+    from accelerate.utils import find_executable_batch_size
+
+    kept = run.path / "micro_batch.json"
+    if kept.exists():
+        config = replace(config, **read_json(kept))
+    size = config.batch_size
+
+    def halve():
+        nonlocal size
+        if size % 2:
+            return 0
+        size //= 2
+        return size
+
+    try:
+        find_executable_batch_size(attempt, starting_batch_size=size, reduce_batch_size_fn=halve)()
+    except RuntimeError as error:
+        if "reached zero" not in str(error):
+            raise
+        size = 0
+    sizes = accelerator.gather(torch.tensor([size], device=accelerator.device))
+    size = int(sizes.min())
+    if size == 0:
+        raise UserError(
+            f"a step does not fit into memory, even with the smallest micro-batch that divides --batch_size "
+            f"{config.batch_size} by a power of two: choose a smaller model"
+        )
+    config = replace(config, batch_size=size, accum_iter=config.accum_iter * config.batch_size // size)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_json(kept, {"batch_size": config.batch_size, "accum_iter": config.accum_iter})
+    return config

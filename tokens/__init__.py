@@ -1,1 +1,0 @@
-"""Tokens: tokenizers (pixels to ids and back), codec, store, loader and codebook."""

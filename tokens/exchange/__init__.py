@@ -1,1 +1,0 @@
-"""Stores in the forms of others: Parquet, the SeiT release, pictures."""

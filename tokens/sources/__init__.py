@@ -1,1 +1,0 @@
-"""Where images come from: folders, tar files, data sets."""

@@ -1,1 +1,0 @@
-"""Tokenizers: the trainable one, the papers', and those that were published elsewhere."""

@@ -1,1 +1,0 @@
-"""What every training stage shares: configuration, run folder, loop, optimizer, checkpoints, metrics, chance."""
