@@ -148,7 +148,7 @@ def _seed_folders(run):
     """[(folder, method, seed)] of the seeds of a run of seitpp.finetune.train."""
     folders = sorted(Path(run).glob("seed-*"))
     if not folders:
-        raise UserError(f"{run} is not a run of seitpp.finetune.train (no seed-… folder in it)")
+        raise UserError(f"{run} is not a run of seitpp finetune (no seed-… folder in it)")
     config = yaml.safe_load((Path(run) / "config.yaml").read_text())
     method = config["method"] or ("fine-tuned from MTM" if config["weights"] else "from scratch")
     return [(folder, method, int(folder.name.removeprefix("seed-"))) for folder in folders]

@@ -14,6 +14,8 @@ from PIL import Image
 from seitpp.tokens.codec import pack
 from seitpp.tokens.store import write_manifest, write_shard
 
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 IMAGE_SIZE = (16, 24)
 GRID = (4, 6)
 CODES = 37
@@ -130,7 +132,7 @@ def run(*words, timeout=120, **environment):
     """Run `python words...` in a fresh process; returns CompletedProcess with text output."""
     return subprocess.run(
         [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=timeout, check=False,
-        env={**os.environ, **environment}, cwd=Path(__file__).parent.parent,
+        env={**os.environ, **environment}, cwd=ROOT,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def command_section(found):
     for run in found.runs:
         _, _, flags = str(run.environment.get("command", "")).partition(" ")
         if flags:
-            parts = command_parts(f"python -m {run.stage} {flags}")
+            parts = command_parts(f"python -m seitpp.{run.stage} {flags}")
             rows.append({"stage": run.label, "parts": parts, "seconds": None, "memory": None, "finished": True})
     return {"rows": rows, "seconds": None, "logged": False}
 

@@ -1,7 +1,6 @@
 """Pre-training on the GPU: stopped and gone on with, sharded, exploding, and how much of the GPU it uses."""
 
 import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from seitpp.training import loop
 from seitpp.training.speed import peak_flops
 from small_runs import losses, make_config, make_model, run
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = tiny.ROOT
 
 
 def test_a_run_stopped_by_a_signal_goes_on_as_if_it_had_not_been(world, tmp_path, monkeypatch):

@@ -5,15 +5,15 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import tiny
 from seitpp.runtime import progress
 from seitpp.runtime.progress import Progress, readable_seconds
 
-ROOT = Path(__file__).parent.parent
+ROOT = tiny.ROOT
 
 
 @pytest.fixture

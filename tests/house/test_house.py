@@ -2,13 +2,12 @@
 
 import ast
 import json
-from pathlib import Path
 
 import pytest
 
 import tiny
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = tiny.ROOT
 ROOMS = {  # from the ground up: a room may import those above it in this table, but for the exceptions
     "runtime": "seitpp/runtime",
     "training": "seitpp/training",

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from seitpp.runtime.recipes import recipes_folder
 from seitpp.training.fsdp import whole_state
 from tiny_pretraining import entropies, make_config, make_world
 
-ROOT = Path(__file__).parent.parent
+ROOT = tiny.ROOT
 
 
 @pytest.fixture(scope="module")

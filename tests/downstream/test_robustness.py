@@ -159,7 +159,7 @@ def test_a_classifier_of_another_tokenizer_is_refused(world, tmp_path):
 
 
 def test_a_run_that_is_no_fine_tuning_is_refused(world, tmp_path):
-    with pytest.raises(UserError, match=r"train store is not a run of finetune\.train"):
+    with pytest.raises(UserError, match=r"train store is not a run of seitpp finetune"):
         stage.main(make_config(world, tmp_path / "run", classifiers=(str(world / "train store"),)))
 
 

@@ -394,7 +394,7 @@ def start(config, world, *flags):
         *("--ingredients", "[mtm, all]", "--shares", "[1, 0.5]", "--lanes", "2", "--output_dir", config.output_dir),
     ]
     return subprocess.Popen(
-        [sys.executable, "-m", "seitpp.cli", "ablation", *words, *flags], cwd=Path(__file__).parent.parent,
+        [sys.executable, "-m", "seitpp.cli", "ablation", *words, *flags], cwd=tiny.ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ from seitpp.tokenizers import tokenize as stage
 from seitpp.tokenizers.sources.decode_ahead import AHEAD, decoded_batches
 from seitpp.tokens.store import TokenStore
 
-ROOT = Path(__file__).parent.parent
+ROOT = tiny.ROOT
 
 
 @pytest.fixture

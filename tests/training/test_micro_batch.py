@@ -1,13 +1,12 @@
 """Micro-batches that shrink until a step fits, on two processes of which one has less memory."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 import tiny
 
-TESTS = Path(__file__).parent
+TESTS = tiny.TESTS
 SHRINK = """
 import json, sys
 from pathlib import Path

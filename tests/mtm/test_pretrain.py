@@ -37,7 +37,7 @@ from seitpp.tokens.store import TokenStore
 from seitpp.training.random_streams import Draws
 from tiny_pretraining import entropies, make_world
 
-ROOT = Path(__file__).parent.parent
+ROOT = tiny.ROOT
 MODEL = replace(tiny_pretraining.MODEL, encoder=replace(tiny_pretraining.MODEL.encoder, patch_size=2))
 
 

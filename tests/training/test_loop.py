@@ -2,7 +2,6 @@
 
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,7 +144,7 @@ def test_only_the_newest_checkpoints_are_kept(regress):
 
 def attempts(*words):
     """Start attempts of the toy one after the other; returns their codes and what they said."""
-    done = tiny.run(Path(__file__).parent / "toy_training.py", json.dumps(words))
+    done = tiny.run(tiny.TESTS / "toy_training.py", json.dumps(words))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
