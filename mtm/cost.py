@@ -1,14 +1,11 @@
-"""What a step of pre-training costs: operations, and memory."""
+"""How many operations a step of pre-training takes."""
 
 import math
-from dataclasses import replace
 
 import torch
 from torch.func import functional_call
 
-from seitpp.mtm.masking import make_masks, sample_mask_ratio, sample_masks
-from seitpp.tokens.loader import TrainingBatches
-from seitpp.training.random_streams import Draws
+from seitpp.mtm.masking import make_masks, sample_mask_ratio
 from seitpp.training.speed import count_flops
 
 
@@ -31,31 +28,3 @@ def training_flops(model, mask_config):
     )
     ids = torch.empty(1, *model.encoder.view, dtype=torch.int64, device="meta")
     return count_flops(lambda: functional_call(model, shapes, (ids, masks))[0].backward())
-
-
-def take_memory(model, augment, store, config, accelerator, size):
-    """Take the memory of a step at a micro-batch of `size` and give it back: all masked, with room for AdamW and DDP.
-
-    Args:
-        model: the MaskedTokenModel, not yet prepared.
-        augment: an Augment.
-        store: the token store.
-        config: a PretrainConfig.
-        accelerator: accelerate.Accelerator.
-        size: samples.
-    Raises: what torch raises where memory runs out.
-    """
-    device = accelerator.device
-    model.to(device)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    spare = torch.empty(3, parameters, device=device)  # AdamW's two averages and the gradients that DDP exchanges
-    batch = TrainingBatches(store, size, seed=config.seed, device=spare.device)(0)
-    draws = Draws(config.seed, 0, batch.positions)
-    most = replace(config.mask, mask_ratio_mean=config.mask.mask_ratio_max, mask_ratio_std=1e-6)
-    masks = sample_masks(most, draws, math.prod(model.encoder.grid))
-    try:
-        with accelerator.autocast():
-            loss, _ = model(augment(batch.ids, draws), masks)
-        loss.backward()
-    finally:
-        model.zero_grad()

@@ -6,37 +6,32 @@ python -m seitpp.mtm.pretrain --config debug --store stores/train --output_dir r
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 
 from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
 from seitpp.mtm.baselines import frequency_baselines
-from seitpp.mtm.cost import take_memory, training_flops
+from seitpp.mtm.cost import training_flops
 from seitpp.mtm.encoder import fitting_view
 from seitpp.mtm.masking import MaskConfig, make_masks, sample_masks
 from seitpp.mtm.model import MaskedTokenModel, ModelConfig, save_model
 from seitpp.mtm.pictures import completion_picture
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
-from seitpp.runtime.devices import compile_in_place, make_accelerator
+from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
 from seitpp.tokens.remote import CacheConfig
-from seitpp.tokens.store import open_store
+from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.views import centre
 from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.config import TrainConfig
-from seitpp.training.ema import averaged
-from seitpp.training.fsdp import WholeModel
-from seitpp.training.loop import train
-from seitpp.training.micro_batch import shrink_to_memory
-from seitpp.training.optimizer import make_adamw, parameter_groups
+from seitpp.training.fit import Hook, Step, batch_layout, fit
 from seitpp.training.random_streams import Draws
-from seitpp.training.schedule import make_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +60,11 @@ class PretrainConfig(TrainConfig):
 
     preview_every: int = 0
     """epochs between pictures of completions during the training (previews/); 0: none. They need `tokenizer`"""
-    ema_decay: float | None = None
-    """decay of a moving average of the weights, with a warm-up; measured too, and left as weights_ema/. None: none"""
-    compile: bool = False
-    """whether torch.compile makes the passes of the model; it pays after minutes, on GPUs"""
-    shrink_batch: bool = False
-    """whether batch_size halves and accum_iter doubles until a step fits into memory; the effective batch stays"""
 
     def __post_init__(self):
         super().__post_init__()
         require(self, "preview_every", self.preview_every >= 0, "must not be below 0")
         require(self, "preview_every", not self.preview_every or self.tokenizer, "needs --tokenizer")
-        require(self, "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "must lie in (0, 1)")
         fits = self.mask.mask_ratio_min <= self.eval_mask_ratio <= 1
         require(self, "eval_mask_ratio", fits, "must lie in [mask_ratio_min, 1]")
 
@@ -84,94 +72,93 @@ class PretrainConfig(TrainConfig):
 def main(config):
     """Pre-train, measure against frequency baselines, write weights and pictures."""
     accelerator = make_accelerator(config.mixed_precision)
-    device = accelerator.device
-    store = open_store(config.store, config.cache)
-    fingerprint = store.tokenizer["fingerprint"]
-    inputs = {"tokenizer": fingerprint, "codebook_size": store.codebook_size, "grid": list(store.grid)}
-    eval_store = open_matching_store(config, store) if config.eval_store else None
-    if config.tokenizer:
-        store.check_tokenizer(load_tokenizer(config.tokenizer).fingerprint, f"the one in {config.tokenizer}")
-    data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
-    run = open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data, may_change=["tokenizer"])
+    store, eval_store = open_stores(config)
+    run = open_pretraining(config, accelerator, store, eval_store)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
+    model = make_model(config, store)
+    augment = Augment(
+        config.augment, store=store, view=model.encoder.view, device=accelerator.device, autocast=accelerator.autocast
+    )
+    step, largest_step = make_steps(config, augment, math.prod(model.encoder.grid))
+    picture = partial(_picture, config=config, store=eval_store or store, accelerator=accelerator)
+    # The main process is the one that logs.
+    baselines = frequency_baselines(store, eval_store, view=model.encoder.view) if accelerator.is_main_process else {}
+
+    def preview(model, epoch):
+        picture(model, run.path / "previews" / f"epoch-{epoch:04d}.png")
+
+    fitted = fit(
+        run, accelerator, model, title="MTM", samples=len(store),
+        batches=lambda config: TrainingBatches(store, **batch_layout(config, accelerator)),
+        step=step, largest_step=largest_step,
+        save=partial(save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid),
+        evaluate=eval_store and (lambda model: evaluate_model(model, eval_store, run.config, accelerator)),
+        best_by="eval_cross_entropy",
+        hooks=[Hook(every=config.preview_every, call=preview)] if config.preview_every else [],
+        derived=partial(_derived, unigram=baselines.get("unigram")),
+        flops_per_image=training_flops(model, config.mask),
+    )  # fmt: skip
+    if config.tokenizer:
+        picture(fitted.model, run.path / "completions.png")
+    run.finish({**fitted.measures, **{f"{name}_baseline": value for name, value in baselines.items()}})
+    accelerator.end_training()
+
+
+def open_stores(config: PretrainConfig) -> tuple[TokenStore, TokenStore | None]:
+    """The training store, and the evaluation store where there is one; they and the tokenizer belong together."""
+    store = open_store(config.store, config.cache)
+    eval_store = open_matching_store(config, store) if config.eval_store else None
+    if config.tokenizer:
+        store.check_tokenizer(load_tokenizer(config.tokenizer).fingerprint, f"the one in {config.tokenizer}")
+    return store, eval_store
+
+
+def open_pretraining(config, accelerator, store, eval_store):
+    """The RunFolder of a pre-training on these stores."""
+    inputs = {
+        "tokenizer": store.tokenizer["fingerprint"], "codebook_size": store.codebook_size, "grid": list(store.grid)
+    }  # fmt: skip
+    data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    return open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data, may_change=["tokenizer"])
+
+
+def make_model(config: PretrainConfig, store: TokenStore) -> MaskedTokenModel:
+    """An untrained model for the ids of a store, a function of `config.seed`."""
     view = fitting_view(config.view, store.grid, config.model.encoder.patch_size)
-    schedule = make_schedule(config, samples=len(store), world_size=accelerator.num_processes)
     torch.manual_seed(config.seed)
     model = MaskedTokenModel(
         config.model, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
     )
     model.encoder.start_from(store.codebook, config.model.encoder)
-    flops = training_flops(model, config.mask)
-    average, whole = averaged(model, config.ema_decay, accelerator), WholeModel(model, accelerator)
-    augment = Augment(config.augment, store=store, view=view, device=device, autocast=accelerator.autocast)
-    patches = math.prod(model.encoder.grid)
-    if config.shrink_batch:
-        if whole.sharded:
-            raise UserError("--shrink_batch does not work with FSDP: set --batch_size and --accum_iter yourself")
-        run.config = config = shrink_to_memory(
-            config, accelerator, run, partial(take_memory, model, augment, store, config, accelerator)
-        )
-    optimizer = make_adamw(parameter_groups(model, weight_decay=config.weight_decay), config)
-    trained, optimizer = accelerator.prepare(model, optimizer)
-    if config.compile:
-        compile_in_place(trained)
-    batches = TrainingBatches(
-        store, config.batch_size, seed=config.seed, device=device, accum_iter=config.accum_iter,
-        rank=accelerator.process_index, world_size=accelerator.num_processes,
-    )  # fmt: skip
+    return model
 
-    chance = BatchedDraws(config.seed)
 
-    def step(batch, index):
-        draws = chance.at(index, batch.positions)
-        return trained(augment(batch.ids, draws), sample_masks(config.mask, draws, patches))
+def make_steps(config: PretrainConfig, augment: Augment, patches: int) -> tuple[Step, Step]:
+    """The step of a pre-training, and the same with everything masked, which takes the most memory, for `fit`."""
+    streams = BatchedDraws(config.seed)
 
-    def evaluate():
-        if eval_store is None:
-            return {}
-        measures = evaluate_model(whole.of(trained), eval_store, config, accelerator)
-        if average is not None:
-            averages = evaluate_model(average.module, eval_store, config, accelerator)
-            measures |= {f"{name}_ema": value for name, value in averages.items()}
-        return measures
+    def step(model, batch, index, mask):
+        draws = streams.at(index, batch.positions)
+        return model(augment(batch.ids, draws), sample_masks(mask, draws, patches))
 
-    def picture(path):
-        pictured_model = whole.of(trained)
-        if accelerator.is_main_process:
-            pictured = eval_store or store
-            ids = pictured.ids(range(0, len(pictured), max(1, len(pictured) // 12))[:12]).to(device)
-            path.parent.mkdir(exist_ok=True)
-            completion_picture(pictured_model, load_tokenizer(config.tokenizer, device), ids, path)
+    most = replace(config.mask, mask_ratio_mean=config.mask.mask_ratio_max, mask_ratio_std=1e-6)
+    return partial(step, mask=config.mask), partial(step, mask=most)
 
-    # What knowing frequencies alone would pay, beside every loss. The main process is the one that logs.
-    baselines = frequency_baselines(store, eval_store, view=view) if accelerator.is_main_process else {}
 
-    def derived(means):
-        gain = {"gain_over_unigram": baselines["unigram"] - means["cross_entropy"]} if baselines else {}
-        return {"perplexity": _perplexity(means["cross_entropy"]), **gain}
+def _derived(means, unigram):
+    """Perplexity, and what the model knows beyond the frequencies of tokens."""
+    gain = {} if unigram is None else {"gain_over_unigram": unigram - means["cross_entropy"]}
+    return {"perplexity": _perplexity(means["cross_entropy"]), **gain}
 
-    previews = (
-        config.preview_every * schedule.steps_per_epoch,
-        lambda index: picture(run.path / "previews" / f"epoch-{index // schedule.steps_per_epoch:04d}.png"),
-    )
-    measures = train(
-        accelerator, run, model=trained, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
-        title="MTM", evaluate=evaluate, eval_every=config.save_every, best_by="eval_cross_entropy",
-        occasions=[previews] if config.preview_every else [],
-        derived=derived, average=average, flops_per_image=flops,
-    )  # fmt: skip
-    final = whole.of(trained)
+
+def _picture(model, path, *, config, store, accelerator):
+    """Write how the model completes a dozen rows of a store; the main process does."""
     if accelerator.is_main_process:
-        save_model(run.weights, final, tokenizer=fingerprint, grid=store.grid)
-        if average is not None:
-            save_model(run.path / "weights_ema", average.module, tokenizer=fingerprint, grid=store.grid)
-    if config.tokenizer:
-        picture(run.path / "completions.png")
-    if accelerator.is_main_process:
-        run.finish({**measures, **{f"{name}_baseline": value for name, value in baselines.items()}})
-    accelerator.end_training()
+        ids = store.ids(range(0, len(store), max(1, len(store) // 12))[:12]).to(accelerator.device)
+        path.parent.mkdir(exist_ok=True)
+        completion_picture(model, load_tokenizer(config.tokenizer, accelerator.device), ids, path)
 
 
 def _perplexity(cross_entropy):

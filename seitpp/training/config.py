@@ -38,6 +38,15 @@ class TrainConfig(StageConfig):
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """precision of the forward pass; auto: bf16 on a GPU; on a CPU float32, in products bf16 where
     it has units for it"""
+    ema_decay: float | None = None
+    """decay of an exponential moving average (EMA) of the weights, with a warm-up; it is evaluated too, and left as
+    weights_ema/. None: none"""
+    compile: bool = False
+    """whether torch.compile makes the passes of the model; it pays after minutes, on GPUs"""
+    shrink_batch: bool = False
+    """whether batch_size halves and accum_iter doubles until a step fits into memory; the effective batch stays"""
+    eval_every: int | None = None
+    """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
     log_every: int = 20
     """steps between lines of metrics.jsonl"""
     save_every: int = 500
@@ -56,6 +65,8 @@ class TrainConfig(StageConfig):
         require(self, "warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "must not be below 0")
         require(self, "clip_grad", self.clip_grad is None or self.clip_grad > 0, "must be above 0")
         require(self, "steps", self.steps is None or self.steps >= 1, "must be at least 1")
+        require(self, "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "must lie in (0, 1)")
+        require(self, "eval_every", self.eval_every is None or self.eval_every >= 0, "must not be below 0")
         rate = "blr" if self.lr is None else "lr"
         require(self, rate, getattr(self, rate) > 0, "must be above 0")
         peak = math.inf if self.lr is None else self.lr  # that of `blr` is known with the number of processes only

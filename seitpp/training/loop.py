@@ -22,7 +22,7 @@ from seitpp.training.step_guard import Watch, collected_signals
 
 def train(
     accelerator, run, *, model, optimizer, schedule, batch_at, step, title, evaluate=None, eval_every=0, best_by=None,
-    occasions=(), derived=None, average=None, flops_per_image=None,
+    hooks=(), derived=None, ema=None, flops_per_image=None,
 ):  # fmt: skip
     """Train `model` to the schedule's end, from the run's newest checkpoint if there is one.
 
@@ -38,9 +38,9 @@ def train(
         evaluate: function () to {name: number}, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; 0: at the end only.
         best_by: which number of an evaluation, less is better, says that a checkpoint is the best; None: none is.
-        occasions: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
+        hooks: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
         derived: function from the means of a log line to further numbers in it.
-        average: timm's ModelEmaV3 of the model; it is part of the checkpoints.
+        ema: timm's ModelEmaV3 of the model; it is part of the checkpoints.
         flops_per_image: operations of a forward and backward pass, for the share of the device's peak (MFU).
     Returns: the last evaluation.
     Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite, or where the
@@ -48,7 +48,7 @@ def train(
     """
     config = run.config
     meter = _Meter(accelerator)
-    parts = {"meter": meter} if average is None else {"meter": meter, "average": average}
+    parts = {"meter": meter} if ema is None else {"meter": meter, "average": ema}
     first = load_checkpoint(accelerator, run, parts)
     if first >= schedule.total_steps and config.resume not in ("auto", "none"):
         raise UserError(
@@ -68,7 +68,7 @@ def train(
             stop = watch.signal
             saves = last or stop or (index % config.save_every == 0 and index > 0)
             evaluates = evaluate and (last or (not stop and eval_every and index % eval_every == 0 and index > 0))
-            due = [function for every, function in occasions if index % every == 0 and index > first and not stop]
+            due = [function for every, function in hooks if index % every == 0 and index > first and not stop]
             if saves or evaluates or due:
                 watch.check()
                 model.eval()
@@ -103,8 +103,8 @@ def train(
                 accelerator.clip_grad_norm_(model.parameters(), config.clip_grad)
             optimizer.step()
             optimizer.zero_grad()
-            if average is not None:
-                average.update(accelerator.unwrap_model(model), index + 1)
+            if ema is not None:
+                ema.update(accelerator.unwrap_model(model), index + 1)
 
             if (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps:
                 watch.check()

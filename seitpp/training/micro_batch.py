@@ -57,3 +57,27 @@ def shrink_to_memory(config, accelerator, run, attempt):
     if accelerator.is_main_process:
         write_json(kept, {"batch_size": config.batch_size, "accum_iter": config.accum_iter})
     return config
+
+
+def take_memory(model, batches, step, config, accelerator, size):
+    """Take the memory of a step at a micro-batch of `size` and give it back, with room for AdamW and DDP.
+
+    Args:
+        model: the module, not yet prepared.
+        batches: makes the batches of a configuration, see `fit`.
+        step: function (model, batch, 0) to (loss, numbers) that needs the most memory that a step ever does.
+        config: a TrainConfig.
+        accelerator: accelerate.Accelerator.
+        size: samples.
+    Raises: what torch raises where memory runs out.
+    """
+    model.to(accelerator.device).train()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    spare = torch.empty(3, parameters, device=accelerator.device)  # AdamW's two averages, DDP's gradients
+    try:
+        with accelerator.autocast():
+            loss, _ = step(model, batches(replace(config, batch_size=size))(0, 0), 0)
+        loss.backward()
+    finally:
+        model.zero_grad()
+        del spare

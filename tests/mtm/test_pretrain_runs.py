@@ -11,16 +11,17 @@ from safetensors.torch import load_file
 
 import tiny
 from seitpp.mtm import pretrain
-from seitpp.mtm.cost import take_memory
 from seitpp.mtm.model import load_model
 from seitpp.runtime.devices import compile_in_place, make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.run_folder import RunFolder, read_metrics
 from seitpp.tokens.store import TokenStore
+from seitpp.training import fit
 from seitpp.training.config import TrainConfig
 from seitpp.training.ema import averaged
 from seitpp.training.loop import train
+from seitpp.training.micro_batch import take_memory
 from seitpp.training.optimizer import make_adamw
 from seitpp.training.schedule import make_schedule
 from tiny_pretraining import MODEL, entropies, make_config, make_world
@@ -76,11 +77,11 @@ def test_a_batch_larger_than_the_set_is_one_clear_line(world, tmp_path):
 def test_a_shrunken_micro_batch_gives_the_losses_of_the_whole_one(world, tmp_path, monkeypatch):
     pretrain.main(make_config(world, tmp_path / "whole"))
 
-    def short_of_memory(model, augment, store, config, accelerator, size):
-        take_memory(model, augment, store, config, accelerator, size)
+    def short_of_memory(model, batches, step, config, accelerator, size):
+        take_memory(model, batches, step, config, accelerator, size)
         torch.empty(1 if size <= 4 else 2**50, dtype=torch.uint8)
 
-    monkeypatch.setattr(pretrain, "take_memory", short_of_memory)
+    monkeypatch.setattr(fit, "take_memory", short_of_memory)
     pretrain.main(make_config(world, tmp_path / "shrunk", shrink_batch=True))
     assert read_json(tmp_path / "shrunk" / "micro_batch.json") == {"batch_size": 4, "accum_iter": 2}
     assert entropies(tmp_path / "shrunk") == pytest.approx(entropies(tmp_path / "whole"), abs=1e-5)
@@ -108,7 +109,7 @@ def test_the_moving_average_is_that_of_a_slow_loop(tmp_path):
     train(
         accelerator, RunFolder(config, stage="averaged"), model=prepared, optimizer=optimizer,
         schedule=make_schedule(config, samples=60, world_size=1), batch_at=batch_at,
-        step=lambda batch, _: ((prepared(batch[0]) - batch[1]).square().mean(), {}), title="x", average=average,
+        step=lambda batch, _: ((prepared(batch[0]) - batch[1]).square().mean(), {}), title="x", ema=average,
     )  # fmt: skip
     weights = [*weights[1:], model.weight.detach()]
     expected = weights[0]
@@ -144,7 +145,7 @@ def test_averaged_weights_are_measured_kept_in_checkpoints_and_left_at_the_end(w
 
 def test_a_compiled_model_has_the_same_losses_and_few_shapes(world, tmp_path, monkeypatch):
     pretrain.main(make_config(world, tmp_path / "plain"))
-    monkeypatch.setattr(pretrain, "compile_in_place", partial(compile_in_place, backend="eager"))
+    monkeypatch.setattr(fit, "compile_in_place", partial(compile_in_place, backend="eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     pretrain.main(make_config(world, tmp_path / "compiled", compile=True))
