@@ -2,13 +2,11 @@
 
 from dataclasses import asdict, replace
 
-import torch
 from torch import nn
 
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder
 from seitpp.mtm.model import load_model
 from seitpp.runtime.weights import load_weights, save_weights
-from seitpp.tokens.views import centre
 
 
 class Classifier(nn.Module):
@@ -81,9 +79,19 @@ def classifier_from_pretraining(folder, *, classes, drop_path=0.0, token_dropout
     return classifier, fingerprint
 
 
-def save_classifier(folder, classifier, *, tokenizer, class_names):
-    """Write a classifier's weights/ with its tokenizer's fingerprint and its class names."""
-    described = {**classifier.described, "tokenizer": tokenizer, "class_names": list(class_names)}
+def save_classifier(folder, classifier, *, tokenizer, class_names, origin=None):
+    """Write a classifier's weights/.
+
+    Args:
+        folder: the destination.
+        classifier: the Classifier.
+        tokenizer: fingerprint of the tokenizer whose ids it reads.
+        class_names: in the order of its logits.
+        origin: what results say of it: {"init", "augmentation", "train_images"}, for those who measure it later.
+    """
+    described = {
+        **classifier.described, "tokenizer": tokenizer, "class_names": list(class_names), "origin": origin or {}
+    }  # fmt: skip
     save_weights(folder, classifier.state_dict(), described)
 
 
@@ -97,16 +105,7 @@ def load_classifier(folder, device="cpu"):
     """
     state, described = load_weights(folder)
     fingerprint, names = described.pop("tokenizer"), described.pop("class_names")
+    described.pop("origin", None)
     classifier = Classifier(EncoderConfig(**described.pop("encoder")), **described)
     classifier.load_state_dict(state)
     return classifier.to(device).eval(), fingerprint, names
-
-
-@torch.no_grad()
-def predict(classifier, batches):
-    """(logits (n, classes), labels (n,)) of Batch objects, on the CPU."""
-    logits, labels = [], []
-    for batch in batches:
-        logits.append(classifier(centre(batch.ids, classifier.encoder.view)).float().cpu())
-        labels.append(batch.labels.cpu())
-    return torch.cat(logits), torch.cat(labels)

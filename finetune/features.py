@@ -13,14 +13,8 @@ from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokens.loader import evaluation_batches
 from seitpp.tokens.views import centre
 
-FEATURES = {
-    "mtm": "MTM encoder",
-    "random": "random encoder",
-    "bag-of-tokens": "bag of tokens",
-    "pixels": "16 x 16 pixels",
-    "majority": "majority class",
-}
-"""Names on the command line and in tables."""
+FEATURES = ("mtm", "random", "bag-of-tokens", "pixels", "majority")
+"""The pre-trained encoder, the same before any training, counts of codes, 16 x 16 pixels, and none at all."""
 
 
 def make_features(name, config, train_set, test_set, device, autocast=nullcontext):

@@ -9,6 +9,7 @@ import pandas as pd
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.permutation import permute
 from seitpp.tokens.store import TokenStore, open_store
+from seitpp.tokens.subset import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,25 @@ def fingerprints(train_set, test_set):
     return {
         "inputs": {"tokenizer": train_set.store.tokenizer["fingerprint"]},
         "data": {**data, "labels": labels.hexdigest()},
+    }
+
+
+def row_counts(train_set: LabelledRows, test_set: LabelledRows) -> dict:
+    """What results say of the rows that were learned from and measured on: columns of `seitpp.runtime.results.Result`.
+
+    The fraction of the labels and the budget are those of a subset that the training set was read from.
+    """
+    subset = train_set.store.manifest.get("subset", {})
+    how = subset.get("how", {})
+    fraction = how.get("share") or 1.0
+    if how.get("count") or how.get("budget"):
+        fraction = len(train_set.store) / sum(shard["rows"] for shard in train_set.store.manifest["shards"])
+    return {
+        "label_fraction": fraction,
+        "budget_bytes": parse_bytes(how["budget"]) if how.get("budget") else None,
+        "train_images": len(train_set.rows),
+        "test_images": len(test_set.rows),
+        "tokenizer": train_set.store.tokenizer["fingerprint"],
     }
 
 

@@ -19,8 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from seitpp.finetune.features import FEATURES, majority_accuracy, make_features
-from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
+from seitpp.finetune.labelled import fingerprints, open_train_and_test, row_counts, split_labelled
 from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
@@ -43,8 +44,8 @@ class ProbeConfig(StageConfig):
     """how stores behind a URL are read"""
     labels: str | None = None
     """CSV with columns key,label: another task on the same stores"""
-    task: str = "classification"
-    """what the tables call this task"""
+    dataset: str = "classification"
+    """name of this data set and task in results"""
     weights: str | None = None
     """run or weights of seitpp.mtm.pretrain; needed for the feature `mtm`"""
     features: tuple[str, ...] = ("mtm",)
@@ -91,33 +92,32 @@ def main(config):
     learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
     results, chosen = [], {}
 
-    def note(method, value):
+    def note(protocol, value, **origin):
         results.append(
             Result(
-                task=config.task, method=method, metric="accuracy", seed=config.seed, value=value,
-                train_images=len(train_set.rows), test_images=len(test_set.rows),
+                dataset=config.dataset, metric="accuracy", value=value, seed=config.seed, protocol=protocol,
+                **origin, **row_counts(train_set, test_set), run=config.output_dir,
             )
         )  # fmt: skip
 
     with Progress(len(config.features), "probe") as progress:
         for index, name in enumerate(config.features):
             if name == "majority":
-                note("majority class", majority_accuracy(train_set.targets, test_set.targets))
+                note("majority", majority_accuracy(train_set.targets, test_set.targets), init="")
             else:
                 torch.manual_seed(config.seed)
                 features = make_features(name, config, train_set, test_set, accelerator.device, accelerator.autocast)
                 chosen[name], accuracy = linear_probe(features, learned, judged, train_set, test_set, config)
-                note(f"linear probe, {FEATURES[name]}", accuracy)
+                origin = {"init": name, "augmentation": augmentation_of(config.weights) if name == "mtm" else ""}
+                note("linear", accuracy, **origin)
                 if config.neighbours and name in ("mtm", "random"):
-                    note(
-                        f"{config.neighbours}-NN, {FEATURES[name]}",
-                        nearest_neighbours(features, train_set, test_set, config.neighbours),
-                    )
-            progress.update(index + 1, results[-1].method)
+                    accuracy = nearest_neighbours(features, train_set, test_set, config.neighbours)
+                    note(f"knn{config.neighbours}", accuracy, **origin)
+            progress.update(index + 1, f"{name} {results[-1].value:.3f}")
     write_results(run.path, results)
-    run.finish({result.method: result.value for result in results} | {"C": chosen})
-    for result in results:
-        print(f"{result.task}, {result.method}: accuracy {result.value:.3f}")
+    run.finish({"C": chosen, "accuracy": [[each.protocol, each.init, each.value] for each in results]})
+    for each in results:
+        print(f"{each.dataset}: accuracy {each.value:.3f} ({' of '.join(filter(None, (each.protocol, each.init)))})")
     accelerator.end_training()
 
 

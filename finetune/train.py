@@ -10,26 +10,29 @@ by the runs with the chosen rate, one for each seed.
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, predict, save_classifier
-from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
+from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, save_classifier
+from seitpp.finetune.evaluate import evaluate_classifier
+from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
 from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
 from seitpp.mtm.encoder import EncoderConfig, fitting_view
+from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
-from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.loader import TrainingBatches
 from seitpp.tokens.remote import CacheConfig
 from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.config import TrainConfig
-from seitpp.training.loop import train
-from seitpp.training.optimizer import make_adamw, parameter_groups
-from seitpp.training.schedule import make_schedule
+from seitpp.training.fit import Step, batch_layout, fit
+from seitpp.training.optimizer import parameter_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +47,8 @@ class FinetuneConfig(TrainConfig):
     """how stores behind a URL are read"""
     labels: str | None = None
     """CSV with columns key,label: another task on the same stores; rows it does not name are left out"""
-    task: str = "classification"
-    """what the tables call this task"""
-    method: str | None = None
-    """what the tables call this training; None: "fine-tuned from MTM" or "from scratch" """
+    dataset: str = "classification"
+    """name of this data set and task in results"""
     weights: str | None = None
     """run or weights of seitpp.mtm.pretrain; None: from scratch"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -70,6 +71,8 @@ class FinetuneConfig(TrainConfig):
     """of the loss"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """how views are made"""
+    eval_every: int | None = 0
+    """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -81,11 +84,6 @@ class FinetuneConfig(TrainConfig):
         for name in ("drop_path", "token_dropout", "label_smoothing"):
             require(self, name, 0 <= (getattr(self, name) or 0) < 1, "must lie in [0, 1)")
 
-    @property
-    def method_name(self):
-        """What the tables call this training."""
-        return self.method or ("fine-tuned from MTM" if self.weights else "from scratch")
-
 
 def main(config):
     """Choose the learning rate, train each seed, write results.csv."""
@@ -95,82 +93,119 @@ def main(config):
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    blr, tried = config.blr, {}
-    if len(config.blr_candidates) > 1:
-        learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
-        for candidate in config.blr_candidates:
-            each = replace(config, blr=candidate, output_dir=str(run.path / "choice" / f"blr-{candidate:g}"))
-            tried[candidate] = _train_once(each, learned, judged, title=f"blr {candidate:g}")
-        # By cross-entropy: of a hundred images one is a point of accuracy, so that accuracies tie or differ by chance.
-        blr = min(tried, key=lambda candidate: tried[candidate].get("cross_entropy", math.inf))
-    elif config.blr_candidates:
-        blr = config.blr_candidates[0]
+    blr, tried = choose_blr(config, train_set, run.path / "choice")
     results = []
     for seed in range(config.seed, config.seed + config.seeds):
         each = replace(config, blr=blr, seed=seed, output_dir=str(run.path / f"seed-{seed}"))
-        measures = _train_once(each, train_set, test_set, title=f"{config.method_name}, seed {seed}")
+        measures = fit_classifier(each, train_set, test_set, title=f"{config.dataset}, seed {seed}")
         results += [
             Result(
-                task=config.task, method=config.method_name, metric=metric, seed=seed, value=measures[metric],
-                train_images=len(train_set.rows), test_images=len(test_set.rows),
+                dataset=config.dataset, metric=metric, value=measures[metric], seed=seed, protocol="finetune",
+                **origin_of(config), **row_counts(train_set, test_set), run=config.output_dir,
             )
-            for metric in ("accuracy", "cross_entropy")
+            for metric in ("accuracy", "cross_entropy") if metric in measures
         ]  # fmt: skip
     if accelerator.is_main_process:
         write_results(run.path, results)
         accuracy = [result.value for result in results if result.metric == "accuracy"]
-        run.finish({"accuracy": sum(accuracy) / len(accuracy), "blr": blr, "held_out": tried})
-        print(f"{config.task}, {config.method_name}: accuracy {sum(accuracy) / len(accuracy):.3f} (blr {blr:g})")
+        mean = sum(accuracy) / len(accuracy)
+        run.finish({"accuracy": mean, "blr": blr, "held_out": tried})
+        print(f"{config.dataset}: accuracy {mean:.3f}, mean of {len(accuracy)} seeds (blr {blr:g})")
     accelerator.end_training()
 
 
-def _train_once(config, train_set, test_set, *, title):
-    """One training in a run folder of its own: {"accuracy", "cross_entropy"} on `test_set`."""
+def choose_blr(
+    config: FinetuneConfig, train_set: LabelledRows, folder: Path
+) -> tuple[float, dict[float, dict[str, float]]]:
+    """The base learning rate of least cross-entropy on a held-out part of the training set.
+
+    By cross-entropy: of a hundred images one is a point of accuracy, so that accuracies tie or differ by chance.
+
+    Args:
+        config: a FinetuneConfig with `blr_candidates`; with one or none nothing is trained.
+        train_set: LabelledRows to divide.
+        folder: for a run folder of each candidate.
+    Returns: (blr, {candidate: what was measured}).
+    """
+    candidates = config.blr_candidates or (config.blr,)
+    if len(candidates) == 1:
+        return candidates[0], {}
+    learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
+    tried = {}
+    for candidate in candidates:
+        each = replace(config, blr=candidate, output_dir=str(folder / f"blr-{candidate:g}"))
+        tried[candidate] = fit_classifier(each, learned, judged, title=f"blr {candidate:g}")
+    return min(tried, key=lambda candidate: tried[candidate].get("cross_entropy", math.inf)), tried
+
+
+def fit_classifier(
+    config: FinetuneConfig, train_set: LabelledRows, test_set: LabelledRows, *, title: str
+) -> dict[str, float]:
+    """Train one classifier in a run folder of its own; a finished run is not trained again.
+
+    Args:
+        config: a FinetuneConfig; its `seed` and `blr` count, its `seeds` and `blr_candidates` do not.
+        train_set: LabelledRows to learn from.
+        test_set: LabelledRows to measure on.
+        title: what the progress line calls this training.
+    Returns: the last evaluation on `test_set`: {"accuracy", "cross_entropy"}, with `_ema` beside where weights are
+        averaged.
+    """
     accelerator = make_accelerator(config.mixed_precision)
-    device = accelerator.device
-    store = train_set.store
-    fingerprint = store.tokenizer["fingerprint"]
+    store, classes = train_set.store, train_set.classes
     run = open_run(config, accelerator, stage="finetune.train/once", **fingerprints(train_set, test_set))
     if run.finished:
         return run.summary
     torch.manual_seed(config.seed)
-    classifier = _build(config, store, len(train_set.classes))
-    view = classifier.encoder.view
-    augment = Augment(config.augment, store=store, view=view, device=device, autocast=accelerator.autocast)
-    schedule = make_schedule(config, samples=len(train_set.rows), world_size=accelerator.num_processes)
-    groups = parameter_groups(
-        classifier,
-        weight_decay=config.weight_decay,
-        layer_of=classifier.layer_of,
-        layer_decay=config.layer_decay,
-        layers=classifier.layers,
-    )
-    model, optimizer = accelerator.prepare(classifier, make_adamw(groups, config))
-    batches = TrainingBatches(
-        store, config.batch_size, seed=config.seed, device=device, accum_iter=config.accum_iter,
-        rank=accelerator.process_index, world_size=accelerator.num_processes, rows=train_set.rows,
-        labels=train_set.labels,
+    classifier = _build(config, store, len(classes))
+    augment = Augment(
+        config.augment, store=store, view=classifier.encoder.view, device=accelerator.device,
+        autocast=accelerator.autocast,
     )  # fmt: skip
 
-    chance = BatchedDraws(config.seed)
+    def batches(config):
+        return TrainingBatches(store, **batch_layout(config, accelerator), rows=train_set.rows, labels=train_set.labels)
 
-    def step(batch, index):
-        draws = chance.at(index, batch.positions)
-        views, targets = augment.mixed(batch.ids, batch.labels, draws, classes=len(train_set.classes))
+    def evaluate(model):
+        return dict(evaluate_classifier(model, test_set, batch_size=run.config.batch_size, accelerator=accelerator))
+
+    origin = {**origin_of(config), "train_images": len(train_set.rows)}
+    fitted = fit(
+        run, accelerator, classifier, title=title, samples=len(train_set.rows), batches=batches,
+        step=make_step(config, augment, len(classes)), evaluate=evaluate,
+        groups=parameter_groups(
+            classifier, weight_decay=config.weight_decay, layer_of=classifier.layer_of,
+            layer_decay=config.layer_decay, layers=classifier.layers,
+        ),
+        save=partial(
+            save_classifier, tokenizer=store.tokenizer["fingerprint"], class_names=classes, origin=origin
+        ),
+    )  # fmt: skip
+    run.finish(fitted.measures)
+    accelerator.wait_for_everyone()
+    return fitted.measures
+
+
+def make_step(config: FinetuneConfig, augment: Augment, classes: int) -> Step:
+    """The step: classify augmented views, with mixed labels where samples are mixed."""
+    streams = BatchedDraws(config.seed)
+
+    def step(model, batch, index):
+        draws = streams.at(index, batch.positions)
+        views, targets = augment.mixed(batch.ids, batch.labels, draws, classes=classes)
         logits = model(views)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
         dominant = targets if targets.ndim == 1 else targets.argmax(1)
         return loss, {"accuracy": (logits.argmax(1) == dominant).float().mean()}
 
-    measures = train(
-        accelerator, run, model=model, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
-        title=title, evaluate=lambda: evaluate_classifier(classifier, test_set, config.batch_size, device),
-    )  # fmt: skip
-    if accelerator.is_main_process:
-        save_classifier(run.weights, classifier, tokenizer=fingerprint, class_names=train_set.classes)
-        run.finish(measures)
-    accelerator.wait_for_everyone()
-    return measures
+    return step
+
+
+def origin_of(config: FinetuneConfig) -> dict[str, str]:
+    """Where a classifier comes from, as results say it: {"init", "augmentation"}."""
+    if config.weights is None:
+        return {"init": "scratch", "augmentation": ""}
+    return {"init": "mtm", "augmentation": augmentation_of(config.weights)}
 
 
 def _build(config, store, classes):
@@ -191,24 +226,6 @@ def _build(config, store, classes):
     )  # fmt: skip
     classifier.encoder.start_from(store.codebook, config.encoder)
     return classifier
-
-
-def evaluate_classifier(classifier, labelled, batch_size, device):
-    """Accuracy and cross-entropy (nats) on labelled rows; every process measures all of them.
-
-    Args:
-        classifier: a Classifier in evaluation mode.
-        labelled: LabelledRows.
-        batch_size: rows at a time.
-        device: where it runs.
-    """
-    batches = evaluation_batches(labelled.store, batch_size, device=device, rows=labelled.rows, labels=labelled.labels)
-    logits, labels = predict(classifier, batches)
-    measures = {
-        "accuracy": float((logits.argmax(1) == labels).double().mean()),
-        "cross_entropy": float(F.cross_entropy(logits, labels)),
-    }
-    return {name: value for name, value in measures.items() if math.isfinite(value)}
 
 
 def cli():

@@ -4,6 +4,7 @@ Shapes: b batch, h w token grid, n patches of p q tokens, m masked patches, d wi
 """
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -160,7 +161,7 @@ class MaskedTokenModel(nn.Module):
         )
 
 
-def save_model(folder, model, *, tokenizer, grid):
+def save_model(folder, model, *, tokenizer, grid, augmentation=""):
     """Write a MaskedTokenModel's weights/.
 
     Args:
@@ -168,8 +169,10 @@ def save_model(folder, model, *, tokenizer, grid):
         model: the MaskedTokenModel.
         tokenizer: fingerprint of the tokenizer whose ids it reads.
         grid: (h, w) of the stored ids; the model's view may be smaller.
+        augmentation: what results call the augmentation that it was trained with, such as "tokenadapt+coloradapt".
     """
-    save_weights(folder, model.state_dict(), {**model.described, "tokenizer": tokenizer, "grid": list(grid)})
+    described = {**model.described, "tokenizer": tokenizer, "grid": list(grid), "augmentation": augmentation}
+    save_weights(folder, model.state_dict(), described)
 
 
 def load_model(folder, device="cpu"):
@@ -195,3 +198,12 @@ def load_model(folder, device="cpu"):
     )  # fmt: skip
     model.load_state_dict(state)
     return model.to(device).eval(), described["tokenizer"]
+
+
+def augmentation_of(folder: str | Path) -> str:
+    """What results call the augmentation that a pre-training used; "" for none, and where its weights do not say.
+
+    Args:
+        folder: a run of `mtm.pretrain` or its weights/.
+    """
+    return load_weights(folder)[1].get("augmentation", "")

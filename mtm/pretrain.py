@@ -93,7 +93,9 @@ def main(config):
         run, accelerator, model, title="MTM", samples=len(store),
         batches=lambda config: TrainingBatches(store, **batch_layout(config, accelerator)),
         step=step, largest_step=largest_step,
-        save=partial(save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid),
+        save=partial(
+            save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid, augmentation=config.augment.name
+        ),
         evaluate=eval_store and (lambda model: evaluate_model(model, eval_store, run.config, accelerator)),
         best_by="eval_cross_entropy",
         hooks=[Hook(every=config.preview_every, call=preview)] if config.preview_every else [],

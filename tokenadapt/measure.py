@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 
 from seitpp.tokenadapt.geometry import IDENTITY, GeometryConfig, around_view, sample_geometry, warp
-from seitpp.tokenadapt.model import adapt_ids
+from seitpp.tokenadapt.model import TokenAdapt, adapt_ids
 from seitpp.tokenizers.reconstruction import mean_psnr
+from seitpp.tokenizers.tokenizer import Tokenizer
 from seitpp.tokens.codebook import embed, nearest_code
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.random_streams import Draws
@@ -71,6 +72,34 @@ def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
                 }
             )
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def eval_agreement(
+    model: TokenAdapt, tokenizer: Tokenizer, images: torch.Tensor, config: GeometryConfig, *, seed: int, accelerator
+) -> dict[str, float]:
+    """How many ids of transformed images TokenAdapt predicts, over all processes, each image once.
+
+    Args:
+        model: a TokenAdapt.
+        tokenizer: the Tokenizer of its ids.
+        images: (n, 3, H, W) in [0, 1], not seen in training, the same on all processes.
+        config: the GeometryConfig that TokenAdapt is trained on.
+        seed: of the drawn geometries.
+        accelerator: accelerate.Accelerator.
+    Returns: {"eval_agreement": fraction of equal ids}.
+    """
+    equal = torch.zeros(2, device=images.device)
+    for places in torch.arange(len(images)).split(_AT_ONCE)[accelerator.process_index :: accelerator.num_processes]:
+        draws = Draws(seed, 0, places.to(images.device))
+        geometry = sample_geometry(config, draws, aspect=images.shape[3] / images.shape[2])
+        shown = warp(images[places], around_view(geometry, model.grid, model.view), tokenizer.image_size)
+        wanted = centre(tokenizer.encode(shown), model.view)
+        with accelerator.autocast():
+            found = transformed_ids("TokenAdapt", model, tokenizer, images[places], geometry)
+        equal += torch.stack([(found == wanted).sum(), torch.ones_like(wanted).sum()])
+    right, tokens = accelerator.reduce(equal).tolist()
+    return {"eval_agreement": right / tokens}
 
 
 def _sums(model, tokenizer, images, geometry, background):

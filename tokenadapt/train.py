@@ -23,19 +23,17 @@ from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
-from seitpp.tokenadapt.measure import METHODS, agreement_table, transformed_ids
+from seitpp.tokenadapt.measure import METHODS, agreement_table, eval_agreement, transformed_ids
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from seitpp.tokenizers.sources.images import ImageBatches, read_all, split_rows
 from seitpp.tokenizers.sources.source import open_source
-from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.codebook import embed
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.config import TrainConfig
-from seitpp.training.loop import train
-from seitpp.training.optimizer import make_adamw, parameter_groups
+from seitpp.training.fit import Step, batch_layout, fit
 from seitpp.training.random_streams import Draws
-from seitpp.training.schedule import make_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +57,8 @@ class TrainTokenAdaptConfig(TrainConfig):
     """share of the images that token agreement is measured on"""
     blr: float = 8e-3
     """base learning rate, for an effective batch of 256"""
+    eval_every: int | None = 0
+    """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,65 +69,83 @@ class TrainTokenAdaptConfig(TrainConfig):
 def main(config):
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
-    device = accelerator.device
-    tokenizer = load_tokenizer(config.tokenizer, device)
-    inputs = {"tokenizer": tokenizer.fingerprint}
-    run = open_run(config, accelerator, stage="tokenadapt.train", inputs=inputs)
+    tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
+    run = open_run(config, accelerator, stage="tokenadapt.train", inputs={"tokenizer": tokenizer.fingerprint})
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
-    torch.manual_seed(config.seed)
+    model = make_model(config, tokenizer)
+    held_out = read_all(images, held_out_rows[:256], tokenizer.image_size).to(accelerator.device)
+
+    def evaluate(model):
+        return eval_agreement(model, tokenizer, held_out, config.geometry, seed=config.seed, accelerator=accelerator)
+
+    def save(folder, model):
+        save_weights(folder, model.state_dict(), {**model.described, "tokenizer": tokenizer.fingerprint})
+
+    def batches(config):
+        return ImageBatches(images, train_rows, tokenizer.image_size, **batch_layout(config, accelerator))
+
+    fitted = fit(
+        run, accelerator, model, title="TokenAdapt", samples=len(train_rows), batches=batches,
+        step=make_step(config, tokenizer, model.view, model.map_size), save=save, evaluate=evaluate,
+    )  # fmt: skip
+    if accelerator.is_main_process:
+        table = agreement_table(fitted.model, tokenizer, held_out, config.geometry, seed=config.seed)
+        with replacing(run.path / "agreement.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        _picture(run.path / "views.png", fitted.model, tokenizer, held_out[:12], config)
+        together = table[table.geometry == "all"].set_index("method")
+        agreement = {f"agreement, {method}": float(together.agreement[method]) for method in METHODS}
+        run.finish({**fitted.measures, **agreement})
+    accelerator.end_training()
+
+
+def make_model(config: TrainTokenAdaptConfig, tokenizer: Tokenizer) -> TokenAdapt:
+    """An untrained TokenAdapt for a tokenizer, a function of `config.seed`.
+
+    Raises: UserError if the view does not fit into the tokenizer's grid.
+    """
     view = tuple(config.view or tokenizer.grid)
     if any(not 0 < part <= whole for part, whole in zip(view, tokenizer.grid, strict=True)):
         raise UserError(
             f"a view of {view} tokens does not fit into the tokenizer's grid of {tokenizer.grid}: set --view"
         )
-    token_adapt = TokenAdapt(
+    torch.manual_seed(config.seed)
+    return TokenAdapt(
         config.model, grid=tokenizer.grid, view=view, codebook_size=tokenizer.codebook_size,
         embedding_dim=tokenizer.codebook.shape[1],
     )  # fmt: skip
-    schedule = make_schedule(config, samples=len(train_rows), world_size=accelerator.num_processes)
-    optimizer = make_adamw(parameter_groups(token_adapt, weight_decay=config.weight_decay), config)
-    model, optimizer = accelerator.prepare(token_adapt, optimizer)
-    batches = ImageBatches(
-        images, train_rows, tokenizer.image_size, config.batch_size, seed=config.seed, device=device,
-        accum_iter=config.accum_iter, rank=accelerator.process_index, world_size=accelerator.num_processes,
-    )  # fmt: skip
+
+
+def make_step(config: TrainTokenAdaptConfig, tokenizer: Tokenizer, view: tuple, map_size: tuple) -> Step:
+    """The step: predict the ids of transformed images from the ids of the images.
+
+    Args:
+        config: says how geometries are drawn, and which fraction of the samples learns the identity.
+        tokenizer: makes the ids of images and of transformed images.
+        view: (h', w') of the ids that are predicted.
+        map_size: (height, width) of the features between f and g.
+    """
     aspect = tokenizer.image_size[1] / tokenizer.image_size[0]
+    streams = BatchedDraws(config.seed)
 
-    chance = BatchedDraws(config.seed)
-
-    def step(batch, index):
+    def step(model, batch, index):
         pixels, positions = batch
-        draws = chance.at(index, positions)
+        draws = streams.at(index, positions)
         geometry = sample_geometry(config.geometry, draws, aspect)
         still = draws.uniform("unchanged", 1)[:, 0] < config.unchanged
-        geometry = torch.where(still[:, None, None], torch.eye(3, device=device), geometry)
+        geometry = torch.where(still[:, None, None], torch.eye(3, device=pixels.device), geometry)
         with torch.no_grad():
             embeddings = embed(tokenizer.encode(pixels), tokenizer.codebook)
             shown = warp(pixels, around_view(geometry, tokenizer.grid, view), tokenizer.image_size)
             targets = centre(tokenizer.encode(shown), view)
-        logits = model(embeddings, partial(warp, geometry=geometry, size=token_adapt.map_size))
+        logits = model(embeddings, partial(warp, geometry=geometry, size=map_size))
         return F.cross_entropy(logits.float(), targets), {"agreement": (logits.argmax(1) == targets).float().mean()}
 
-    train(
-        accelerator, run, model=model, optimizer=optimizer, schedule=schedule, batch_at=batches, step=step,
-        title="TokenAdapt",
-    )  # fmt: skip
-    if accelerator.is_main_process:
-        described = {**token_adapt.described, "tokenizer": tokenizer.fingerprint}
-        save_weights(run.weights, token_adapt.state_dict(), described)
-        token_adapt.eval()
-        held_out = read_all(images, held_out_rows[:256], tokenizer.image_size).to(device)
-        table = agreement_table(token_adapt, tokenizer, held_out, config.geometry, seed=config.seed)
-        with replacing(run.path / "agreement.csv") as temporary:
-            table.to_csv(temporary, index=False)
-        _picture(run.path / "views.png", token_adapt, tokenizer, held_out[:12], config)
-        together = table[table.geometry == "all"].set_index("method")
-        run.finish({f"agreement, {method}": float(together.agreement[method]) for method in METHODS})
-    accelerator.end_training()
+    return step
 
 
 @torch.no_grad()

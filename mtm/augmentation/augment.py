@@ -58,6 +58,12 @@ class AugmentConfig:
         for name in ("noise_channel", "noise_element"):
             require(self, name, getattr(self, name) >= 0, "must not be below 0")
 
+    @property
+    def name(self) -> str:
+        """What results call it, such as "tokenadapt+coloradapt": the papers' two parts, where they are on."""
+        parts = {"tokenadapt": self.token_adapt is not None, "coloradapt": self.color_adapt > 0}
+        return "+".join(name for name, on in parts.items() if on)
+
 
 class Augment:
     """The pipeline of one training, its frozen networks with it.

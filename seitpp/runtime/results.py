@@ -1,13 +1,16 @@
-"""Results as tidy rows: one measured number a row, in `results.csv` of the run that measured it."""
+"""Results are data: one measured number a row, in `results.csv` of the run that measured it.
 
-from dataclasses import asdict, dataclass
+A row says what was measured by what, in identifiers; words for people are made by the report, and never parsed back.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
-
-COLUMNS = ("task", "method", "metric", "seed", "value", "train_images", "test_images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,40 +18,101 @@ class Result:
     """One measured number.
 
     Attributes:
-        task: what is predicted, such as "categories".
-        method: how, such as "fine-tuned from MTM".
-        metric: "accuracy" (share, not percent), …
-        seed: of the run.
+        dataset: name of the data set, such as "categories".
+        split: which part of it was measured: "test".
+        shift: what was done to the images, such as "gaussian_noise", or the domain they are of; "" for none.
+        severity: of the shift, 1 to 5; None where it has none.
+        metric: "accuracy" (a fraction, not percent), "cross_entropy" (nats), …
         value: the number.
+        seed: of the run.
+        init: where the network's weights, or the features, come from: "scratch", "mtm", "random" (never trained),
+            "pixels", "bag-of-tokens", or "" for no features at all.
+        protocol: how it was trained on labels: "finetune", "linear", "knn10", "majority", …
+        augmentation: what pre-training was augmented with, such as "tokenadapt+coloradapt"; "" for none.
+        label_fraction: fraction of the labels that was learned from.
         train_images: labelled images that were learned from.
         test_images: images that were measured on.
+        budget_bytes: bytes of the training tokens, where the run was limited to so many; None: not limited.
+        tokenizer: fingerprint of the tokenizer; "" where none was used.
+        run: folder of the run that measured it.
     """
 
-    task: str
-    method: str
+    dataset: str
+    split: str = "test"
+    shift: str = ""
+    severity: int | None = None
     metric: str
-    seed: int
     value: float
+    seed: int
+    init: str
+    protocol: str
+    augmentation: str = ""
+    label_fraction: float = 1.0
     train_images: int
     test_images: int
+    budget_bytes: int | None = None
+    tokenizer: str = ""
+    run: str = ""
 
 
-def write_results(folder, results):
-    """Write Result objects to folder/results.csv, atomically."""
+COLUMNS = tuple(field.name for field in fields(Result))
+_TYPES = {
+    str: "string",
+    int: "int64",
+    float: "float64",
+    int | None: "Int64",
+}
+DTYPES = {field.name: _TYPES[field.type] for field in fields(Result)}
+"""Column to pandas dtype: every table of results is read with these, and no text is taken for a missing value."""
+METHOD = ("protocol", "init", "augmentation")
+"""The columns that tell methods apart."""
+
+
+def results_table(results: Iterable[Result]) -> pd.DataFrame:
+    """Results as a DataFrame with the columns of the schema."""
+    return pd.DataFrame([asdict(result) for result in results], columns=list(COLUMNS)).astype(DTYPES)
+
+
+def write_results(folder: str | Path, results: Iterable[Result] | pd.DataFrame) -> None:
+    """Write results to folder/results.csv, atomically."""
+    table = results if isinstance(results, pd.DataFrame) else results_table(results)
     with replacing(Path(folder) / "results.csv") as temporary:
-        pd.DataFrame([asdict(result) for result in results], columns=COLUMNS).to_csv(temporary, index=False)
+        table[list(COLUMNS)].to_csv(temporary, index=False)
 
 
-def read_results(folders):
-    """One DataFrame of all results.csv in the folders given; those without any are passed over."""
+def read_results(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """One DataFrame of all results.csv in the folders given; those without any are passed over.
+
+    Raises: UserError for a file that is no table of results.
+    """
     files = [Path(folder) / "results.csv" for folder in folders]
-    frames = [pd.read_csv(file) for file in files if file.exists()]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    tables = [_read(file) for file in files if file.is_file()]
+    return pd.concat(tables, ignore_index=True) if tables else results_table([])
 
 
-def mean_and_deviation(results):
-    """Mean and sample deviation over seeds: DataFrame with task, method, metric, mean, std, seeds, images."""
-    grouped = results.groupby(["task", "method", "metric"], sort=False)
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, dtype="string", keep_default_na=False)
+        missing = [name for name in COLUMNS if name not in table]
+        if missing:
+            raise ValueError(f"no column {missing[0]}")
+        numbers = [name for name, dtype in DTYPES.items() if dtype != "string"]
+        table[numbers] = table[numbers].replace("", pd.NA)
+        return table[list(COLUMNS)].astype({**DTYPES, "severity": "Float64", "budget_bytes": "Float64"}).astype(DTYPES)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} is no table of results ({reason}): run its command again, or remove it") from error
+
+
+def mean_and_std(results: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
+    """Mean and sample standard deviation over seeds.
+
+    Args:
+        results: rows of the schema.
+        by: columns that tell groups apart.
+    Returns: DataFrame with the columns of `by`, mean, std, seeds, train_images and test_images.
+    """
+    grouped = results.groupby(list(by), sort=False, dropna=False)
     return grouped.agg(
         mean=("value", "mean"),
         std=("value", "std"),

@@ -2,21 +2,36 @@
 
 import torch
 
+from seitpp.tokenizers.tokenizer import Tokenizer
+
 
 @torch.no_grad()
-def measure_reconstruction(tokenizer, images):
+def measure_reconstruction(tokenizer: Tokenizer, images: torch.Tensor, accelerator=None) -> dict[str, float]:
     """PSNR of reconstructions in dB (mean over images) and how many codes the images use.
 
     Args:
         tokenizer: any Tokenizer.
-        images: (n, 3, H, W) in [0, 1].
+        images: (n, 3, H, W) in [0, 1], the same on all processes.
+        accelerator: accelerate.Accelerator; its processes divide the images. None: this process measures all.
     """
-    ids = torch.cat([tokenizer.encode(part) for part in images.split(64)])
-    decoded = torch.cat([tokenizer.decode(part) for part in ids.split(64)])
-    return {"psnr": mean_psnr(decoded, images), "codes_used": int(ids.unique().numel()), "held_out_images": len(images)}
+    rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    found = torch.zeros(len(images), device=images.device)
+    used = torch.zeros(tokenizer.codebook_size, device=images.device)
+    for places in torch.arange(len(images)).split(64)[rank::processes]:
+        ids = tokenizer.encode(images[places])
+        found[places] = psnr(tokenizer.decode(ids), images[places])
+        used[ids.unique()] = 1.0
+    if processes > 1:  # each image is measured by one process: the others add zeros
+        found, used = accelerator.reduce(found), accelerator.reduce(used)
+    return {"psnr": float(found.mean()), "codes_used": int((used > 0).sum()), "held_out_images": len(images)}
 
 
-def mean_psnr(images, references):
-    """Peak signal-to-noise ratio in dB, mean over images in [0, 1]."""
+def psnr(images: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio in dB of each image in [0, 1], (n,)."""
     errors = (images - references).square().flatten(1).mean(1).clamp_min(1e-10)
-    return float((-10.0 * errors.log10()).mean())
+    return -10.0 * errors.log10()
+
+
+def mean_psnr(images: torch.Tensor, references: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, mean over images in [0, 1]."""
+    return float(psnr(images, references).mean())

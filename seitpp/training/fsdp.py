@@ -4,6 +4,8 @@ import copy
 
 from torch.distributed.tensor import DTensor
 
+from seitpp.runtime.errors import UserError
+
 
 class WholeModel:
     """A model as it is without sharding.
@@ -36,3 +38,11 @@ def whole_state(model):
         name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         for name, tensor in model.state_dict().items()
     }
+
+
+def refuse_sharding(accelerator, stage: str) -> None:
+    """Raise a UserError where FSDP would shard the weights of a stage that moves some of them by itself."""
+    from accelerate.utils import DistributedType
+
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise UserError(f"{stage} does not work with FSDP: launch it with DDP (configs/accelerate/ddp_bf16.yaml)")

@@ -17,6 +17,7 @@ from seitpp.runtime.files import read_json, write_json
 from seitpp.runtime.run_folder import read_metrics
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers import train as stage
+from seitpp.tokenizers.ema_codebook import EMACodebook, patch_weights
 from seitpp.tokenizers.kmeans import kmeans, weighted_choice
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 from seitpp.tokenizers.reconstruction import mean_psnr, measure_reconstruction
@@ -337,7 +338,7 @@ def test_a_weighted_choice_inverts_the_distribution():
 
 def make_codebook(codes, **fields):
     tokenizer = VQTokenizer.untrained(SHAPE).requires_grad_(False)
-    codebook = stage.EMACodebook(tokenizer, **{"decay": 0.75, "dead_below": 0.0, **fields})
+    codebook = EMACodebook(tokenizer, **{"decay": 0.75, "dead_below": 0.0, **fields})
     tokenizer.codebook.copy_(torch.as_tensor(codes))
     codebook.sums.copy_(tokenizer.codebook)
     return tokenizer, codebook
@@ -379,7 +380,7 @@ def test_a_code_that_nobody_uses_starts_again_at_a_latent_far_from_its_code():
 def test_patches_count_by_the_deviation_of_their_most_varied_channel():
     images = torch.zeros(1, 3, 4, 6)  # a grid of 1 x 2 patches of 4 x 3 pixels
     images[0, 1, ::2, 3:] = 1.0
-    weights = stage.patch_weights(images, (1, 2), 0.1)
+    weights = patch_weights(images, (1, 2), 0.1)
     assert weights.tolist() == pytest.approx([0.1 / 0.55, 1.0 / 0.55])  # deviations 0 and 1/2, mean weight 1
 
 
