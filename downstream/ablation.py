@@ -6,14 +6,15 @@
 
 One ViT is trained from scratch, and from pre-training by masked token modelling (MTM): plain, with TokenAdapt, with
 ColorAdapt, with both. A seed is a pre-training, a choice of labels and a fine-tuning of its own. Pre-training sees all
-images without labels; probe and fine-tuning see a share of the labels, class by class, the same for all ingredients of
-a seed. They follow one recipe for all, augmentation included: what differs is what pre-training gained.
+images without labels; probe and fine-tuning see a fraction of the labels, class by class, the same for all
+ingredients of a seed. They follow one recipe for all, augmentation included: what differs is what pre-training gained.
 
-    ablation.md     the table, ready for a README     ablation.csv    the same with more digits, and cross-entropies
-    results.csv     every measured number, a row      seed-0/…        the runs
+    results.csv     every measured number, a row
+    ablation.csv    means, standard deviations and paired differences
+    seed-0/…        the runs
 
-Stopped or killed, the same command goes on where it was; it may name more seeds or shares, and other lanes. Finished
-runs keep their weights, not their checkpoints.
+`seitpp report RUN` makes the page and the table for a README. To resume, rerun the same command; it may name more seeds
+or label fractions, and other lanes. Finished runs keep their weights, not their checkpoints.
 """
 
 import difflib
@@ -31,10 +32,9 @@ from seitpp.downstream.ablation_steps import (
     augment_of,
     folder_of,
     folder_of_step,
-    label_of,
     make_steps,
 )
-from seitpp.downstream.ablation_table import ablation_table, as_markdown, gather
+from seitpp.downstream.ablation_table import ablation_table, gather
 from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
@@ -44,8 +44,8 @@ from seitpp.mtm.pretrain import PretrainConfig
 from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import replacing, write_text
-from seitpp.runtime.results import COLUMNS
+from seitpp.runtime.files import replacing
+from seitpp.runtime.results import write_results
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.step_runner import StepRunner
 from seitpp.runtime.weights import fingerprint_of
@@ -54,7 +54,7 @@ from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.subset import write_subset
 
-MAY_CHANGE = ("seeds", "shares", "lanes")
+MAY_CHANGE = ("seeds", "label_fractions", "lanes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +67,14 @@ class AblationConfig(StageConfig):
     """token store to measure on"""
     labels: str | None = None
     """CSV with columns key,label: another task on the same stores"""
-    task: str = "classification"
-    """what the tables call this task"""
+    dataset: str = "classification"
+    """name of this data set and task in results"""
     token_adapt: str | None = None
     """run or weights of TokenAdapt; the ingredients tokenadapt and all need it"""
     ingredients: tuple[str, ...] = tuple(INGREDIENTS)
     """what to compare: scratch, mtm (plain), tokenadapt, coloradapt, all (MTM with both)"""
-    shares: tuple[float, ...] = (1.0, 0.2)
-    """shares of the labels to learn from"""
+    label_fractions: tuple[float, ...] = (1.0, 0.2)
+    """fractions of the labels to learn from"""
     seeds: int = 3
     """repetitions: seed, seed + 1, …"""
     pretrain: str = "demo"
@@ -101,10 +101,10 @@ class AblationConfig(StageConfig):
             near = difflib.get_close_matches(name, INGREDIENTS, n=1, cutoff=0.5)
             advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(INGREDIENTS)}"
             require(self, "ingredients", name in INGREDIENTS, f"has {name!r}; {advice}")
-        for name in ("ingredients", "shares"):
+        for name in ("ingredients", "label_fractions"):
             values = getattr(self, name)
             require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
-        require(self, "shares", all(0 < share <= 1 for share in self.shares), "must lie in (0, 1]")
+        require(self, "label_fractions", all(0 < each <= 1 for each in self.label_fractions), "must lie in (0, 1]")
         require(self, "seeds", self.seeds >= 1, "must be at least 1")
         require(self, "lanes", self.lanes is None or self.lanes >= 1, "must be at least 1")
         require(self, "images", self.images is None or self.tokenizer, "needs --tokenizer")
@@ -125,21 +125,19 @@ def main(config):
     if config.resume == "none":
         forget_runs(run.path)
     for seed in config.all_seeds:
-        for share in [share for share in config.shares if share < 1]:
-            write_share(folder_of(config, seed, share, "labels"), train_set, share, seed=seed)
+        for fraction in [each for each in config.label_fractions if each < 1]:
+            write_fraction(folder_of(config, seed, fraction, "labels"), train_set, fraction, seed=seed)
     lanes = config.lanes or _usual_lanes()
     StepRunner(make_steps(config, recipes), run.path, lanes=lanes, on_finish=drop_checkpoints).run()
-    rows = gather(config)
-    table = ablation_table(rows)
-    for name, frame in (("results.csv", rows[list(COLUMNS)]), ("ablation.csv", table)):
-        with replacing(run.path / name) as temporary:
-            frame.to_csv(temporary, index=False)
-    text = as_markdown(table, config)
-    write_text(run.path / "ablation.md", text)
-    run.finish(
-        {f"{row.measure}, {row.metric}, {row.share:g}, {row.ingredient}": row.mean for row in table.itertuples()}
-    )
-    print(f"\n{text}\n{run.path / 'ablation.md'}, ablation.csv and results.csv are written")
+    results = gather(config)
+    table = ablation_table(results)
+    write_results(run.path, results)
+    with replacing(run.path / "ablation.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    run.finish({"results": len(results)})
+    shown = table[table.metric == "accuracy"].drop(columns=["metric", "train_images", "test_images"])
+    print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
+    print(f"{run.path}: results.csv and ablation.csv are written. seitpp report {run.path} makes a page of them")
 
 
 def read_inputs(config):
@@ -164,42 +162,44 @@ def read_inputs(config):
     probe = _recipe(config, "probe", ProbeConfig, [*stores, "--features", "[random]"])
     train_set, test_set = open_train_and_test(finetune)
     store = train_set.store
-    if "://" in config.store and min(config.shares) < 1:
-        raise UserError(f"{config.store}: shares of the labels need a store on this machine; or give --shares '[1]'")
+    if "://" in config.store and min(config.label_fractions) < 1:
+        raise UserError(
+            f"{config.store}: fractions of the labels need a store on this machine; or give --label_fractions '[1]'"
+        )
     view = fitting_view(pretrain.view, store.grid, pretrain.model.encoder.patch_size)
     for ingredient in config.ingredients:
         augment = augment_of(ingredient, pretrain.augment, config.token_adapt)
         Augment(augment, store=store, view=view, device="cpu")
         if "ColorAdapt" in INGREDIENTS[ingredient] and not augment.color_adapt:
             raise UserError(
-                f"the recipe {config.pretrain} has no ColorAdapt to switch on for {label_of(ingredient)}: give it "
+                f"the recipe {config.pretrain} has no ColorAdapt to switch on for {ingredient}: give it "
                 f"`augment: {{color_adapt: …}}` above 0, or leave {ingredient} out of --ingredients"
             )
     if config.images is not None:
         _check_robustness(config, train_set)
-    labelled = {share: len(part_of(train_set, share, seed=config.seed).rows) for share in config.shares}
+    labelled = {each: len(part_of(train_set, each, seed=config.seed).rows) for each in config.label_fractions}
     recipes = Recipes(
         pretrain=pretrain, finetune=finetune, probe=probe, view=view, images=len(store), labelled=labelled
     )
     return train_set, test_set, recipes
 
 
-def part_of(labelled, share, *, seed):
-    """A share of each class, LabelledRows; a smaller one of the same seed lies within a larger one."""
-    return labelled if share == 1 else split_labelled(labelled, share, seed=seed)[1]
+def part_of(labelled, fraction, *, seed):
+    """A fraction of each class, LabelledRows; a smaller one of the same seed lies within a larger one."""
+    return labelled if fraction == 1 else split_labelled(labelled, fraction, seed=seed)[1]
 
 
-def write_share(folder, labelled, share, *, seed):
-    """Write a share of the labelled rows as a store, without copying any.
+def write_fraction(folder, labelled, fraction, *, seed):
+    """Write a fraction of the labelled rows as a store, without copying any.
 
     Args:
         folder: of the store.
         labelled: LabelledRows.
-        share: of each class, in (0, 1).
+        fraction: of each class, in (0, 1).
         seed: of the choice.
     """
-    rows = part_of(labelled, share, seed=seed).rows
-    write_subset(folder, labelled.store, rows, how={"share": share, "by": "class", "seed": seed})
+    rows = part_of(labelled, fraction, seed=seed).rows
+    write_subset(folder, labelled.store, rows, how={"fraction": fraction, "by": "class", "seed": seed})
 
 
 def _recipe(config, stage, config_class, words):
@@ -240,7 +240,7 @@ def forget_runs(folder):
     """Remove the runs of a former ablation and the record of its steps."""
     for runs in (*folder.glob("seed-*"), folder / "logs"):
         shutil.rmtree(runs, ignore_errors=True)
-    for name in ("commands.jsonl", "ablation.csv", "ablation.md"):
+    for name in ("commands.jsonl", "ablation.csv"):
         (folder / name).unlink(missing_ok=True)
 
 

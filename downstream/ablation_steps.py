@@ -1,10 +1,10 @@
 """The ablation's steps: which runs it is made of, where they lie, and the commands that make them.
 
-seed-0/labels-0.2             a share of the labels, a store; the same for all ingredients
-seed-0/all/pretrain           one pre-training for all shares of the labels
+seed-0/labels-0.2             a fraction of the labels, a store; the same for all ingredients
+seed-0/all/pretrain           one pre-training for all label_fractions of the labels
 seed-0/all/finetune-0.2       and on each of them a fine-tuning
 seed-0/all/probe-0.2          and a probe
-seed-0/robustness-0.2         all fine-tuned classifiers of a share on images
+seed-0/robustness-0.2         all fine-tuned classifiers of a fraction on images
 """
 
 import json
@@ -40,7 +40,7 @@ class Recipes:
         probe: a ProbeConfig.
         view: (h, w) tokens that the encoder sees.
         images: rows of the store, with labels or not.
-        labelled: {share of the labels: rows of it}.
+        labelled: {fraction of the labels: rows of it}.
     """
 
     pretrain: PretrainConfig
@@ -51,24 +51,9 @@ class Recipes:
     labelled: dict
 
 
-def label_of(ingredient):
-    """What tables call an ingredient: "MTM + TokenAdapt"."""
-    return "from scratch" if ingredient == SCRATCH else " + ".join(("MTM", *INGREDIENTS[ingredient]))
-
-
-def method_of(ingredient):
-    """What results call its fine-tuning."""
-    return label_of(ingredient) if ingredient == SCRATCH else f"fine-tuned from {label_of(ingredient)}"
-
-
-def task_of(config, share):
-    """What results call the task at a share of the labels."""
-    return f"{config.task}, {100 * share:g} % of the labels"
-
-
-def folder_of(config, seed, share, kind, ingredient=""):
-    """Folder of one run; of a pre-training with `share` None, of all ingredients with `ingredient` empty."""
-    name = kind if share is None else f"{kind}-{share:g}"
+def folder_of(config, seed, fraction, kind, ingredient=""):
+    """Folder of one run; of a pre-training with `fraction` None, of all ingredients with `ingredient` empty."""
+    name = kind if fraction is None else f"{kind}-{fraction:g}"
     return Path(config.output_dir) / f"seed-{seed}" / ingredient / name
 
 
@@ -77,9 +62,9 @@ def folder_of_step(step):
     return Path(step.command[-1])
 
 
-def store_of(config, seed, share):
-    """The store that a share of the labels is read from: a subset, or for all of them the whole store."""
-    return config.store if share == 1 else str(folder_of(config, seed, share, "labels"))
+def store_of(config, seed, fraction):
+    """The store that a fraction of the labels is read from: a subset, or for all of them the whole store."""
+    return config.store if fraction == 1 else str(folder_of(config, seed, fraction, "labels"))
 
 
 def augment_of(ingredient, recipe, token_adapt):
@@ -113,11 +98,11 @@ def make_steps(config, recipes):
             if ingredient != SCRATCH:
                 steps.append(_pretraining(config, recipes, seed, ingredient))
                 needed = (steps[-1].name,)
-            for share in config.shares:
-                steps.append(_finetuning(config, recipes, seed, share, ingredient, needed))
-                steps.append(_probe(config, recipes, seed, share, ingredient, needed))
+            for fraction in config.label_fractions:
+                steps.append(_finetuning(config, recipes, seed, fraction, ingredient, needed))
+                steps.append(_probe(config, recipes, seed, fraction, ingredient, needed))
         if config.images is not None:
-            steps += [_robustness(config, seed, share) for share in config.shares]
+            steps += [_robustness(config, seed, fraction) for fraction in config.label_fractions]
     return steps
 
 
@@ -134,47 +119,47 @@ def _pretraining(config, recipes, seed, ingredient):
     return Step(name=name, command=_command("pretrain", config.pretrain, flags), after=(), seconds=120)
 
 
-def _finetuning(config, recipes, seed, share, ingredient, after):
+def _finetuning(config, recipes, seed, fraction, ingredient, after):
     flags = {
-        **_labelled(config, seed, share), "method": method_of(ingredient), **_start(config, recipes, seed, ingredient),
-        **_training(config, recipes.finetune, recipes.labelled[share], seed), "seeds": 1,
-        "output_dir": str(folder_of(config, seed, share, "finetune", ingredient)),
+        **_labelled(config, seed, fraction), **_start(config, recipes, seed, ingredient),
+        **_training(config, recipes.finetune, recipes.labelled[fraction], seed), "seeds": 1,
+        "output_dir": str(folder_of(config, seed, fraction, "finetune", ingredient)),
     }  # fmt: skip
-    name = _finetuning_name(ingredient, seed, share)
+    name = _finetuning_name(ingredient, seed, fraction)
     return Step(name=name, command=_command("finetune", config.finetune, flags), after=after, seconds=60)
 
 
-def _probe(config, recipes, seed, share, ingredient, after):
+def _probe(config, recipes, seed, fraction, ingredient, after):
     """Of the pre-trained encoder; from scratch, of the same encoder before any training, as a control."""
     flags = {
-        **_labelled(config, seed, share), "features": ["random" if ingredient == SCRATCH else "mtm"],
+        **_labelled(config, seed, fraction), "features": ["random" if ingredient == SCRATCH else "mtm"],
         **_start(config, recipes, seed, ingredient), "seed": seed,
-        "output_dir": str(folder_of(config, seed, share, "probe", ingredient)),
+        "output_dir": str(folder_of(config, seed, fraction, "probe", ingredient)),
     }  # fmt: skip
-    name = f"{ingredient}, seed {seed}, probe, share {share:g}"
+    name = f"{ingredient}, seed {seed}, probe, fraction {fraction:g}"
     return Step(name=name, command=_command("probe", config.probe, flags), after=after, seconds=15)
 
 
-def _robustness(config, seed, share):
+def _robustness(config, seed, fraction):
     """One run for all ingredients: what takes its time, corrupting and tokenising, is the same for them."""
     flags = {
-        "classifiers": [str(folder_of(config, seed, share, "finetune", each)) for each in config.ingredients],
+        "classifiers": [str(folder_of(config, seed, fraction, "finetune", each)) for each in config.ingredients],
         "images": config.images, "tokenizer": config.tokenizer, "domains": config.domains,
-        "task": task_of(config, share), "output_dir": str(folder_of(config, seed, share, "robustness")),
+        "dataset": config.dataset, "output_dir": str(folder_of(config, seed, fraction, "robustness")),
     }  # fmt: skip
-    after = tuple(_finetuning_name(each, seed, share) for each in config.ingredients)
-    name = f"seed {seed}, robustness, share {share:g}"
+    after = tuple(_finetuning_name(each, seed, fraction) for each in config.ingredients)
+    name = f"seed {seed}, robustness, fraction {fraction:g}"
     return Step(name=name, command=_command("robustness", None, flags), after=after, seconds=60)
 
 
-def _finetuning_name(ingredient, seed, share):
-    return f"{ingredient}, seed {seed}, fine-tuning, share {share:g}"
+def _finetuning_name(ingredient, seed, fraction):
+    return f"{ingredient}, seed {seed}, fine-tuning, fraction {fraction:g}"
 
 
-def _labelled(config, seed, share):
+def _labelled(config, seed, fraction):
     labels = {} if config.labels is None else {"labels": config.labels}
-    task = task_of(config, share)
-    return {"store": store_of(config, seed, share), "eval_store": config.eval_store, **labels, "task": task}
+    store = store_of(config, seed, fraction)
+    return {"store": store, "eval_store": config.eval_store, **labels, "dataset": config.dataset}
 
 
 def _start(config, recipes, seed, ingredient):

@@ -87,7 +87,8 @@ def save_classifier(folder, classifier, *, tokenizer, class_names, origin=None):
         classifier: the Classifier.
         tokenizer: fingerprint of the tokenizer whose ids it reads.
         class_names: in the order of its logits.
-        origin: what results say of it: {"init", "augmentation", "train_images"}, for those who measure it later.
+        origin: what results say of it, for those who measure it later: {"init", "augmentation", "label_fraction",
+            "train_images"}.
     """
     described = {
         **classifier.described, "tokenizer": tokenizer, "class_names": list(class_names), "origin": origin or {}

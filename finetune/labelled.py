@@ -75,7 +75,7 @@ def row_counts(train_set: LabelledRows, test_set: LabelledRows) -> dict:
     """
     subset = train_set.store.manifest.get("subset", {})
     how = subset.get("how", {})
-    fraction = how.get("share") or 1.0
+    fraction = how.get("fraction") or how.get("share") or 1.0
     if how.get("count") or how.get("budget"):
         fraction = len(train_set.store) / sum(shard["rows"] for shard in train_set.store.manifest["shards"])
     return {

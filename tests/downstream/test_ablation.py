@@ -1,6 +1,5 @@
 """The ablation: the same for every ingredient but what it is about, paired by seed, and to be stopped at any time."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -15,9 +14,9 @@ import pytest
 import yaml
 
 import tiny
-from seitpp.downstream.ablation import AblationConfig, forget_runs, main, read_inputs, write_share
-from seitpp.downstream.ablation_steps import INGREDIENTS, augment_of, folder_of_step, label_of, make_steps
-from seitpp.downstream.ablation_table import ablation_table, as_markdown
+from seitpp.downstream.ablation import AblationConfig, forget_runs, main, read_inputs, write_fraction
+from seitpp.downstream.ablation_steps import INGREDIENTS, augment_of, folder_of_step, make_steps
+from seitpp.downstream.ablation_table import ablation_table
 from seitpp.downstream.robustness import RobustnessConfig
 from seitpp.finetune.labelled import open_labelled
 from seitpp.finetune.probe import ProbeConfig
@@ -27,6 +26,7 @@ from seitpp.mtm.pretrain import PretrainConfig
 from seitpp.report.report import write_report
 from seitpp.runtime.command import parse
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.results import Result, read_results, results_table
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.tokens.store import TokenStore
 
@@ -67,7 +67,7 @@ def make_config(world, output_dir):
     return AblationConfig(
         store=str(world / "train"), eval_store=str(world / "test"), token_adapt=str(world / "tokenadapt"),
         pretrain=str(world / "pretrain.yaml"), finetune=str(world / "finetune.yaml"),
-        probe=str(world / "probe.yaml"), seeds=2, shares=(1.0, 0.5), output_dir=str(output_dir),
+        probe=str(world / "probe.yaml"), seeds=2, label_fractions=(1.0, 0.5), output_dir=str(output_dir),
     )  # fmt: skip
 
 
@@ -131,29 +131,29 @@ def test_pre_trainings_differ_in_their_ingredient_alone(world, told):
 
 
 def test_fine_tunings_differ_in_their_start_alone(told):
-    runs = {name: told[f"{name}, seed 0, fine-tuning, share 0.5"] for name in INGREDIENTS}
+    runs = {name: told[f"{name}, seed 0, fine-tuning, fraction 0.5"] for name in INGREDIENTS}
     assert runs["scratch"].weights is None
     assert runs["all"].weights == told["all, seed 0, pre-training"].output_dir
     shape = told["all, seed 0, pre-training"].model.encoder
     assert (runs["scratch"].encoder, runs["scratch"].view) == (shape, tiny.GRID)
-    own = {"weights": None, "encoder": shape, "view": None, "method": "", "output_dir": ""}
+    own = {"weights": None, "encoder": shape, "view": None, "output_dir": ""}
     assert len({json.dumps(asdict(replace(run, **own))) for run in runs.values()}) == 1
 
 
 def test_labels_are_shared_by_all_ingredients_of_a_seed(world, told):
     read = {}
     for name, run in told.items():
-        if "share" in name:
+        if "fraction" in name:
             read.setdefault((run.seed, name.split(", ")[3]), set()).add(run.store)
     whole = str(world / "train")
     assert read == {
-        (0, "share 1"): {whole}, (0, "share 0.5"): {"runs/mine/seed-0/labels-0.5"},
-        (1, "share 1"): {whole}, (1, "share 0.5"): {"runs/mine/seed-1/labels-0.5"},
+        (0, "fraction 1"): {whole}, (0, "fraction 0.5"): {"runs/mine/seed-0/labels-0.5"},
+        (1, "fraction 1"): {whole}, (1, "fraction 0.5"): {"runs/mine/seed-1/labels-0.5"},
     }  # fmt: skip
 
 
 def test_a_probe_from_scratch_is_of_the_same_encoder_at_its_start(told):
-    scratch, trained = (told[f"{name}, seed 0, probe, share 1"] for name in ("scratch", "mtm"))
+    scratch, trained = (told[f"{name}, seed 0, probe, fraction 1"] for name in ("scratch", "mtm"))
     assert (scratch.features, trained.features) == (("random",), ("mtm",))
     assert scratch.encoder == told["mtm, seed 0, pre-training"].model.encoder
     assert scratch.view == tiny.GRID
@@ -161,14 +161,16 @@ def test_a_probe_from_scratch_is_of_the_same_encoder_at_its_start(told):
 
 
 def test_robustness_is_measured_on_all_classifiers_of_a_share_at_once(config):
-    robust = replace(config, images="photos, all", tokenizer="runs/t", domains={"sketch": "lines"}, shares=(0.5,))
+    robust = replace(
+        config, images="photos, all", tokenizer="runs/t", domains={"sketch": "lines"}, label_fractions=(0.5,)
+    )
     step = {step.name: step for step in make_steps(robust, read_inputs(replace(robust, images=None, domains={}))[2])}[
-        "seed 1, robustness, share 0.5"
+        "seed 1, robustness, fraction 0.5"
     ]
     run = parsed(step)
     assert run.classifiers == tuple(f"{config.output_dir}/seed-1/{name}/finetune-0.5" for name in INGREDIENTS)
     assert (run.images, run.domains) == ("photos, all", {"sketch": "lines"})
-    assert step.after == tuple(f"{name}, seed 1, fine-tuning, share 0.5" for name in INGREDIENTS)
+    assert step.after == tuple(f"{name}, seed 1, fine-tuning, fraction 0.5" for name in INGREDIENTS)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +178,10 @@ def test_robustness_is_measured_on_all_classifiers_of_a_share_at_once(config):
     [(1149, 128, 1, 128), (230, 128, 1, 76), (230, 64, 1, 64), (230, 64, 2, 36), (13, 64, 1, 4), (11, 64, 1, 2)],
 )
 def test_batches_shrink_to_a_third_of_what_a_step_learns_from(config, rows, batch_size, accum_iter, expected):
-    recipes = read_inputs(replace(config, shares=(1.0,)))[2]
+    recipes = read_inputs(replace(config, label_fractions=(1.0,)))[2]
     finetune = replace(recipes.finetune, batch_size=batch_size, accum_iter=accum_iter)
     steps = make_steps(
-        replace(config, shares=(1.0,), ingredients=("mtm",), seeds=1),
+        replace(config, label_fractions=(1.0,), ingredients=("mtm",), seeds=1),
         replace(recipes, finetune=finetune, labelled={1.0: rows}),
     )
     (words,) = (step.command for step in steps if "fine-tuning" in step.name)
@@ -188,7 +190,7 @@ def test_batches_shrink_to_a_third_of_what_a_step_learns_from(config, rows, batc
 
 
 def test_a_rehearsal_takes_few_steps_of_everything(config):
-    for step in steps_of(replace(config, quick=True, seeds=1, shares=(0.5,), ingredients=("all",))).values():
+    for step in steps_of(replace(config, quick=True, seeds=1, label_fractions=(0.5,), ingredients=("all",))).values():
         run = parsed(step)
         assert isinstance(run, ProbeConfig) or (run.steps, run.warmup_steps) == (10, 2)
 
@@ -210,7 +212,7 @@ def counts(store):
     [(0.2, {0: 2, 1: 1, 2: 1}), (0.5, {0: 5, 1: 3, 2: 2}), (0.01, {0: 1, 1: 1, 2: 1}), (0.99, {0: 9, 1: 5, 2: 3})],
 )
 def test_a_share_of_the_labels_is_a_share_of_each_class(world, tmp_path, share, expected):
-    write_share(tmp_path, open_labelled(world / "train"), share, seed=0)
+    write_fraction(tmp_path, open_labelled(world / "train"), share, seed=0)
     store = TokenStore(tmp_path)
     store.verify()
     assert counts(store) == expected
@@ -221,7 +223,7 @@ def test_a_seed_draws_its_own_labels_and_a_smaller_share_lies_within_a_larger_on
     labelled = open_labelled(world / "train")
     keys = {}
     for name, share, seed in (("a", 0.5, 0), ("again", 0.5, 0), ("small", 0.2, 0), ("other", 0.5, 1)):
-        write_share(tmp_path / name, labelled, share, seed=seed)
+        write_fraction(tmp_path / name, labelled, share, seed=seed)
         keys[name] = TokenStore(tmp_path / name).keys()
     assert keys["a"] == keys["again"]
     assert set(keys["small"]) < set(keys["a"]) != set(keys["other"])
@@ -231,7 +233,7 @@ def test_a_share_of_another_task_follows_its_table(world, tmp_path):
     rows = [f"{row:04d}.png,{'odd' if row % 2 else 'even'}" for row in range(12)]  # of test rows, too: 9 have the names
     (tmp_path / "labels.csv").write_text("\n".join(["key,label", *rows]))
     labelled = open_labelled(world / "train", tmp_path / "labels.csv")
-    write_share(tmp_path / "part", labelled, 0.5, seed=0)
+    write_fraction(tmp_path / "part", labelled, 0.5, seed=0)
     part = open_labelled(tmp_path / "part", tmp_path / "labels.csv")
     assert part.classes == ["even", "odd"]
     assert np.bincount(part.targets).tolist() == [3, 3]
@@ -240,74 +242,58 @@ def test_a_share_of_another_task_follows_its_table(world, tmp_path):
 # Tables
 
 
-def rows_of(values, *, measure="fine-tuning", metric="accuracy", share=1.0):
-    """Rows as gathered: {ingredient: a value a seed}."""
-    return pd.DataFrame(
-        [
-            {
-                "task": "t", "method": ingredient, "metric": metric, "seed": seed, "value": value, "train_images": 1234,
-                "test_images": 50, "share": share, "ingredient": ingredient, "measure": measure,
-            }
-            for ingredient, each in values.items()
-            for seed, value in enumerate(each)
-        ]
-    )  # fmt: skip
+METHODS = {"scratch": ("scratch", ""), "mtm": ("mtm", ""), "all": ("mtm", "tokenadapt+coloradapt")}
+
+
+def rows_of(values, **fields):
+    """Rows of the schema: {ingredient: a value a seed}."""
+    same = {"dataset": "t", "metric": "accuracy", "protocol": "finetune", "train_images": 1234, "test_images": 50}
+    return results_table(
+        Result(
+            **{**same, **dict(zip(("init", "augmentation"), METHODS[name], strict=True)), **fields}, seed=seed, value=v
+        )
+        for name, each in values.items()
+        for seed, v in enumerate(each)
+    )
+
+
+def cell(table, ingredient):
+    return table.set_index(["init", "augmentation"]).loc[METHODS[ingredient]]
 
 
 def test_differences_are_paired_by_seed():
     rows = rows_of({"all": [0.5, 0.7, 0.6], "mtm": [0.4, 0.5, 0.6]})
-    table = ablation_table(rows.sample(frac=1.0, random_state=0)).set_index("ingredient")
-    assert list(table.index) == ["MTM", "MTM + TokenAdapt + ColorAdapt"]
-    found = table.loc["MTM + TokenAdapt + ColorAdapt"]
+    table = ablation_table(rows.sample(frac=1.0, random_state=0))
+    found = cell(table, "all")
     assert found["mean"] == pytest.approx(0.6)
-    assert found["deviation"] == pytest.approx(0.1)
+    assert found["std"] == pytest.approx(0.1)
     assert found["difference"] == pytest.approx(0.1)  # 0.1, 0.2, 0.0
-    assert found["difference_deviation"] == pytest.approx(0.1)
+    assert found["difference_std"] == pytest.approx(0.1)
     assert found["seeds"] == 3
-    assert np.isnan(table.loc["MTM", "difference"])
+    assert np.isnan(cell(table, "mtm")["difference"])
 
 
-def test_of_one_seed_there_is_no_deviation():
+def test_of_one_seed_there_is_no_std():
     (row,) = ablation_table(rows_of({"scratch": [0.5]})).to_dict("records")
     assert row["mean"] == 0.5
-    assert np.isnan([row["deviation"], row["difference"], row["difference_deviation"]]).all()
+    assert np.isnan([row["std"], row["difference"], row["difference_std"]]).all()
 
 
-def test_the_markdown_has_a_table_a_share_with_accuracies_and_differences(config):
-    rows = [
-        rows_of({"scratch": [0.5, 0.7], "mtm": [0.6, 0.6], "tokenadapt": [0.5, 0.6]}),
-        rows_of({"scratch": [2.0, 2.5], "mtm": [1.0, 1.5], "tokenadapt": [1.0, 1.5]}, metric="cross_entropy"),
-        rows_of({"scratch": [0.1, 0.1], "mtm": [0.2, 0.3], "tokenadapt": [0.3, 0.4]}, measure="10-NN"),
-        rows_of({"scratch": [0.25, 0.25], "mtm": [0.5, 0.25], "tokenadapt": [0.5, 0.5]}, share=0.075),
-    ]
-    config = replace(config, task="pets", pretrain="p", finetune="f")
-    assert as_markdown(ablation_table(pd.concat(rows)), config).split("\n") == [
-        "Accuracy in %, mean ± sample deviation over 2 seeds; in brackets the difference to plain MTM in points, "
-        "paired by seed. Probes in the row `from scratch` are of the same encoder before any training. Recipes: "
-        "pre-training `p`, fine-tuning `f`.",
-        "",
-        "**pets, 100 % of the labels** (1,234 images; 50 test images)",
-        "",
-        "| | fine-tuning | 10-NN |",
-        "|---|---|---|",
-        "| from scratch | 60.0 ± 14.1 (+0.0 ± 14.1) | 10.0 ± 0.0 (\u221215.0 ± 7.1) |",
-        "| MTM | 60.0 ± 0.0 | 25.0 ± 7.1 |",
-        "| MTM + TokenAdapt | 55.0 ± 7.1 (\u22125.0 ± 7.1) | 35.0 ± 7.1 (+10.0 ± 0.0) |",
-        "",
-        "**pets, 7.5 % of the labels** (1,234 images; 50 test images)",
-        "",
-        "| | fine-tuning |",
-        "|---|---|",
-        "| from scratch | 25.0 ± 0.0 (\u221212.5 ± 17.7) |",
-        "| MTM | 37.5 ± 17.7 |",
-        "| MTM + TokenAdapt | 50.0 ± 0.0 (+12.5 ± 17.7) |",
-        "",
-    ]
+def test_a_probe_of_the_untrained_encoder_is_the_control_of_training_from_scratch():
+    table = ablation_table(rows_of({"scratch": [0.3, 0.4]}, init="random", protocol="linear"))
+    assert table[["init", "protocol", "mean"]].values.tolist() == [["scratch", "linear", pytest.approx(0.35)]]
 
 
-def test_the_markdown_of_a_rehearsal_says_so(config):
-    text = as_markdown(ablation_table(rows_of({"coloradapt": [0.5]})), replace(config, quick=True, seeds=1))
-    assert text.startswith("A rehearsal of a few steps: these numbers mean nothing.\n\nAccuracy in %, of one seed")
+def test_severities_of_a_shift_are_averaged_and_label_fractions_and_metrics_kept_apart():
+    parts = [
+        rows_of({"mtm": [0.2, 0.4]}, shift="contrast", severity=1),
+        rows_of({"mtm": [0.0, 0.2]}, shift="contrast", severity=5),
+        rows_of({"mtm": [0.9, 0.9]}, label_fraction=0.2), rows_of({"mtm": [1.5, 1.5]}, metric="cross_entropy"),
+    ]  # fmt: skip
+    table = ablation_table(pd.concat(parts))
+    assert table[["label_fraction", "shift", "metric", "mean"]].values.tolist() == [
+        [1.0, "contrast", "accuracy", pytest.approx(0.2)], [0.2, "", "accuracy", 0.9], [1.0, "", "cross_entropy", 1.5],
+    ]  # fmt: skip
 
 
 # Bad input
@@ -320,9 +306,9 @@ def test_the_markdown_of_a_rehearsal_says_so(config):
         ({"ingredients": ("wavelets",)}, "known: scratch, mtm, tokenadapt, coloradapt, all"),
         ({"ingredients": ("mtm", "mtm")}, "must name one or more, each once"),
         ({"ingredients": ()}, "must name one or more, each once"),
-        ({"shares": (1.0, 0.0)}, r"shares = \(1.0, 0.0\) must lie in \(0, 1\]"),
-        ({"shares": (1.5,)}, r"must lie in \(0, 1\]"),
-        ({"shares": (0.5, 0.5)}, "must name one or more, each once"),
+        ({"label_fractions": (1.0, 0.0)}, r"label_fractions = \(1.0, 0.0\) must lie in \(0, 1\]"),
+        ({"label_fractions": (1.5,)}, r"must lie in \(0, 1\]"),
+        ({"label_fractions": (0.5, 0.5)}, "must name one or more, each once"),
         ({"seeds": 0}, "must be at least 1"),
         ({"lanes": 0}, "must be at least 1"),
         ({"images": "photos"}, "images = 'photos' needs --tokenizer"),
@@ -348,7 +334,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(config, world, tmp
         ({"store": str(tmp_path / "nothing")}, "is not a token store"),
         ({"pretrain": "dmeo"}, "--pretrain dmeo: no recipe dmeo for this stage; did you mean demo?"),
         ({"finetune": str(world / "probe.yaml")}, "--finetune .*unknown key inverse_regularisation"),
-        ({"pretrain": str(tmp_path / "plain.yaml")}, "has no ColorAdapt to switch on for MTM \\+ ColorAdapt"),
+        ({"pretrain": str(tmp_path / "plain.yaml")}, "has no ColorAdapt to switch on for coloradapt"),
         ({"images": str(tmp_path / "photos"), "tokenizer": "t"}, "photos is not a folder of images"),
     ):
         with pytest.raises(UserError, match=matters) as caught:
@@ -377,7 +363,7 @@ def test_a_fresh_start_forgets_the_former_runs_and_nothing_else(config):
     folder = Path(config.output_dir)
     for name in ("seed-0/mtm/pretrain", "seed-7", "logs", "mine"):
         (folder / name).mkdir(parents=True)
-    for name in ("commands.jsonl", "ablation.md", "notes.txt"):
+    for name in ("commands.jsonl", "ablation.csv", "notes.txt"):
         (folder / name).write_text("")
     forget_runs(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["mine", "notes.txt"]
@@ -391,7 +377,16 @@ def start(config, world, *flags):
     words = [
         *("--store", config.store, "--eval_store", config.eval_store, "--token_adapt", config.token_adapt),
         *("--pretrain", config.pretrain, "--finetune", config.finetune, "--probe", config.probe),
-        *("--ingredients", "[mtm, all]", "--shares", "[1, 0.5]", "--lanes", "2", "--output_dir", config.output_dir),
+        *(
+            "--ingredients",
+            "[mtm, all]",
+            "--label_fractions",
+            "[1, 0.5]",
+            "--lanes",
+            "2",
+            "--output_dir",
+            config.output_dir,
+        ),
     ]
     return subprocess.Popen(
         [sys.executable, "-m", "seitpp.cli", "ablation", *words, *flags], cwd=tiny.ROOT,
@@ -405,17 +400,10 @@ def finished(folder):
     return {record["stage"]: record for record in records if record["finished"]}
 
 
-def measured(folder, ingredient, share, kind, method, metric="accuracy"):
+def measured(folder, ingredient, fraction, kind, protocol, metric="accuracy"):
     """The numbers in the runs' own results.csv, a seed each."""
-    values = []
-    for seed in (0, 1):
-        with (folder / f"seed-{seed}" / ingredient / f"{kind}-{share}" / "results.csv").open() as file:
-            values += [
-                float(row["value"])
-                for row in csv.DictReader(file)
-                if (row["method"], row["metric"]) == (method, metric)
-            ]
-    return np.array(values)
+    table = read_results(folder / f"seed-{seed}" / ingredient / f"{kind}-{fraction}" for seed in (0, 1))
+    return table[(table.protocol == protocol) & (table.metric == metric)].value.to_numpy()
 
 
 @pytest.mark.slow
@@ -438,29 +426,26 @@ def test_killed_in_the_middle_it_goes_on_with_another_seed_and_the_table_is_that
     assert len(after) == 2 * 2 * (1 + 2 * 2)
     assert {name: after[name] for name in before} == before  # none was run again
 
-    table = pd.read_csv(folder / "ablation.csv").set_index(["share", "measure", "metric", "ingredient"])
+    table = pd.read_csv(
+        folder / "ablation.csv", keep_default_na=False, na_values={"difference": "", "difference_std": ""}
+    )
     assert len(table) == 2 * 2 * (2 + 2)
-    for share, directory in ((1.0, "1"), (0.5, "0.5")):
-        for kind, measure, method, metric in (
-            ("finetune", "fine-tuning", "fine-tuned from {}", "accuracy"),
-            ("finetune", "fine-tuning", "fine-tuned from {}", "cross_entropy"),
-            ("probe", "linear probe", "linear probe, MTM encoder", "accuracy"),
-            ("probe", "3-NN", "3-NN, MTM encoder", "accuracy"),
-        ):
-            values = {
-                each: measured(folder, each, directory, kind, method.format(label_of(each)), metric)
-                for each in ("mtm", "all")
-            }
+    table = table.set_index(["label_fraction", "protocol", "metric", "augmentation"])
+    for fraction, directory in ((1.0, "1"), (0.5, "0.5")):
+        for kind, protocol, metric in (
+            ("finetune", "finetune", "accuracy"), ("finetune", "finetune", "cross_entropy"),
+            ("probe", "linear", "accuracy"), ("probe", "knn3", "accuracy"),
+        ):  # fmt: skip
+            values = {each: measured(folder, each, directory, kind, protocol, metric) for each in ("mtm", "all")}
             for ingredient, found in values.items():
-                row = table.loc[(share, measure, metric, label_of(ingredient))]
+                row = table.loc[(fraction, protocol, metric, METHODS[ingredient][1])]
                 assert row["mean"] == pytest.approx(found.mean())
-                assert row["deviation"] == pytest.approx(found.std(ddof=1))
-                assert (row["seeds"], row["train_images"], row["test_images"]) == (2, 20 * share, 9)
+                assert row["std"] == pytest.approx(found.std(ddof=1))
+                assert (row["seeds"], row["train_images"], row["test_images"]) == (2, 20 * fraction, 9)
             difference = values["all"] - values["mtm"]
-            row = table.loc[(share, measure, metric, label_of("all"))]
+            row = table.loc[(fraction, protocol, metric, METHODS["all"][1])]
             assert row["difference"] == pytest.approx(difference.mean())
-            assert row["difference_deviation"] == pytest.approx(difference.std(ddof=1))
-    assert (folder / "ablation.md").read_text() in said
+            assert row["difference_std"] == pytest.approx(difference.std(ddof=1))
     assert len([*folder.rglob("weights")]) == 2 * 2 * (1 + 2)  # each pre-training's and fine-tuning's
     assert not [*folder.rglob("checkpoints")]
     # One pre-training is not the other, neither by ingredient nor by seed.
@@ -472,7 +457,8 @@ def test_killed_in_the_middle_it_goes_on_with_another_seed_and_the_table_is_that
     assert len(losses) == 4
 
     write_report([folder], folder.parent / "report.html")
-    pd.testing.assert_frame_equal(pd.read_csv(folder.parent / "results.csv"), pd.read_csv(folder / "results.csv"))
+    written, own = (read_results([each]).drop(columns="run") for each in (folder.parent, folder))
+    pd.testing.assert_frame_equal(written, own)
     assert "MTM + TokenAdapt + ColorAdapt" in (folder.parent / "report.html").read_text()
 
     again = replace(config, ingredients=("mtm", "all"))

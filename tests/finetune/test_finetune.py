@@ -9,18 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-import published
 import tiny
 from seitpp.finetune import train as stage
-from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, load_classifier, save_classifier
-from seitpp.finetune.labelled import open_labelled, split_labelled
+from seitpp.finetune.classifier import load_classifier
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.augmentation.mixing import MixConfig, Mixing
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.model import load_model
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
-from seitpp.runtime.results import Result, mean_and_deviation, read_results, write_results
+from seitpp.runtime.results import read_results
 from seitpp.runtime.run_folder import read_metrics
 from seitpp.tokens.order import SampleOrder
 from seitpp.tokens.store import TokenStore
@@ -34,17 +32,6 @@ PARTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """A training store of 36 + 4 unlabelled rows and a test store of 15; ids tell the class."""
-    folder = tmp_path_factory.mktemp("stores")
-    train_labels = np.array([row % 3 for row in range(36)] + [-1] * 4)
-    test_labels = np.array([row % 3 for row in range(15)])
-    tiny.make_store(folder / "train", tiny.striped_ids(train_labels, tiny.GRID, seed=1), labels=train_labels)
-    tiny.make_store(folder / "test", tiny.striped_ids(test_labels, tiny.GRID, seed=2), labels=test_labels)
-    return folder
-
-
 def make_config(stores, output, **fields):
     fields = {
         "encoder": ENCODER, "steps": 25, "batch_size": 12, "blr": 0.1, "log_every": 5, "mixed_precision": "no",
@@ -54,149 +41,6 @@ def make_config(stores, output, **fields):
         store=str(stores / "train"), eval_store=fields.pop("eval_store", str(stores / "test")),
         output_dir=str(output), **fields,
     )  # fmt: skip
-
-
-# Labels
-
-
-@pytest.fixture
-def table(tmp_path):
-    def write(text):
-        (tmp_path / "labels.csv").write_text(text)
-        return tmp_path / "labels.csv"
-
-    return write
-
-
-def test_without_a_table_the_stores_labels_count_and_unlabelled_rows_are_left_out(stores):
-    labelled = open_labelled(stores / "train")
-    assert labelled.rows.tolist() == list(range(36))
-    assert labelled.targets.tolist() == [row % 3 for row in range(36)]
-    assert labelled.classes == ["ant", "bee", "cow"]
-
-
-def test_a_table_gives_other_labels_and_leaves_out_what_it_does_not_name(stores, table):
-    path = table("label,note,key\nred,x,0005.png\nblue,y,0001.png\nred,,0038.png\ngreen,,nowhere.png\n")
-    labelled = open_labelled(stores / "train", path)
-    assert labelled.classes == ["blue", "green", "red"]
-    assert labelled.rows.tolist() == [1, 5, 38]
-    assert labelled.targets.tolist() == [0, 2, 2]
-    assert len(labelled.labels) == 40
-
-
-def test_names_of_classes_that_look_like_numbers_stay_names(stores, table):
-    labelled = open_labelled(stores / "train", table("key,label\n0001.png,10\n0002.png,9\n0003.png,010\n"))
-    assert labelled.classes == ["010", "10", "9"]
-
-
-def test_rows_with_an_empty_label_are_left_out(stores, table):
-    labelled = open_labelled(stores / "train", table("key,label\n0001.png,a\n0002.png,\n0003.png,b\n"))
-    assert labelled.rows.tolist() == [1, 3]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("file,label\na,b\n", "must have the columns key and label; it has file, label"),
-        ("key,label\nelsewhere.png,a\n", "names no row of .*its keys look like '0000.png'"),
-        ("key,label\n0001.png,a\n0002.png,a\n", "fewer than two classes"),
-        ("", "labels.csv"),
-    ],
-)
-def test_a_table_that_cannot_be_used_is_refused(stores, table, text, message):
-    with pytest.raises(UserError, match=message):
-        open_labelled(stores / "train", table(text))
-
-
-def test_a_table_that_is_not_there_is_refused(stores, tmp_path):
-    with pytest.raises(UserError, match="no such table of labels"):
-        open_labelled(stores / "train", tmp_path / "nothing.csv")
-
-
-def test_a_store_of_another_tokenizer_is_refused(stores):
-    with pytest.raises(UserError, match="tokenizer bbbbbbbbbbbb"):
-        open_labelled(stores / "test", fingerprint="b" * 64)
-
-
-def test_a_split_divides_every_class_by_its_share(tmp_path):
-    labels = np.array([0] * 10 + [1] * 5 + [2] * 2 + [3])
-    classes = ["a", "b", "c", "d"]
-    ids = tiny.random_ids(18, tiny.CODES, tiny.GRID)
-    labelled = open_labelled(tiny.make_store(tmp_path, ids, labels=labels, classes=classes))
-    first, second = split_labelled(labelled, 0.3, seed=0)
-    assert np.bincount(first.targets, minlength=4).tolist() == [7, 3, 1, 1]  # a class of one is learned from
-    assert np.bincount(second.targets, minlength=4).tolist() == [3, 2, 1, 0]
-    assert sorted([*first.rows, *second.rows]) == list(range(18))
-
-
-def test_a_split_is_the_same_again_and_another_for_another_seed(stores):
-    labelled = open_labelled(stores / "train")
-    parts = {seed: tuple(split_labelled(labelled, 0.5, seed=seed)[1].rows.tolist()) for seed in range(6)}
-    assert tuple(split_labelled(labelled, 0.5, seed=4)[1].rows.tolist()) == parts[4]
-    assert len(set(parts.values())) == 6
-
-
-# Classifier
-
-
-def make_classifier(**fields):
-    torch.manual_seed(0)
-    return Classifier(
-        ENCODER, **{"view": (4, 6), "codebook_size": tiny.CODES, "embedding_dim": 5, "classes": 3, **fields}
-    )
-
-
-@torch.no_grad()
-def test_the_classifier_means_over_patches_before_its_norm():
-    classifier, ids = make_classifier().eval(), tiny.random_ids(4, tiny.CODES, (4, 6))
-    features = classifier.encoder(ids)[:, 1:].double().numpy().mean(axis=1)  # without the cls token
-    normed = (features - features.mean(1, keepdims=True)) / np.sqrt(features.var(1, keepdims=True) + 1e-6)
-    head = classifier.head
-    expected = normed @ head.weight.double().numpy().T + head.bias.double().numpy()
-    assert classifier(ids).numpy() == pytest.approx(expected, abs=1e-4)
-
-
-@torch.no_grad()
-def test_a_classifier_from_pre_training_has_its_encoder(tmp_path):
-    folder = tiny.make_mtm(tmp_path)
-    classifier, fingerprint = classifier_from_pretraining(folder, classes=4)
-    model, _ = load_model(folder)
-    ids = tiny.random_ids(3, tiny.CODES, tiny.GRID)
-    assert torch.equal(classifier.eval().encoder(ids), model.encoder(ids))
-    assert classifier(ids).shape == (3, 4)
-    assert fingerprint == "a" * 64
-
-
-@torch.no_grad()
-def test_a_saved_classifier_computes_the_same(tmp_path):
-    classifier, ids = make_classifier(drop_path=0.3).eval(), tiny.random_ids(4, tiny.CODES, (4, 6))
-    save_classifier(tmp_path / "weights", classifier, tokenizer="f" * 64, class_names=["x", "y", "z"])
-    loaded, fingerprint, names = load_classifier(tmp_path)
-    assert torch.equal(loaded(ids), classifier(ids))
-    assert (fingerprint, names) == ("f" * 64, ["x", "y", "z"])
-
-
-@torch.no_grad()
-def test_parity_of_the_classifier():
-    recorded, weights = published.recording("classifier"), published.published_weights("classifier")
-    places = weights.pop("pos_embed")  # trained in the published classifier, the fixed table here
-    weights["cls_token"] = weights["cls_token"] + places[:, :1]
-    config = EncoderConfig(width=48, depth=2, heads=3)
-    classifier = Classifier(config, view=(28, 28), codebook_size=391, embedding_dim=32, classes=10)
-    classifier.load_state_dict(
-        {
-            f"encoder.{name}" if name == "cls_token" or name.startswith("blocks.") else name: tensor
-            for name, tensor in published.renamed(weights, PARTS).items()
-        }
-    )
-    classifier.encoder.positions.copy_(places[0, 1:])
-    classifier.eval()
-    features = classifier.norm(classifier.encoder(recorded["ids"])[:, 1:].mean(dim=1))
-    assert published.largest_difference(features, recorded["features"]) < 1e-4
-    assert published.largest_difference(classifier(recorded["ids"]), recorded["logits"]) < 1e-4
-
-
-# Runs
 
 
 def test_a_run_is_not_gone_on_with_under_other_labels(stores, table, tmp_path):
@@ -225,7 +69,7 @@ def accuracy_by_hand(folder, store_folder):
 def scratch(stores, tmp_path_factory):
     """Two seeds from scratch, the rate chosen from three."""
     config = make_config(
-        stores, tmp_path_factory.mktemp("run") / "scratch", seeds=2, blr_candidates=(1e-6, 0.1, 1e-7), task="colours"
+        stores, tmp_path_factory.mktemp("run") / "scratch", seeds=2, blr_candidates=(1e-6, 0.1, 1e-7), dataset="colours"
     )
     stage.main(config)
     return config
@@ -237,15 +81,16 @@ def test_training_from_scratch_learns_what_the_ids_tell(scratch, stores):
 
 
 def test_results_are_one_row_a_seed_and_metric_and_those_of_the_saved_classifier(scratch, stores):
-    results = pd.read_csv(Path(scratch.output_dir) / "results.csv")
-    assert list(results.columns) == ["task", "method", "metric", "seed", "value", "train_images", "test_images"]
+    results = read_results([scratch.output_dir])
     assert results[["metric", "seed"]].values.tolist() == [
         ["accuracy", 0], ["cross_entropy", 0], ["accuracy", 1], ["cross_entropy", 1]
     ]  # fmt: skip
-    assert set(results.task) == {"colours"}
-    assert set(results.method) == {"from scratch"}
-    assert set(results.train_images) == {36}
-    assert set(results.test_images) == {15}
+    same = {
+        "dataset": "colours", "split": "test", "shift": "", "init": "scratch", "protocol": "finetune",
+        "augmentation": "", "label_fraction": 1.0, "train_images": 36, "test_images": 15, "tokenizer": "a" * 64,
+        "run": scratch.output_dir,
+    }  # fmt: skip
+    assert {name: set(results[name]) for name in same} == {name: {value} for name, value in same.items()}
     for seed in (0, 1):
         expected = accuracy_by_hand(Path(scratch.output_dir) / f"seed-{seed}", stores / "test")
         assert results[(results.metric == "accuracy") & (results.seed == seed)].value.item() == pytest.approx(expected)
@@ -289,7 +134,7 @@ def test_runs_that_are_finished_are_not_run_again(scratch, tmp_path, capsys):
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
     stage.main(config)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    again, before = (pd.read_csv(Path(each) / "results.csv") for each in (folder, scratch.output_dir))
+    again, before = (read_results([each]).drop(columns="run") for each in (folder, scratch.output_dir))
     assert again.equals(before)
 
 
@@ -297,8 +142,8 @@ def test_fine_tuning_starts_from_the_pre_trained_weights(stores, tmp_path):
     weights = tiny.make_mtm(tmp_path / "mtm")
     config = make_config(stores, tmp_path / "run", weights=str(weights), steps=12, layer_decay=0.7)
     stage.main(config)
-    results = pd.read_csv(tmp_path / "run" / "results.csv")
-    assert set(results.method) == {"fine-tuned from MTM"}
+    results = read_results([tmp_path / "run"])
+    assert set(results.init) == {"mtm"}
     assert results.value[0] == pytest.approx(accuracy_by_hand(tmp_path / "run" / "seed-0", stores / "test"))
     before = load_model(weights)[0].encoder.embeddings.weight.detach()
     after = load_classifier(tmp_path / "run" / "seed-0")[0].encoder.embeddings.weight.detach()
@@ -357,29 +202,3 @@ def test_a_test_store_of_other_classes_is_refused(stores, tmp_path):
     tiny.make_store(tmp_path / "other", ids, labels=[0, 1, 0, 1], classes=["bee", "cow"])
     with pytest.raises(UserError, match="classes"):
         stage.main(make_config(stores, tmp_path / "run", eval_store=str(tmp_path / "other"), steps=1))
-
-
-# Results
-
-
-def result(seed, value, method="a"):
-    return Result(task="t", method=method, metric="accuracy", seed=seed, value=value, train_images=5, test_images=7)
-
-
-def test_results_come_back_from_several_folders(tmp_path):
-    for name in ("one", "two"):
-        write_results(tmp_path / name, [result(0, 0.25, method=name)])
-    frame = read_results([tmp_path / "one", tmp_path / "missing", tmp_path / "two"])
-    assert frame.method.tolist() == ["one", "two"]
-    assert frame.value.tolist() == [0.25, 0.25]
-    assert list(read_results([tmp_path / "missing"]).columns) == list(frame.columns)
-
-
-def test_mean_and_deviation_are_over_seeds(tmp_path):
-    write_results(tmp_path, [result(0, 0.2), result(1, 0.4), result(2, 0.9), result(0, 0.5, method="b")])
-    summary = mean_and_deviation(read_results([tmp_path])).set_index("method")
-    assert summary.loc["a", "mean"] == pytest.approx(0.5)
-    assert summary.loc["a", "std"] == pytest.approx(np.sqrt((0.09 + 0.01 + 0.16) / 2))
-    assert summary.loc["a", "seeds"] == 3
-    assert np.isnan(summary.loc["b", "std"])
-    assert summary.loc["b", ["train_images", "test_images"]].tolist() == [5, 7]

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +18,7 @@ from seitpp.mtm.model import load_model
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
+from seitpp.runtime.results import read_results
 from seitpp.tokenizers.sources.images import open_image_folder, read_image
 from seitpp.tokens.store import TokenStore
 
@@ -134,24 +134,24 @@ def config(tmp_path_factory, images, test_images):
 @pytest.fixture(scope="module")
 def probed(config):
     stage.main(config)
-    return pd.read_csv(Path(config.output_dir) / "results.csv").set_index("method")
+    return read_results([config.output_dir]).set_index(["protocol", "init"])
 
 
 def test_every_feature_has_its_rows_in_the_results(probed):
     assert list(probed.index) == [
-        "majority class", "linear probe, 16 x 16 pixels", "linear probe, bag of tokens",
-        "linear probe, random encoder", "3-NN, random encoder", "linear probe, MTM encoder", "3-NN, MTM encoder",
+        ("majority", ""), ("linear", "pixels"), ("linear", "bag-of-tokens"), ("linear", "random"), ("knn3", "random"),
+        ("linear", "mtm"), ("knn3", "mtm"),
     ]  # fmt: skip
     assert set(probed.train_images) == {30}
     assert set(probed.test_images) == {12}
 
 
 def test_the_majority_in_the_results_is_that_by_hand(probed):
-    assert probed.value["majority class"] == pytest.approx(5 / 12)  # 13 ants are the most of the training set
+    assert probed.value["majority", ""] == pytest.approx(5 / 12)  # 13 ants are the most of the training set
 
 
 def test_the_pixels_tell_the_class(probed):
-    assert probed.value["linear probe, 16 x 16 pixels"] > 0.9  # the tiny images have a hue a class
+    assert probed.value["linear", "pixels"] > 0.9  # the tiny images have a hue a class
 
 
 def test_a_linear_probe_is_scikit_learns_on_standardised_features(config, probed):
@@ -162,7 +162,7 @@ def test_a_linear_probe_is_scikit_learns_on_standardised_features(config, probed
     deviation[deviation == 0] = 1
     model = LogisticRegression(C=chosen, max_iter=2000).fit((train - mean) / deviation, train_set.targets)
     expected = (model.predict((test - mean) / deviation) == test_set.targets).mean()
-    assert probed.value["linear probe, bag of tokens"] == pytest.approx(expected)
+    assert probed.value["linear", "bag-of-tokens"] == pytest.approx(expected)
 
 
 def test_the_chosen_regularisation_is_fitted_on_the_learned_and_the_judged_part_together(config):

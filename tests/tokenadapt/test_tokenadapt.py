@@ -290,7 +290,7 @@ def test_its_loss_is_that_of_the_ids_of_transformed_images_and_of_some_that_stay
         expected.append(np.mean([surprise_slowly(model, tokenizer, image, geometry) for image, geometry in pairs]))
         stay += int(stays.sum())
     assert 0 < stay < 16
-    assert [line["loss"] for line in read_metrics(tmp_path)] == pytest.approx(expected, abs=1e-5)
+    assert [line["loss"] for line in read_metrics(tmp_path) if "loss" in line] == pytest.approx(expected, abs=1e-5)
 
 
 def test_training_leaves_weights_a_table_and_a_picture(trained, tokenizer):

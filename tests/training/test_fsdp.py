@@ -1,11 +1,7 @@
 """Weights sharded over processes (FSDP2): the numbers of one process, and weights in one piece."""
 
-import json
-from dataclasses import asdict
-
 import pytest
 import torch
-import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
@@ -14,6 +10,7 @@ from seitpp.mtm import pretrain
 from seitpp.runtime.files import read_json
 from seitpp.runtime.recipes import recipes_folder
 from seitpp.training.fsdp import whole_state
+from sharded import run_sharded
 from tiny_pretraining import entropies, make_config, make_world
 
 ROOT = tiny.ROOT
@@ -33,38 +30,12 @@ def test_the_launchers_configurations_load(name):
         assert config.fsdp_config["fsdp_version"] == 2
 
 
-ON_CPUS = """
-import sys
-from accelerate import PartialState
-from accelerate.utils import DistributedType
-from seitpp.mtm import pretrain
-PartialState(cpu=True)
-PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # or Accelerate refuses FSDP on CPUs
-pretrain.cli()
-"""
-
-
-def run_sharded(config, tmp_path):
-    """Run a configuration on two processes of CPUs under configs/accelerate/fsdp2.yaml."""
-    (tmp_path / "on_cpus.py").write_text(ON_CPUS)
-    plain = json.loads(json.dumps(asdict(config)))
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({k: v for k, v in plain.items() if v is not None}))
-    fsdp = load_config_from_file(str(recipes_folder("accelerate") / "fsdp2.yaml")).fsdp_config
-    environment = {name.upper(): str(value) for name, value in fsdp.items()}
-    done = tiny.run(
-        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "on_cpus.py",
-        "--config", tmp_path / "recipe.yaml",
-        **environment, FSDP_TRANSFORMER_CLS_TO_WRAP=fsdp["fsdp_transformer_layer_cls_to_wrap"],
-        ACCELERATE_USE_FSDP="true", ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_process(world, tmp_path):
     fields = {"eval_store": str(world / "test"), "clip_grad": 1.0}
     pretrain.main(make_config(world, tmp_path / "one", **fields))
-    run_sharded(make_config(world, tmp_path / "sharded", **{**fields, "batch_size": 4}), tmp_path)
+    done = run_sharded(make_config(world, tmp_path / "sharded", **{**fields, "batch_size": 4}), tmp_path)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "sharded" / "checkpoints" / "step-00000008" / "pytorch_model_fsdp_0").is_dir()
     assert entropies(tmp_path / "sharded") == pytest.approx(entropies(tmp_path / "one"), abs=1e-5)
     one, sharded = (read_json(tmp_path / name / "summary.json") for name in ("one", "sharded"))
@@ -77,7 +48,8 @@ def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_proces
 @pytest.mark.slow
 def test_fsdp2_in_bf16_keeps_the_loss_in_float32(world, tmp_path):
     pretrain.main(make_config(world, tmp_path / "one"))
-    run_sharded(make_config(world, tmp_path / "sharded", batch_size=4, mixed_precision="bf16"), tmp_path)
+    done = run_sharded(make_config(world, tmp_path / "sharded", batch_size=4, mixed_precision="bf16"), tmp_path)
+    assert done.returncode == 0, done.stderr
     found = entropies(tmp_path / "sharded")
     assert found == pytest.approx(entropies(tmp_path / "one"), rel=0.01)
     assert all(4 < value < 8 for value in found)  # where bf16 has steps of 1/32, a mean of two processes' of 1/64

@@ -1,0 +1,76 @@
+"""The labelled rows of a store: its own labels or a table's, and their division."""
+
+import numpy as np
+import pytest
+
+import tiny
+from seitpp.finetune.labelled import open_labelled, split_labelled
+from seitpp.runtime.errors import UserError
+
+
+def test_without_a_table_the_stores_labels_count_and_unlabelled_rows_are_left_out(stores):
+    labelled = open_labelled(stores / "train")
+    assert labelled.rows.tolist() == list(range(36))
+    assert labelled.targets.tolist() == [row % 3 for row in range(36)]
+    assert labelled.classes == ["ant", "bee", "cow"]
+
+
+def test_a_table_gives_other_labels_and_leaves_out_what_it_does_not_name(stores, table):
+    path = table("label,note,key\nred,x,0005.png\nblue,y,0001.png\nred,,0038.png\ngreen,,nowhere.png\n")
+    labelled = open_labelled(stores / "train", path)
+    assert labelled.classes == ["blue", "green", "red"]
+    assert labelled.rows.tolist() == [1, 5, 38]
+    assert labelled.targets.tolist() == [0, 2, 2]
+    assert len(labelled.labels) == 40
+
+
+def test_names_of_classes_that_look_like_numbers_stay_names(stores, table):
+    labelled = open_labelled(stores / "train", table("key,label\n0001.png,10\n0002.png,9\n0003.png,010\n"))
+    assert labelled.classes == ["010", "10", "9"]
+
+
+def test_rows_with_an_empty_label_are_left_out(stores, table):
+    labelled = open_labelled(stores / "train", table("key,label\n0001.png,a\n0002.png,\n0003.png,b\n"))
+    assert labelled.rows.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na,b\n", "must have the columns key and label; it has file, label"),
+        ("key,label\nelsewhere.png,a\n", "names no row of .*its keys look like '0000.png'"),
+        ("key,label\n0001.png,a\n0002.png,a\n", "fewer than two classes"),
+        ("", "labels.csv"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(stores, table, text, message):
+    with pytest.raises(UserError, match=message):
+        open_labelled(stores / "train", table(text))
+
+
+def test_a_table_that_is_not_there_is_refused(stores, tmp_path):
+    with pytest.raises(UserError, match="no such table of labels"):
+        open_labelled(stores / "train", tmp_path / "nothing.csv")
+
+
+def test_a_store_of_another_tokenizer_is_refused(stores):
+    with pytest.raises(UserError, match="tokenizer bbbbbbbbbbbb"):
+        open_labelled(stores / "test", fingerprint="b" * 64)
+
+
+def test_a_split_divides_every_class_by_its_share(tmp_path):
+    labels = np.array([0] * 10 + [1] * 5 + [2] * 2 + [3])
+    classes = ["a", "b", "c", "d"]
+    ids = tiny.random_ids(18, tiny.CODES, tiny.GRID)
+    labelled = open_labelled(tiny.make_store(tmp_path, ids, labels=labels, classes=classes))
+    first, second = split_labelled(labelled, 0.3, seed=0)
+    assert np.bincount(first.targets, minlength=4).tolist() == [7, 3, 1, 1]  # a class of one is learned from
+    assert np.bincount(second.targets, minlength=4).tolist() == [3, 2, 1, 0]
+    assert sorted([*first.rows, *second.rows]) == list(range(18))
+
+
+def test_a_split_is_the_same_again_and_another_for_another_seed(stores):
+    labelled = open_labelled(stores / "train")
+    parts = {seed: tuple(split_labelled(labelled, 0.5, seed=seed)[1].rows.tolist()) for seed in range(6)}
+    assert tuple(split_labelled(labelled, 0.5, seed=4)[1].rows.tolist()) == parts[4]
+    assert len(set(parts.values())) == 6
