@@ -15,8 +15,9 @@ from sharded import run_sharded
 def test_fsdp2_gives_the_losses_weights_and_results_of_one_process(stores, tmp_path):
     fields = {
         "store": str(stores / "train"), "eval_store": str(stores / "test"),
-        "weights": str(tiny.make_mtm(tmp_path / "mtm")), "token_dropout": 0.0, "steps": 4, "lr": 1e-3, "log_every": 1, "mixed_precision": "no", "layer_decay": 0.7,
-        "augment": AugmentConfig(crop=False), "trackers": (),
+        "weights": str(tiny.make_mtm(tmp_path / "mtm")), "token_dropout": 0.0, "layer_decay": 0.7,
+        "augment": AugmentConfig(crop=False), "steps": 4, "lr": 1e-3, "log_every": 1, "mixed_precision": "no",
+        "trackers": (),
     }  # fmt: skip
     stage.main(stage.FinetuneConfig(output_dir=str(tmp_path / "one"), batch_size=12, **fields))
     sharded = stage.FinetuneConfig(output_dir=str(tmp_path / "sharded"), batch_size=6, **fields)
