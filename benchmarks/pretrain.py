@@ -107,9 +107,8 @@ class Step(TokenStep):
 
     def networks(self):
         """(encoder, decoder and head) on an image at the median mask ratio, as a limits.Network each."""
-        kept = self.patches - math.ceil(self.mask.mask_ratio_min * self.patches)
-        masked = math.ceil(sample_mask_ratio(self.mask, 0.5) * self.patches)
-        seen = {"view": VIEW, "channels": CHANNELS, "kept": kept}
+        masked, dropped = self.mask.counts(sample_mask_ratio(self.mask, 0.5), self.patches)
+        seen = {"view": VIEW, "channels": CHANNELS, "kept": self.patches - dropped}
         return (
             limits.encoder(self.shape.encoder, **seen),
             limits.decoder(self.shape, codes=CODES, masked=masked, **seen),

@@ -21,10 +21,7 @@ def training_flops(model, mask_config):
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
     patches = math.prod(model.encoder.grid)
-    masks = make_masks(
-        torch.empty(1, patches, device="meta"),
-        masked_count=math.ceil(sample_mask_ratio(mask_config, 0.5) * patches),
-        dropped_count=math.ceil(mask_config.mask_ratio_min * patches),
-    )
+    masked, dropped = mask_config.counts(sample_mask_ratio(mask_config, 0.5), patches)
+    masks = make_masks(torch.empty(1, patches, device="meta"), masked_count=masked, dropped_count=dropped)
     ids = torch.empty(1, *model.encoder.view, dtype=torch.int64, device="meta")
     return count_flops(lambda: functional_call(model, shapes, (ids, masks))[0].backward())

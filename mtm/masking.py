@@ -9,6 +9,11 @@ import torch
 from seitpp.runtime.config import require
 
 
+def patch_count(ratio: float, patches: int) -> int:
+    """How many of so many patches a share is: rounded up, here and everywhere."""
+    return math.ceil(ratio * patches)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
     """Mask ratio: a normal truncated to [min, max], one draw a step. Defaults: the papers' (after MAGE)."""
@@ -27,6 +32,10 @@ class MaskConfig:
         fits = 0 <= self.mask_ratio_min <= self.mask_ratio_max
         require(self, "mask_ratio_min", fits, f"must lie in [0, mask_ratio_max = {self.mask_ratio_max}]")
         require(self, "mask_ratio_std", self.mask_ratio_std > 0, "must be above 0")
+
+    def counts(self, ratio: float, patches: int) -> tuple[int, int]:
+        """(Masked, dropped) of so many patches at a mask ratio, not less than `mask_ratio_min`."""
+        return patch_count(ratio, patches), patch_count(self.mask_ratio_min, patches)
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,8 @@ def sample_masks(config, draws, patches):
         patches: n.
     """
     ratio = sample_mask_ratio(config, draws.per_step("mask ratio"))
-    return make_masks(
-        draws.uniform("mask", patches),
-        masked_count=math.ceil(ratio * patches),
-        dropped_count=math.ceil(config.mask_ratio_min * patches),
-    )
+    masked, dropped = config.counts(ratio, patches)
+    return make_masks(draws.uniform("mask", patches), masked_count=masked, dropped_count=dropped)
 
 
 def places(mask, count):

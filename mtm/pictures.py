@@ -3,7 +3,7 @@
 import torch
 from einops import repeat
 
-from seitpp.mtm.masking import make_masks
+from seitpp.mtm.masking import make_masks, patch_count
 from seitpp.runtime.pictures import image_grid
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.random_streams import Draws
@@ -12,7 +12,7 @@ GREY = 0.6
 
 
 @torch.no_grad()
-def completion_picture(model, tokenizer, ids, path, *, ratio=0.6, seed=0):
+def completion_picture(model, tokenizer, ids, path, *, ratio, seed=0):
     """Write three rows: decoded ids, the same with hidden patches grey, the model's completion.
 
     Args:
@@ -20,13 +20,13 @@ def completion_picture(model, tokenizer, ids, path, *, ratio=0.6, seed=0):
         tokenizer: the Tokenizer of its ids.
         ids: (n, h, w) int64; the model sees the centre of its view's size.
         path: the PNG.
-        ratio: share of patches hidden.
+        ratio: share of patches hidden, such as the one that cross-entropy is measured at.
         seed: of the masks.
     """
     grid = model.encoder.grid
     patches = grid[0] * grid[1]
     draws = Draws(seed, 0, torch.arange(len(ids), device=ids.device))
-    hidden = round(ratio * patches)
+    hidden = patch_count(ratio, patches)
     masks = make_masks(draws.uniform("mask", patches), masked_count=hidden, dropped_count=hidden)
     completed = model.complete(centre(ids, model.encoder.view), masks)
     image_grid(completion_rows(model, tokenizer, ids, masks.masked, [completed]), path)

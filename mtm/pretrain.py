@@ -56,7 +56,7 @@ class PretrainConfig(TrainConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """how views are made"""
     eval_mask_ratio: float = 0.6
-    """share of patches hidden when cross-entropy is measured"""
+    """share of patches hidden when cross-entropy is measured, and in pictures of completions"""
 
     preview_every: int = 0
     """epochs between pictures of completions during the training (previews/); 0: none. They need `tokenizer`"""
@@ -160,7 +160,8 @@ def _picture(model, path, *, config, store, accelerator):
     if accelerator.is_main_process:
         ids = store.ids(range(0, len(store), max(1, len(store) // 12))[:12]).to(accelerator.device)
         path.parent.mkdir(exist_ok=True)
-        completion_picture(model, load_tokenizer(config.tokenizer, accelerator.device), ids, path)
+        tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
+        completion_picture(model, tokenizer, ids, path, ratio=config.eval_mask_ratio)
 
 
 def _perplexity(cross_entropy):
@@ -180,11 +181,8 @@ def evaluate_model(model, store, config, accelerator):
         world_size=accelerator.num_processes,
     ):  # fmt: skip
         noise = Draws(config.seed, 0, batch.positions).uniform("evaluation mask", patches)
-        masks = make_masks(
-            noise,
-            masked_count=math.ceil(config.eval_mask_ratio * patches),
-            dropped_count=math.ceil(config.mask.mask_ratio_min * patches),
-        )
+        masked, dropped = config.mask.counts(config.eval_mask_ratio, patches)
+        masks = make_masks(noise, masked_count=masked, dropped_count=dropped)
         with accelerator.autocast():
             _, measures = model(centre(batch.ids, model.encoder.view), masks)
         sums += torch.stack([measures["cross_entropy"], measures["accuracy"], torch.ones_like(sums[0])]) * len(noise)

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange, repeat
 
 from seitpp.mtm.generate import generate
-from seitpp.mtm.masking import Masks, make_masks
+from seitpp.mtm.masking import Masks, make_masks, patch_count
 from seitpp.mtm.model import load_model
 from seitpp.mtm.pictures import completion_rows
 from seitpp.runtime.command import run_command
@@ -48,7 +48,7 @@ class ReconstructConfig:
     mask: Literal["right", "centre", "random"] = "right"
     """what is hidden: columns at the right, a rectangle in the middle, or patches anywhere"""
     ratio: float = 0.5
-    """share of the model's view that is hidden, as near as whole patches come"""
+    """share of the model's view that is hidden: patches rounded up, columns and rectangles to the nearest"""
     steps: int = 8
     """passes of iterative decoding"""
     temperature: float = 0.0
@@ -110,14 +110,15 @@ def hidden_patches(kind, ratio, grid, draws):
 
     Args:
         kind: "right", "centre" or "random".
-        ratio: share of the patches; at least one is hidden.
+        ratio: share of the patches, above 0; at least one is hidden. Columns and rectangles are as near as whole
+            patches come.
         grid: (h, w) patches.
         draws: the Draws of the batch.
     Returns: (b, n) bool, the same number in each row.
     """
     height, width = grid
     if kind == "random":
-        count = max(1, round(ratio * height * width))
+        count = patch_count(ratio, height * width)
         noise = draws.uniform("mask", height * width)
         return make_masks(noise, masked_count=count, dropped_count=count).masked
     hidden = torch.zeros(height, width, dtype=torch.bool, device=draws.device)

@@ -147,3 +147,11 @@ def test_every_patch_is_hidden_as_often_as_any_other():
 def test_impossible_ratios_are_refused(wrong):
     with pytest.raises(UserError, match=rf"MaskConfig: {next(iter(wrong))} = "):
         MaskConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "patches", "expected"),
+    [(0.6, 6, (4, 3)), (0.5, 6, (3, 3)), (0.41, 196, (81, 79)), (1.0, 5, (5, 2)), (0.4, 0, (0, 0))],
+)
+def test_counts_are_rounded_up(ratio, patches, expected):
+    assert MaskConfig(mask_ratio_min=0.4).counts(ratio, patches) == expected

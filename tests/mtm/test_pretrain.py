@@ -118,7 +118,7 @@ def test_training_leaves_weights_that_know_their_tokenizer_and_a_picture(trained
 def test_the_picture_is_of_what_the_trained_model_completes(trained, tokenizer_folder, tmp_path):
     model, _ = load_model(trained.output_dir)
     ids = TokenStore(trained.eval_store).ids(range(11))
-    completion_picture(model, load_tokenizer(tokenizer_folder), ids, tmp_path / "expected.png")
+    completion_picture(model, load_tokenizer(tokenizer_folder), ids, tmp_path / "expected.png", ratio=0.6)
     drawn = (Path(trained.output_dir) / "completions.png").read_bytes()
     assert drawn == (tmp_path / "expected.png").read_bytes()
 

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
@@ -162,6 +163,20 @@ def test_pictures_are_made_every_so_many_epochs_and_perplexity_is_logged(world, 
     assert first.read_bytes() != second.read_bytes()  # the model of its time completes each
     for line in read_metrics(tmp_path):
         assert line["perplexity"] == pytest.approx(np.exp(line["cross_entropy"]))
+
+
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.7, 5 / 6), (1.0, 1.0)])
+def test_pictures_hide_the_share_of_patches_that_cross_entropy_is_measured_at(
+    world, tmp_path, tokenizer_folder, ratio, hidden
+):
+    pretrain.main(
+        make_config(world, tmp_path, tokenizer=str(tokenizer_folder), steps=1, batch_size=48, eval_mask_ratio=ratio)
+    )
+    with Image.open(tmp_path / "completions.png") as picture:
+        pixels = np.asarray(picture)
+    height, width = tiny.IMAGE_SIZE
+    covered = pixels[height + 2 : 2 * height + 2, :width]  # the second row's first image
+    assert (covered == 153).all(axis=2).mean() == hidden
 
 
 def test_pictures_change_no_loss(world, tmp_path, tokenizer_folder):
