@@ -35,6 +35,7 @@ from seitpp.finetune.classifier import Classifier
 from seitpp.finetune.features import encode_store
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
+from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.command import parse
 from seitpp.tokens.store import open_store
 from seitpp.training.optimizer import make_adamw, parameter_groups, set_learning_rate
@@ -130,7 +131,7 @@ def main():
 
 def measure_features(config, store, batch_size, accelerator, products):
     """Images a second of all of a store, and what share that is of a rate of matrix products."""
-    encoder = TokenEncoder(config, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS).eval()
+    encoder = TokenEncoder(config, PatchStem(config, codebook_size=CODES, embedding_dim=CHANNELS), view=VIEW).eval()
     encode = partial(
         encode_store, encoder.to(accelerator.device), store, batch_size, accelerator.device, accelerator.autocast
     )

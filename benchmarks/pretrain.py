@@ -78,7 +78,7 @@ class Step(TokenStep):
         self.config = PretrainConfig(output_dir="", store="", batch_size=self.batch_size, clip_grad=3.0)
         self.mask, self.shape = MaskConfig(), TINY if self.quick else ModelConfig()
         model = MaskedTokenModel(self.shape, view=VIEW, codebook_size=CODES, embedding_dim=CHANNELS)
-        self.patches = math.prod(model.encoder.grid)
+        self.patches = math.prod(model.encoder.patch_grid)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.flops = training_flops(model, self.mask) + 0.5 * adapt_flops(self.adapt)
         optimizer = make_adamw(parameter_groups(model, weight_decay=self.config.weight_decay), self.config)

@@ -1,64 +1,105 @@
-"""The classifier of SeiT++: a token encoder, mean over patches, norm, linear head."""
+"""The classifiers of SeiT++ and SeiT: an encoder, features pooled over it, norm, linear head."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder
+from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Pooling, Stem, TokenEncoder, pool
 from seitpp.mtm.model import load_model
+from seitpp.mtm.stems import PatchStem, StemAdapter
 from seitpp.runtime.weights import load_weights, save_weights
+
+StemName = Literal["patches", "adapter"]
+"""patches: ids, as SeiT++; adapter: embeddings of the codebook, as SeiT."""
 
 
 class Classifier(nn.Module):
     """Ids (b, h, w) to logits (b, classes). The mean over patches comes before the norm, as in MAE's fine-tuning.
 
+    With SeiT's Stem-Adapter it reads embeddings, (b, c, h, w), instead of ids.
+
     Args:
         config: an EncoderConfig.
         view: (h, w) tokens of the input.
-        codebook_size: K.
+        codebook_size: K; a Stem-Adapter does not use it.
         embedding_dim: c.
         classes: how many.
+        stem: which stem the encoder has.
+        pooling: what the norm and the head get of the encoder's features.
+        position_view: the view that the encoder's weights were trained at; None: `view`.
+        learned_positions: positions are trained, as in the published classifiers; ours keep pre-training's fixed ones.
         drop_path: stochastic depth.
-    Source: SeiT++ (arXiv 2312.10105), section 4.
+    Source: SeiT++ (arXiv 2312.10105), section 4; SeiT (arXiv 2303.11114).
     """
 
-    def __init__(self, config, *, view, codebook_size, embedding_dim, classes, drop_path=0.0):
+    def __init__(
+        self, config: EncoderConfig, *, view: Sequence[int], codebook_size: int | None, embedding_dim: int,
+        classes: int, stem: StemName = "patches", pooling: Pooling = "mean",
+        position_view: Sequence[int] | None = None, learned_positions: bool = False, drop_path: float = 0.0,
+    ):  # fmt: skip
         super().__init__()
-        self.described = {
-            "encoder": asdict(config), "view": list(view), "codebook_size": codebook_size,
-            "embedding_dim": embedding_dim, "classes": classes,
+        self._built_of = {
+            "encoder": asdict(config), "codebook_size": codebook_size, "embedding_dim": embedding_dim,
+            "classes": classes, "stem": stem, "pooling": pooling, "learned_positions": learned_positions,
         }  # fmt: skip
+        self.pooling: Pooling = pooling
         self.encoder = TokenEncoder(
-            config, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim, drop_path=drop_path
-        )
-        self.encoder.norm = nn.Identity()
+            config, _make_stem(stem, config, codebook_size, embedding_dim), view=view, position_view=position_view,
+            learned_positions=learned_positions, final_norm=False, drop_path=drop_path,
+        )  # fmt: skip
         self.norm = LAYER_NORM(config.width)
         self.head = nn.Linear(config.width, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, ids):
-        """Logits, (b, classes)."""
-        return self.head(self.norm(self.encoder(ids)[:, 1:].mean(dim=1)))
+    @property
+    def described(self) -> dict[str, Any]:
+        """What builds the same classifier, dropout of whole blocks aside; for config.json."""
+        views = {"view": list(self.encoder.view), "position_view": list(self.encoder.position_view)}
+        return {**self._built_of, **views}
 
-    def layer_of(self, name):
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the head reads, pooled and normed: (b, d)."""
+        return self.norm(pool(self.encoder(inputs), self.pooling))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits, (b, classes)."""
+        return self.head(self.features(inputs))
+
+    def layer_of(self, name: str) -> int:
         """Layer index of a parameter for layer-wise learning rates: 0 below the blocks, depth + 1 for norm and head."""
         if name.startswith("encoder.blocks."):
             return int(name.split(".")[2]) + 1
         return 0 if name.startswith("encoder.") else len(self.encoder.blocks) + 1
 
     @property
-    def layers(self):
+    def layers(self) -> int:
         """Index of the last layer."""
         return len(self.encoder.blocks) + 1
 
 
-def classifier_from_pretraining(folder, *, classes, drop_path=0.0, token_dropout=None):
+def _make_stem(name: StemName, config: EncoderConfig, codebook_size: int | None, embedding_dim: int) -> Stem:
+    if name == "adapter":
+        return StemAdapter(config, embedding_dim=embedding_dim)
+    if name == "patches" and codebook_size is not None:
+        return PatchStem(config, codebook_size=codebook_size, embedding_dim=embedding_dim)
+    raise ValueError(f"stem must be patches, with a codebook_size, or adapter; got {name!r}, {codebook_size}")
+
+
+def classifier_from_pretraining(
+    folder: str | Path, *, classes: int, view: Sequence[int] | None = None, drop_path: float = 0.0,
+    token_dropout: float | None = None,
+) -> tuple[Classifier, str]:  # fmt: skip
     """A classifier whose encoder comes from `seitpp.mtm.pretrain`; its norm and head are new.
 
     Args:
         folder: a run of seitpp.mtm.pretrain or its weights/.
         classes: how many.
+        view: (h, w) tokens of the input; None: as in pre-training.
         drop_path: stochastic depth.
         token_dropout: dropout of token embeddings; None: as in pre-training.
     Returns: (Classifier, fingerprint of its tokenizer).
@@ -68,7 +109,8 @@ def classifier_from_pretraining(folder, *, classes, drop_path=0.0, token_dropout
     encoder = EncoderConfig(**described["model"]["encoder"])
     classifier = Classifier(
         encoder if token_dropout is None else replace(encoder, token_dropout=token_dropout),
-        view=described["view"],
+        view=view or described["view"],
+        position_view=described["view"],
         codebook_size=described["codebook_size"],
         embedding_dim=described["embedding_dim"],
         classes=classes,
@@ -79,7 +121,10 @@ def classifier_from_pretraining(folder, *, classes, drop_path=0.0, token_dropout
     return classifier, fingerprint
 
 
-def save_classifier(folder, classifier, *, tokenizer, class_names, origin=None):
+def save_classifier(
+    folder: str | Path, classifier: Classifier, *, tokenizer: str, class_names: Sequence[str],
+    origin: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Write a classifier's weights/.
 
     Args:
@@ -96,7 +141,7 @@ def save_classifier(folder, classifier, *, tokenizer, class_names, origin=None):
     save_weights(folder, classifier.state_dict(), described)
 
 
-def load_classifier(folder, device="cpu"):
+def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> tuple[Classifier, str, list[str]]:
     """Load a fine-tuned classifier in evaluation mode.
 
     Args:

@@ -13,7 +13,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from seitpp.mtm.encoder import Pooling, TokenEncoder
 from seitpp.mtm.model import load_model
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
@@ -41,7 +43,7 @@ class EmbedConfig:
     """run of seitpp.mtm.pretrain or its weights/"""
     out: str
     """Parquet file to make"""
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Pooling = "mean"
     """mean: over patches, as the probes read it; cls: the cls token; both after the final norm"""
     batch_size: int = 64
     """rows encoded at a time"""
@@ -54,7 +56,7 @@ class EmbedConfig:
         require(self, "batch_size", self.batch_size >= 1, "must be at least 1")
 
 
-def main(config):
+def main(config: EmbedConfig) -> None:
     """Write the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -68,7 +70,7 @@ def main(config):
     model, fingerprint = load_model(config.weights, device)
     store.check_tokenizer(fingerprint, f"the model in {config.weights}")
     encoder = model.encoder
-    width = encoder.patches.out_channels
+    width = encoder.width
     features_type = pa.list_(pa.float32(), width)
     about = {"tokenizer": store.tokenizer, "pooling": config.pooling, "classes": store.classes, **model.described}
     schema = pa.schema(
@@ -101,7 +103,7 @@ def main(config):
 
 
 @torch.no_grad()
-def pooled(encoder, ids, pooling):
+def pooled(encoder: TokenEncoder, ids: Tensor, pooling: Pooling) -> Tensor:
     """Features of grids, of which the model sees the centre: (b, h, w) ids to (b, d).
 
     Args:
@@ -109,11 +111,10 @@ def pooled(encoder, ids, pooling):
         ids: (b, h, w) int64.
         pooling: "mean" or "cls".
     """
-    ids = centre(ids, encoder.view)
-    return encoder.pooled(ids) if pooling == "mean" else encoder.norm(encoder(ids))[:, 0]
+    return encoder.pooled(centre(ids, encoder.view), pooling)
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, EmbedConfig, recipes="embed")
 

@@ -1,23 +1,35 @@
 """Features of whole stores, for probes: from an encoder, from tokens without one, from pixels."""
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 
+from seitpp.finetune.labelled import LabelledRows
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
 from seitpp.mtm.model import load_model
+from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokens.loader import evaluation_batches
+from seitpp.tokens.store import TokenStore
 from seitpp.tokens.views import centre
+
+Autocast = Callable[..., AbstractContextManager]
+Device = torch.device | str
 
 FEATURES = ("mtm", "random", "bag-of-tokens", "pixels", "majority")
 """The pre-trained encoder, the same before any training, counts of codes, 16 x 16 pixels, and none at all."""
 
 
-def make_features(name, config, train_set, test_set, device, autocast=nullcontext):
+def make_features(
+    name: str, config: Any, train_set: LabelledRows, test_set: LabelledRows, device: Device,
+    autocast: Autocast = nullcontext,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Features of both stores.
 
     Args:
@@ -40,7 +52,9 @@ def make_features(name, config, train_set, test_set, device, autocast=nullcontex
 
 
 @torch.no_grad()
-def encode_store(encoder, store, batch_size, device, autocast=nullcontext):
+def encode_store(
+    encoder: TokenEncoder, store: TokenStore, batch_size: int, device: Device, autocast: Autocast = nullcontext
+) -> np.ndarray:
     """Mean over patches of the normed features of every row, (rows, d) float32."""
     parts = []
     for batch in evaluation_batches(store, batch_size, device=device):
@@ -50,14 +64,14 @@ def encode_store(encoder, store, batch_size, device, autocast=nullcontext):
     return torch.cat(parts).numpy()
 
 
-def bag_of_tokens(store):
+def bag_of_tokens(store: TokenStore) -> np.ndarray:
     """Square roots of how often each code occurs in a row (Hellinger), (rows, k) float32."""
     ids = store.ids(np.arange(len(store))).flatten(1)
     counts = torch.zeros(len(ids), store.codebook_size).scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.float32))
     return counts.sqrt().numpy()
 
 
-def pixels(folder, store, size=(16, 16)):
+def pixels(folder: str | Path, store: TokenStore, size: tuple[int, int] = (16, 16)) -> np.ndarray:
     """The images that a store was made of, small: (rows, 3 * height * width) float32 in the store's order."""
     images = open_image_folder(folder)
     place = {key: index for index, key in enumerate(images.keys)}
@@ -68,14 +82,13 @@ def pixels(folder, store, size=(16, 16)):
     return rearrange(read_all(images, rows, size), "n c h w -> n (c h w)").numpy()
 
 
-def majority_accuracy(train_targets, test_targets):
+def majority_accuracy(train_targets: np.ndarray, test_targets: np.ndarray) -> float:
     """Accuracy of always answering the training set's commonest class."""
     return float((test_targets == np.bincount(train_targets).argmax()).mean())
 
 
 def _encoder(name, config, store):
     """The pre-trained encoder, or one of the same shape as it was before any training."""
-    shape = {"codebook_size": store.codebook_size, "embedding_dim": store.codebook.shape[1]}
     encoder_config, view = config.encoder, config.view
     if config.weights is not None:
         model, fingerprint = load_model(config.weights)
@@ -84,6 +97,7 @@ def _encoder(name, config, store):
             return model.encoder
         encoder_config, view = EncoderConfig(**model.described["model"]["encoder"]), model.encoder.view
     view = fitting_view(view, store.grid, encoder_config.patch_size)
-    encoder = TokenEncoder(encoder_config, view=view, **shape)
-    encoder.start_from(store.codebook, encoder_config)
+    stem = PatchStem(encoder_config, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1])
+    encoder = TokenEncoder(encoder_config, stem, view=view)
+    stem.start_from(store.codebook, encoder_config)
     return encoder

@@ -225,7 +225,7 @@ def _build(config, store, classes):
         codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1], classes=classes,
         drop_path=config.drop_path,
     )  # fmt: skip
-    classifier.encoder.start_from(store.codebook, config.encoder)
+    classifier.encoder.stem.start_from(store.codebook, config.encoder)
     return classifier
 
 

@@ -1,7 +1,15 @@
 """Masked token modelling: masks, model, augmentation pipeline, pre-training, pictures."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-def load(path, device="cpu"):
+if TYPE_CHECKING:  # torch is loaded when it is needed
+    import torch
+
+    from seitpp.mtm.model import MaskedTokenModel
+
+
+def load(path: str | Path, device: "torch.device | str" = "cpu") -> "MaskedTokenModel":
     """A pre-trained model to use: `mtm.load("runs/mtm").encoder.pooled(ids)`.
 
     Args:

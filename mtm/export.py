@@ -42,7 +42,7 @@ class ExportModelConfig:
         require(self, "token_adapt", fits, "is for --kind published")
 
 
-def main(config):
+def main(config: ExportModelConfig) -> None:
     """Write the file or folder."""
     out = Path(config.out)
     if out.exists():
@@ -95,7 +95,7 @@ def _plain(weights):
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, ExportModelConfig, recipes="export_model")
 

@@ -6,12 +6,14 @@ Shapes: b batch, h w token grid, n patches of t tokens, k codes.
 import math
 
 import torch
-from einops import rearrange
+from torch import Tensor
 
 from seitpp.mtm.masking import Masks
+from seitpp.mtm.model import MaskedTokenModel
+from seitpp.training.random_streams import Draws
 
 
-def hidden_counts(total, steps):
+def hidden_counts(total: int, steps: int) -> list[int]:
     """How many patches are hidden before the first step and after each: a cosine's quarter, one less at least.
 
     Args:
@@ -28,7 +30,10 @@ def hidden_counts(total, steps):
 
 
 @torch.no_grad()
-def generate(model, ids, hidden, draws, *, steps=8, temperature=1.0, choice_noise=4.5, dropped_count=None):
+def generate(
+    model: MaskedTokenModel, ids: Tensor, hidden: Tensor, draws: Draws, *, steps: int = 8, temperature: float = 1.0,
+    choice_noise: float = 4.5, dropped_count: int | None = None,
+) -> Tensor:  # fmt: skip
     """Fill what is hidden in several passes of the model; visible ids stay as they are.
 
     Each pass draws ids for all that is hidden and keeps those of the patches of highest confidence: the mean
@@ -62,7 +67,7 @@ def generate(model, ids, hidden, draws, *, steps=8, temperature=1.0, choice_nois
         dropped = min(before) if dropped_count is None else min(*before, dropped_count)
         noise = draws.uniform(f"dropped/{step}", is_open.shape[1]).masked_fill(~is_open, math.inf)
         masks = Masks(is_open, _least(noise, dropped), max(before), dropped)
-        logits = model.logits(model.decode(model.encode(from_patches(model, filled), masks), masks)).float()
+        logits = model.logits(model.decode(model.encode(model.encoder.unpatchify(filled), masks), masks)).float()
         drawn = logits
         if temperature > 0:
             drawn = logits + temperature * _gumbel(draws, f"ids/{step}", *logits.shape[1:])
@@ -73,7 +78,7 @@ def generate(model, ids, hidden, draws, *, steps=8, temperature=1.0, choice_nois
             confidence = confidence + scale * _gumbel(draws, f"confidence/{step}", is_open.shape[1])
         filled = torch.where(is_open[..., None] & unknown, drawn, filled)
         is_open = _least(confidence.masked_fill(~is_open, math.inf), torch.tensor(after, device=ids.device)[:, None])
-    return from_patches(model, filled)
+    return model.encoder.unpatchify(filled)
 
 
 def _unknown(model, hidden, filled):
@@ -102,9 +107,3 @@ def _confidence(logits, drawn, unknown):
 def _gumbel(draws, name, *shape):
     """Standard Gumbel noise, (b, *shape)."""
     return -torch.log(-torch.log(draws.uniform(name, *shape).clamp_min(2.0**-25)))
-
-
-def from_patches(model, patches):
-    """Ids of a model's view by patch, (b, n, t), to (b, h, w): the way back of `model.targets`."""
-    (h, w), side = model.encoder.grid, model.encoder.patch_size
-    return rearrange(patches, "b (h w) (p q) -> b (h p) (w q)", h=h, w=w, p=side, q=side)

@@ -54,7 +54,7 @@ class ImportModelConfig(StageConfig):
             require(self, name, heads is None or self.kind == "mtm", "is for --kind mtm")
 
 
-def main(config):
+def main(config: ImportModelConfig) -> None:
     """Read, convert, check against the store or tokenizer, write."""
     ids = open_store(config.store) if config.store else load_tokenizer(config.tokenizer)
     where = config.store or config.tokenizer
@@ -126,7 +126,7 @@ def _token_adapt(config, ids):
     return model, fitting_view(model.view, ids.grid, 1), "", save
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, ImportModelConfig, recipes="import_model")
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
+from torch import Tensor
 
 from seitpp.runtime.config import require
+from seitpp.training.random_streams import Draws
 
 
 def patch_count(ratio: float, patches: int) -> int:
@@ -47,13 +49,13 @@ class Masks:
         dropped: (b, n) bool, a subset of `masked`; `dropped_count` in every row.
     """
 
-    masked: torch.Tensor
-    dropped: torch.Tensor
+    masked: Tensor
+    dropped: Tensor
     masked_count: int
     dropped_count: int
 
 
-def sample_mask_ratio(config, uniform):
+def sample_mask_ratio(config: MaskConfig, uniform: float) -> float:
     """The ratio of a step by inverting the truncated normal's distribution.
 
     Args:
@@ -67,7 +69,7 @@ def sample_mask_ratio(config, uniform):
     return min(max(normal.inv_cdf(probability), config.mask_ratio_min), config.mask_ratio_max)
 
 
-def make_masks(noise, *, masked_count, dropped_count):
+def make_masks(noise: Tensor, *, masked_count: int, dropped_count: int) -> Masks:
     """Hide the patches of least noise; ties go by place, so the counts are always exact.
 
     Args:
@@ -83,7 +85,7 @@ def make_masks(noise, *, masked_count, dropped_count):
     return Masks(rank < masked_count, rank < dropped_count, masked_count, dropped_count)
 
 
-def sample_masks(config, draws, patches):
+def sample_masks(config: MaskConfig, draws: Draws, patches: int) -> Masks:
     """Masks of a step for a batch: the ratio by (seed, step) alone, the places by sample.
 
     Args:
@@ -96,7 +98,7 @@ def sample_masks(config, draws, patches):
     return make_masks(draws.uniform("mask", patches), masked_count=masked, dropped_count=dropped)
 
 
-def places(mask, count):
+def places(mask: Tensor, count: int) -> Tensor:
     """Indices of the True places of each row in order, without asking the device how many there are.
 
     Args:

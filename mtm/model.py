@@ -3,17 +3,21 @@
 Shapes: b batch, h w token grid, n patches of p q tokens, m masked patches, d width, c embedding dimension, k codes.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from timm.models.vision_transformer import Block
-from torch import nn
+from torch import Tensor, nn
 
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder, initialise_linear
-from seitpp.mtm.masking import places
+from seitpp.mtm.masking import Masks, places
+from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.weights import load_weights, save_weights
@@ -69,15 +73,16 @@ class MaskedTokenModel(nn.Module):
     Source: SeiT++ (arXiv 2312.10105), section 3.1, after MAGE (arXiv 2211.09117).
     """
 
-    def __init__(self, config, *, view, codebook_size, embedding_dim):
+    def __init__(self, config: ModelConfig, *, view: Sequence[int], codebook_size: int, embedding_dim: int):
         super().__init__()
-        self.described = {
+        self.described: dict[str, Any] = {
             "model": asdict(config), "view": list(view), "codebook_size": codebook_size, "embedding_dim": embedding_dim,
         }  # fmt: skip
         self.label_smoothing = config.label_smoothing
-        self.encoder = TokenEncoder(config.encoder, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
+        stem = PatchStem(config.encoder, codebook_size=codebook_size, embedding_dim=embedding_dim)
+        self.encoder = TokenEncoder(config.encoder, stem, view=view)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.encoder.width))
-        decoder, patches = config.decoder, self.encoder.grid[0] * self.encoder.grid[1]
+        decoder, patches = config.decoder, math.prod(self.encoder.patch_grid)
         self.decoder_embed = nn.Linear(config.encoder.width, decoder.width)
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, decoder.width))
         self.decoder_blocks = nn.ModuleList(
@@ -96,15 +101,15 @@ class MaskedTokenModel(nn.Module):
         for part in (self.decoder_embed, self.decoder_blocks, self.head):
             initialise_linear(part)
 
-    def encode(self, ids, masks):
+    def encode(self, ids: Tensor, masks: Masks) -> Tensor:
         """Normed features of the patches that are not dropped: (b, h, w) ids to (b, 1 + n - dropped, d), cls first."""
         x = self.encoder.embed(ids)
-        x = torch.where(masks.masked[..., None], self.mask_token.to(x.dtype), x) + self.encoder.positions
+        x = torch.where(masks.masked[..., None], self.mask_token.to(x.dtype), x) + self.encoder.pos_embed
         kept = places(~masks.dropped, x.shape[1] - masks.dropped_count)
         x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
         return self.encoder.norm(self.encoder.encode(x))
 
-    def decode(self, latent, masks):
+    def decode(self, latent: Tensor, masks: Masks) -> Tensor:
         """Decoder output at all places: (b, 1 + n - dropped, d) to (b, n, d of the decoder)."""
         x = self.decoder_embed(latent)
         cls = x[:, :1]
@@ -117,19 +122,18 @@ class MaskedTokenModel(nn.Module):
             x = block(x)
         return self.decoder_norm(x)[:, 1:]
 
-    def logits(self, decoded):
+    def logits(self, decoded: Tensor) -> Tensor:
         """Logits of the tokens of patches: (b, m, d of the decoder) to (b, m, p * q, k)."""
         side = self.encoder.patch_size
         x = rearrange(self.head(decoded), "b m (p q c) -> b m (p q) c", p=side, q=side)
         x = self.head_norm(F.gelu(x))
-        return x @ self.encoder.embeddings.weight.detach().T + self.head_bias
+        return x @ self.encoder.stem.embeddings.weight.detach().T + self.head_bias
 
-    def targets(self, ids):
+    def targets(self, ids: Tensor) -> Tensor:
         """Ids by patch: (b, h, w) to (b, n, p * q)."""
-        side = self.encoder.patch_size
-        return rearrange(ids, "b (h p) (w q) -> b (h w) (p q)", p=side, q=side)
+        return self.encoder.patchify(ids)
 
-    def forward(self, ids, masks):
+    def forward(self, ids: Tensor, masks: Masks) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and measures over masked patches; nothing is computed for the visible ones' logits.
 
         Args:
@@ -151,17 +155,15 @@ class MaskedTokenModel(nn.Module):
         return loss, {"cross_entropy": cross_entropy.detach(), "accuracy": accuracy}
 
     @torch.no_grad()
-    def complete(self, ids, masks):
+    def complete(self, ids: Tensor, masks: Masks) -> Tensor:
         """Fill masked patches with the most likely ids: (b, h, w) to (b, h, w)."""
-        side = self.encoder.patch_size
         best = self.logits(self.decode(self.encode(ids, masks), masks)).argmax(dim=-1)
-        filled = torch.where(masks.masked[..., None], best, self.targets(ids))
-        return rearrange(
-            filled, "b (h w) (p q) -> b (h p) (w q)", h=self.encoder.grid[0], w=self.encoder.grid[1], p=side, q=side
-        )
+        return self.encoder.unpatchify(torch.where(masks.masked[..., None], best, self.targets(ids)))
 
 
-def save_model(folder, model, *, tokenizer, grid, augmentation=""):
+def save_model(
+    folder: str | Path, model: MaskedTokenModel, *, tokenizer: str, grid: Sequence[int], augmentation: str = ""
+) -> None:
     """Write a MaskedTokenModel's weights/.
 
     Args:
@@ -175,7 +177,7 @@ def save_model(folder, model, *, tokenizer, grid, augmentation=""):
     save_weights(folder, model.state_dict(), described)
 
 
-def load_model(folder, device="cpu"):
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> tuple[MaskedTokenModel, str]:
     """Load what pre-training left: (MaskedTokenModel in evaluation mode, fingerprint of its tokenizer).
 
     Args:

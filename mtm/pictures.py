@@ -1,10 +1,17 @@
 """Pictures of masked token modelling: what the model saw, and how it completed it."""
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
-from einops import repeat
+from torch import Tensor
 
 from seitpp.mtm.masking import make_masks, patch_count
+from seitpp.mtm.model import MaskedTokenModel
+from seitpp.mtm.patches import unpatchify
 from seitpp.runtime.pictures import image_grid
+from seitpp.tokenizers.tokenizer import Tokenizer
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.random_streams import Draws
 
@@ -12,7 +19,9 @@ GREY = 0.6
 
 
 @torch.no_grad()
-def completion_picture(model, tokenizer, ids, path, *, ratio, seed=0):
+def completion_picture(
+    model: MaskedTokenModel, tokenizer: Tokenizer, ids: Tensor, path: Path, *, ratio: float, seed: int = 0
+) -> None:
     """Write three rows: decoded ids, the same with hidden patches grey, the model's completion.
 
     Args:
@@ -23,8 +32,7 @@ def completion_picture(model, tokenizer, ids, path, *, ratio, seed=0):
         ratio: share of patches hidden, such as the one that cross-entropy is measured at.
         seed: of the masks.
     """
-    grid = model.encoder.grid
-    patches = grid[0] * grid[1]
+    patches = math.prod(model.encoder.patch_grid)
     draws = Draws(seed, 0, torch.arange(len(ids), device=ids.device))
     hidden = patch_count(ratio, patches)
     masks = make_masks(draws.uniform("mask", patches), masked_count=hidden, dropped_count=hidden)
@@ -33,7 +41,9 @@ def completion_picture(model, tokenizer, ids, path, *, ratio, seed=0):
 
 
 @torch.no_grad()
-def completion_rows(model, tokenizer, ids, masked, completions):
+def completion_rows(
+    model: MaskedTokenModel, tokenizer: Tokenizer, ids: Tensor, masked: Tensor, completions: Sequence[Tensor]
+) -> list[Tensor]:
     """Rows of images: decoded ids, the same with hidden patches grey, then each completion.
 
     Whole grids are decoded, as a decoder may know no other size; around the model's view they are those of `ids`.
@@ -50,5 +60,5 @@ def completion_rows(model, tokenizer, ids, masked, completions):
     side = original.shape[2] // ids.shape[1] * model.encoder.patch_size  # pixels of a patch
     covered = torch.zeros_like(original, dtype=torch.bool)
     view = centre_pixels(covered, ids.shape[1:], model.encoder.view)
-    view[:] = repeat(masked, "b (h w) -> b 1 (h p) (w q)", h=model.encoder.grid[0], p=side, q=side)
+    view[:] = unpatchify(masked[..., None].expand(-1, -1, side**2), model.encoder.patch_grid, side)[:, None]
     return [original, torch.where(covered, GREY, original), *(tokenizer.decode(put(ids, part)) for part in completions)]

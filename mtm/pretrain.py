@@ -81,7 +81,7 @@ def main(config):
     augment = Augment(
         config.augment, store=store, view=model.encoder.view, device=accelerator.device, autocast=accelerator.autocast
     )
-    step, largest_step = make_steps(config, augment, math.prod(model.encoder.grid))
+    step, largest_step = make_steps(config, augment, math.prod(model.encoder.patch_grid))
     picture = partial(_picture, config=config, store=eval_store or store, accelerator=accelerator)
     # The main process is the one that logs.
     baselines = frequency_baselines(store, eval_store, view=model.encoder.view) if accelerator.is_main_process else {}
@@ -133,7 +133,7 @@ def make_model(config: PretrainConfig, store: TokenStore) -> MaskedTokenModel:
     model = MaskedTokenModel(
         config.model, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
     )
-    model.encoder.start_from(store.codebook, config.model.encoder)
+    model.encoder.stem.start_from(store.codebook, config.model.encoder)
     return model
 
 
@@ -174,7 +174,7 @@ def evaluate_model(model, store, config, accelerator):
 
     Returns: {"eval_cross_entropy", "eval_accuracy", "eval_perplexity"}, over all masked tokens of all processes.
     """
-    patches = math.prod(model.encoder.grid)
+    patches = math.prod(model.encoder.patch_grid)
     sums = torch.zeros(3, device=accelerator.device)
     for batch in evaluation_batches(
         store, config.batch_size, device=accelerator.device, rank=accelerator.process_index,

@@ -13,10 +13,11 @@ from typing import Literal
 
 import torch
 from einops import rearrange, repeat
+from torch import Tensor
 
 from seitpp.mtm.generate import generate
 from seitpp.mtm.masking import Masks, make_masks, patch_count
-from seitpp.mtm.model import load_model
+from seitpp.mtm.model import MaskedTokenModel, load_model
 from seitpp.mtm.pictures import completion_rows
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
@@ -74,7 +75,7 @@ class ReconstructConfig:
         require_seed(self)
 
 
-def main(config):
+def main(config: ReconstructConfig) -> None:
     """Fill, measure, write the picture."""
     if Path(config.out).is_dir():
         raise UserError(f"--out {config.out} is a folder: name a file in it, such as {config.out}/picture.png")
@@ -91,7 +92,7 @@ def main(config):
     store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
     ids = store.ids(evenly(len(store), config.measured)).to(device)
     draws = Draws(config.seed, 0, torch.arange(len(ids), device=device))
-    masked = hidden_patches(config.mask, config.ratio, model.encoder.grid, draws)
+    masked = hidden_patches(config.mask, config.ratio, model.encoder.patch_grid, draws)
     at_once, in_steps = fill(model, centre(ids, model.encoder.view), masked, draws, config)
     shown = evenly(len(ids), config.images)
     parts = [part[shown] for part in (ids, masked)]
@@ -100,23 +101,23 @@ def main(config):
     print(report(model, centre(ids, model.encoder.view), masked, at_once, in_steps, config))
 
 
-def evenly(count, wanted):
+def evenly(count: int, wanted: int) -> list[int]:
     """At most `wanted` different indices below `count`, spaced evenly."""
     return [index * count // min(wanted, count) for index in range(min(wanted, count))]
 
 
-def hidden_patches(kind, ratio, grid, draws):
+def hidden_patches(kind: str, ratio: float, patch_grid: tuple[int, int], draws: Draws) -> Tensor:
     """Which patches are hidden.
 
     Args:
         kind: "right", "centre" or "random".
         ratio: share of the patches, above 0; at least one is hidden. Columns and rectangles are as near as whole
             patches come.
-        grid: (h, w) patches.
+        patch_grid: (rows, columns) of patches.
         draws: the Draws of the batch.
     Returns: (b, n) bool, the same number in each row.
     """
-    height, width = grid
+    height, width = patch_grid
     if kind == "random":
         count = patch_count(ratio, height * width)
         noise = draws.uniform("mask", height * width)
@@ -125,11 +126,13 @@ def hidden_patches(kind, ratio, grid, draws):
     if kind == "right":
         hidden[:, width - max(1, round(ratio * width)) :] = True
     else:
-        centre(hidden, [max(1, round(math.sqrt(ratio) * side)) for side in grid])[:] = True
+        centre(hidden, [max(1, round(math.sqrt(ratio) * side)) for side in patch_grid])[:] = True
     return repeat(hidden, "h w -> b (h w)", b=len(draws))
 
 
-def fill(model, ids, masked, draws, config):
+def fill(
+    model: MaskedTokenModel, ids: Tensor, masked: Tensor, draws: Draws, config: ReconstructConfig
+) -> tuple[Tensor, Tensor]:
     """Hidden ids filled in one pass and in `config.steps`: two tensors like `ids`, (b, h, w)."""
     at_once, in_steps = [], []
     for start in range(0, len(ids), BATCH):
@@ -145,7 +148,9 @@ def fill(model, ids, masked, draws, config):
     return torch.cat(at_once), torch.cat(in_steps)
 
 
-def report(model, ids, masked, at_once, in_steps, config):
+def report(
+    model: MaskedTokenModel, ids: Tensor, masked: Tensor, at_once: Tensor, in_steps: Tensor, config: ReconstructConfig
+) -> str:
     """A line: the share of hidden ids that are restored, and that of the id which is most frequent there."""
     hidden = rearrange(masked, "b n -> b n 1").expand(model.targets(ids).shape)
     wanted, once, steps = (model.targets(each)[hidden] for each in (ids, at_once, in_steps))
@@ -157,7 +162,7 @@ def report(model, ids, masked, at_once, in_steps, config):
     )
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, ReconstructConfig, recipes="reconstruct")
 

@@ -26,16 +26,6 @@ def published_weights(name):
     return {tensor: _weight(tensor, shape, seed) for tensor, shape in shapes.items()}
 
 
-def renamed(weights, parts):
-    """The same tensors with each (published, ours) part of a name replaced, in order."""
-    result = {}
-    for name, tensor in weights.items():
-        for published, ours in parts:
-            name = name.replace(published, ours)
-        result[name] = tensor
-    return result
-
-
 def largest_difference(tensor, reference):
     """Greatest absolute difference of two tensors of the same shape."""
     assert tensor.shape == reference.shape

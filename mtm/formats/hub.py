@@ -3,6 +3,10 @@
 The folder is a weights/ folder as well: `mtm.load` reads it, and `from_pretrained` reads a run's weights/.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from huggingface_hub import PyTorchModelHubMixin
 
 from seitpp.mtm.encoder import EncoderConfig
@@ -53,7 +57,10 @@ class HubMaskedTokenModel(
         grid: (h, w) of the stored ids.
     """
 
-    def __init__(self, *, model, view, codebook_size, embedding_dim, tokenizer, grid):
+    def __init__(
+        self, *, model: dict[str, Any], view: Sequence[int], codebook_size: int, embedding_dim: int, tokenizer: str,
+        grid: Sequence[int],
+    ):  # fmt: skip
         parts = {
             **model, "encoder": EncoderConfig(**model["encoder"]), "decoder": DecoderConfig(**model["decoder"]),
         }  # fmt: skip
@@ -62,7 +69,7 @@ class HubMaskedTokenModel(
         self.stored_grid = tuple(grid)
 
 
-def save_hub(folder, model, described):
+def save_hub(folder: Path, model: MaskedTokenModel, described: dict[str, Any]) -> None:
     """Write a model in the Hub's layout: model.safetensors, config.json and README.md.
 
     Args:
@@ -76,6 +83,6 @@ def save_hub(folder, model, described):
     details = (
         f"Here: {encoder.view[0]} x {encoder.view[1]} of {described['grid'][0]} x {described['grid'][1]} tokens, "
         f"K = {described['codebook_size']}, a ViT of {len(encoder.blocks)} blocks of width "
-        f"{encoder.patches.out_channels}, tokenizer {described['tokenizer'][:12]}."
+        f"{encoder.width}, tokenizer {described['tokenizer'][:12]}."
     )
     hub_model.save_pretrained(folder, model_card_kwargs={"details": details})

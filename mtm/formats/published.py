@@ -6,7 +6,10 @@ They also hold what is not trained: TokenAdapt's frozen f and g, and fixed table
 
 import math
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
+from torch import Tensor
 from torch.nn.functional import pad
 
 from seitpp.mtm.encoder import EncoderConfig
@@ -14,20 +17,24 @@ from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign_weights import fill, translated
 from seitpp.runtime.safe_unpickle import read_tensors
+from seitpp.tokenadapt.model import TokenAdapt
 from seitpp.tokenadapt.published import check_positions, claimed, divided, of_whole_model
 from seitpp.tokenadapt.published import to_published as token_adapt_to_published
 from seitpp.tokenizers.positions import sincos_positions
 
-_PUBLISHED = [  # names of ours, then the published ones
+ENCODER = [  # names of an encoder of ours that is part of a model, then the published ones
+    (r"^encoder\.stem\.embeddings\.", "token_emb.word_embeddings."),
+    (r"^encoder\.stem\.embedding_norm\.", "token_emb.LayerNorm."),
+    (r"^encoder\.stem\.patches\.", "patch_embed.proj."),
+    (r"^encoder\.", ""),
+]
+_PUBLISHED = [
     (r"^mask_token$", "mask_token_label"),
     (r"^decoder_pos_embed$", "decoder_pos_embed_learned"),
     (r"^head_bias$", "mlm_layer.bias"),
     (r"^head_norm\.", "mlm_layer.ln."),
     (r"^head\.", "mlm_layer.fc."),
-    (r"^encoder\.embeddings\.", "token_emb.word_embeddings."),
-    (r"^encoder\.embedding_norm\.", "token_emb.LayerNorm."),
-    (r"^encoder\.patches\.", "patch_embed.proj."),
-    (r"^encoder\.", ""),
+    *ENCODER,
 ]
 HEAD_WIDTH = 64
 """Channels of an encoder's head in ViT-S, B and L."""
@@ -35,7 +42,10 @@ _HEADS = {"heads": "num_heads", "decoder_heads": "decoder_num_heads"}
 """What `from_published` is told, and its name beside the weights in our own exports."""
 
 
-def from_published(weights, source, *, view=None, heads=None, decoder_heads=None):
+def from_published(
+    weights: dict[str, Tensor], source: str, *, view: Sequence[int] | None = None, heads: int | None = None,
+    decoder_heads: int | None = None,
+) -> MaskedTokenModel:  # fmt: skip
     """A MaskedTokenModel of published weights. Its shape is read from theirs.
 
     Args:
@@ -65,13 +75,13 @@ def from_published(weights, source, *, view=None, heads=None, decoder_heads=None
     config = ModelConfig(
         encoder=EncoderConfig(
             width=width,
-            depth=_depth(weights, "blocks"),
-            heads=heads or _usual_heads(width, source),
+            depth=depth_of(weights, "blocks"),
+            heads=heads or usual_heads(width, source),
             patch_size=patch_size,
         ),
         decoder=DecoderConfig(
             width=decoder_width,
-            depth=_depth(weights, "decoder_blocks"),
+            depth=depth_of(weights, "decoder_blocks"),
             heads=decoder_heads or _usual_decoder_heads(decoder_width, source),
         ),
     )
@@ -83,7 +93,7 @@ def from_published(weights, source, *, view=None, heads=None, decoder_heads=None
     return model.eval()
 
 
-def to_published(model, token_adapt=None):
+def to_published(model: MaskedTokenModel, token_adapt: TokenAdapt | None = None) -> dict[str, Tensor]:
     """Weights of a MaskedTokenModel under their published names, the fixed tables of positions included.
 
     Args:
@@ -100,13 +110,13 @@ def to_published(model, token_adapt=None):
     return weights if token_adapt is None else weights | token_adapt_to_published(token_adapt)
 
 
-def heads_of(model):
+def heads_of(model: MaskedTokenModel) -> dict[str, int]:
     """What no tensor of a MaskedTokenModel tells, as plain numbers to go beside its published weights."""
     parts = model.described["model"]
     return {_HEADS["heads"]: parts["encoder"]["heads"], _HEADS["decoder_heads"]: parts["decoder"]["heads"]}
 
 
-def read_heads(path):
+def read_heads(path: str | Path) -> dict[str, int]:
     """The heads that a file has beside its weights: {"heads", "decoder_heads"}, where it is one of our exports.
 
     The release has an argparse.Namespace under `args`, which tells a model's name and not its heads.
@@ -126,16 +136,21 @@ def _published_names(model):
 def _fixed_tables(model):
     """Published positions by name, (1, 1 + n, d) each: those of the cls token are zero."""
     encoder = model.encoder
-    decoder = sincos_positions(model.decoder_embed.out_features, encoder.grid)
-    tables = {"pos_embed": encoder.positions, "decoder_pos_embed": decoder.to(encoder.positions.device)}
+    decoder = sincos_positions(model.decoder_embed.out_features, encoder.patch_grid)
+    tables = {"pos_embed": encoder.pos_embed, "decoder_pos_embed": decoder.to(encoder.pos_embed.device)}
     return {name: pad(table, (0, 0, 1, 0))[None] for name, table in tables.items()}
 
 
-def _depth(weights, blocks):
+def depth_of(weights: dict[str, Tensor], blocks: str) -> int:
+    """How many blocks published weights have under a name."""
     return len({m[1] for name in weights if (m := re.match(rf"{blocks}\.(\d+)\.", name))})
 
 
-def _usual_heads(width, source):
+def usual_heads(width: int, source: str) -> int:
+    """Heads of 64 channels each, as in ViT-S, B and L.
+
+    Raises: UserError if the width is no multiple of 64.
+    """
     if width % HEAD_WIDTH:
         raise UserError(f"{source} has the width {width}, no multiple of {HEAD_WIDTH}: give --heads")
     return width // HEAD_WIDTH

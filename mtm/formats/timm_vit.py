@@ -4,9 +4,16 @@ The ViT sees a picture of c channels, one token a pixel. What comes before it, e
 the id alone: a table of k rows.
 """
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
+from seitpp.mtm.encoder import TokenEncoder
+from seitpp.mtm.model import MaskedTokenModel
+from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.weights import save_weights
 
 ARCHITECTURE = "vit_base_patch16_224"
@@ -42,7 +49,7 @@ features = vit(table[ids].permute(0, 3, 1, 2))
 """
 
 
-def save_timm(folder, model, described):
+def save_timm(folder: Path, model: MaskedTokenModel, described: dict[str, Any]) -> None:
     """Write an encoder as a timm model: config.json as timm's Hub models have it, weights, token table, model card.
 
     Args:
@@ -59,18 +66,18 @@ def save_timm(folder, model, described):
         width=model.encoder.view[1],
         grid_height=described["grid"][0],
         grid_width=described["grid"][1],
-        codes=model.encoder.embeddings.num_embeddings,
-        channels=model.encoder.embeddings.embedding_dim,
-        features=model.encoder.patches.out_channels,
+        codes=model.encoder.stem.embeddings.num_embeddings,
+        channels=model.encoder.stem.embeddings.embedding_dim,
+        features=model.encoder.width,
         fingerprint=described["tokenizer"][:12],
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def timm_config(encoder):
+def timm_config(encoder: TokenEncoder[PatchStem]) -> dict[str, Any]:
     """config.json of an encoder as a timm model."""
-    width = encoder.patches.out_channels
-    channels = encoder.embeddings.embedding_dim
+    width = encoder.width
+    channels = encoder.stem.embeddings.embedding_dim
     return {
         "architecture": ARCHITECTURE,
         "num_classes": 0,
@@ -97,15 +104,15 @@ def timm_config(encoder):
     }
 
 
-def timm_weights(encoder):
+def timm_weights(encoder: TokenEncoder[PatchStem]) -> dict[str, Tensor]:
     """State dict of an encoder under timm's names; the cls token has no position."""
-    own = ("embeddings.", "embedding_norm.")
+    own = ("stem.embeddings.", "stem.embedding_norm.")
     weights = {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith(own)}
-    weights = {name.replace("patches.", "patch_embed.proj.", 1): tensor for name, tensor in weights.items()}
-    return {**weights, "pos_embed": pad(encoder.positions, (0, 0, 1, 0))[None]}
+    weights = {name.replace("stem.patches.", "patch_embed.proj.", 1): tensor for name, tensor in weights.items()}
+    return {**weights, "pos_embed": pad(encoder.pos_embed, (0, 0, 1, 0))[None]}
 
 
 @torch.no_grad()
-def token_table(encoder):
+def token_table(encoder: TokenEncoder[PatchStem]) -> Tensor:
     """What the patches are made of, for each id: (k, c)."""
-    return encoder.embedding_norm(encoder.embeddings.weight).detach().cpu().contiguous()
+    return encoder.stem.embedding_norm(encoder.stem.embeddings.weight).detach().cpu().contiguous()

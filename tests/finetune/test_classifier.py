@@ -1,21 +1,20 @@
-"""The classifier of SeiT++: what it computes, where its weights come from, how it is kept."""
+"""Classifiers: what they compute, where their weights come from, how they are kept."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-import published
 import tiny
 from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, load_classifier, save_classifier
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.model import load_model
+from seitpp.tokenizers.positions import sincos_positions
 
 ENCODER = EncoderConfig(width=24, depth=2, heads=3, patch_size=2, token_dropout=0.0, embedding_std=0.5)
-PARTS = [
-    ("token_emb.word_embeddings", "encoder.embeddings"),
-    ("token_emb.LayerNorm", "encoder.embedding_norm"),
-    ("patch_embed.proj", "encoder.patches"),
-]
+FROZEN = Path(__file__).parents[1] / "mtm" / "frozen_weights"  # written by seitpp before the encoder had a stem
 
 
 def make_classifier(**fields):
@@ -23,6 +22,10 @@ def make_classifier(**fields):
     return Classifier(
         ENCODER, **{"view": (4, 6), "codebook_size": tiny.CODES, "embedding_dim": 5, "classes": 3, **fields}
     )
+
+
+def embeddings(view=(4, 6)):
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((2, 5, *view))).float()
 
 
 @torch.no_grad()
@@ -56,20 +59,47 @@ def test_a_saved_classifier_computes_the_same(tmp_path):
 
 
 @torch.no_grad()
-def test_parity_of_the_classifier():
-    recorded, weights = published.recording("classifier"), published.published_weights("classifier")
-    places = weights.pop("pos_embed")  # trained in the published classifier, the fixed table here
-    weights["cls_token"] = weights["cls_token"] + places[:, :1]
-    config = EncoderConfig(width=48, depth=2, heads=3)
-    classifier = Classifier(config, view=(28, 28), codebook_size=391, embedding_dim=32, classes=10)
-    classifier.load_state_dict(
-        {
-            f"encoder.{name}" if name == "cls_token" or name.startswith("blocks.") else name: tensor
-            for name, tensor in published.renamed(weights, PARTS).items()
-        }
-    )
-    classifier.encoder.positions.copy_(places[0, 1:])
-    classifier.eval()
-    features = classifier.norm(classifier.encoder(recorded["ids"])[:, 1:].mean(dim=1))
-    assert published.largest_difference(features, recorded["features"]) < 1e-4
-    assert published.largest_difference(classifier(recorded["ids"]), recorded["logits"]) < 1e-4
+def test_a_classifier_can_read_the_cls_token():
+    classifier, ids = make_classifier(pooling="cls").eval(), tiny.random_ids(2, tiny.CODES, (4, 6))
+    cls = classifier.encoder(ids)[:, 0].double().numpy()
+    normed = (cls - cls.mean(1, keepdims=True)) / np.sqrt(cls.var(1, keepdims=True) + 1e-6)
+    assert classifier.features(ids).numpy() == pytest.approx(normed, abs=1e-4)
+
+
+def test_a_stem_that_is_not_known_or_lacks_its_codes_is_refused():
+    for wrong in ({"stem": "pixels"}, {"codebook_size": None}):
+        with pytest.raises(ValueError, match="patches, with a codebook_size, or adapter"):
+            make_classifier(**wrong)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stem", ["patches", "adapter"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_saved_classifier_of_any_kind_and_view_computes_the_same(tmp_path, stem, learned):
+    classifier = make_classifier(stem=stem, learned_positions=learned, pooling="cls").eval()
+    if learned:
+        torch.nn.init.normal_(classifier.encoder.pos_embed)
+    classifier.encoder.set_view((8, 4))
+    save_classifier(tmp_path / "weights", classifier, tokenizer="f" * 64, class_names=["x", "y", "z"])
+    loaded, _, _ = load_classifier(tmp_path)
+    inputs = embeddings((8, 4)) if stem == "adapter" else tiny.random_ids(2, tiny.CODES, (8, 4))
+    assert loaded.described == classifier.described
+    assert torch.equal(loaded(inputs), classifier(inputs))
+
+
+@torch.no_grad()
+def test_a_classifier_of_a_larger_view_than_its_pre_training_spans_the_same_positions(tmp_path):
+    folder = tiny.make_mtm(tmp_path)
+    classifier, _ = classifier_from_pretraining(folder, classes=4, view=(8, 10))
+    encoder, ids = load_model(folder)[0].encoder, tiny.random_ids(2, tiny.CODES, (8, 10))
+    encoder.set_view((8, 10))
+    assert torch.equal(classifier.eval().encoder(ids), encoder(ids))
+    assert torch.equal(classifier.encoder.pos_embed, sincos_positions(24, (4, 5), spanning=(2, 3)))
+
+
+@torch.no_grad()
+def test_a_classifier_that_was_written_before_there_were_stems_computes_what_it_did():
+    expected = load_file(FROZEN / "expected.safetensors")
+    classifier, fingerprint, names = load_classifier(FROZEN / "classifier")
+    assert classifier(expected["ids"]).numpy() == pytest.approx(expected["classes"].numpy(), abs=1e-5)
+    assert (fingerprint, names) == ("a" * 64, ["ant", "bee", "cow"])

@@ -15,6 +15,7 @@ from seitpp.finetune.features import bag_of_tokens, encode_store, majority_accur
 from seitpp.finetune.labelled import LabelledRows, open_labelled, split_labelled
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
 from seitpp.mtm.model import load_model
+from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
@@ -107,7 +108,8 @@ def test_a_random_encoder_sees_the_view_that_is_asked_for(tmp_path):
     torch.manual_seed(4)
     found, _ = make_features("random", config, labelled, labelled, "cpu")
     torch.manual_seed(4)
-    encoder = TokenEncoder(shape, view=(2, 4), codebook_size=tiny.CODES, embedding_dim=5).eval()
+    stem = PatchStem(shape, codebook_size=tiny.CODES, embedding_dim=5)
+    encoder = TokenEncoder(shape, stem, view=(2, 4)).eval()
     assert found == pytest.approx(encoder.pooled(ids[:, 1:3, 1:5]).numpy(), abs=1e-5)
 
 

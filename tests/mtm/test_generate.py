@@ -7,7 +7,7 @@ import torch
 
 import tiny
 from seitpp.mtm.encoder import EncoderConfig
-from seitpp.mtm.generate import from_patches, generate, hidden_counts
+from seitpp.mtm.generate import generate, hidden_counts
 from seitpp.mtm.masking import MaskConfig, Masks, sample_masks
 from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
 from seitpp.training.random_streams import Draws
@@ -106,7 +106,7 @@ def test_dropped_patches_are_hidden_ones_and_as_many_in_each_sample(ids, limit, 
 @torch.no_grad()
 def test_visible_ids_never_change_and_hidden_ones_do_not_matter(ids):
     model = make_model()
-    tokens = from_patches(model, HIDDEN[..., None].expand(-1, -1, 4))
+    tokens = model.encoder.unpatchify(HIDDEN[..., None].expand(-1, -1, 4))
     filled = generate(model, ids, HIDDEN, draws_of(3), steps=3)
     assert torch.equal(filled[~tokens], ids[~tokens])
     assert filled[tokens].max() < CODES
@@ -128,7 +128,7 @@ def test_a_mask_of_tokens_keeps_the_visible_ids_of_a_patch_that_is_partly_hidden
 @torch.no_grad()
 def test_a_mask_of_tokens_that_covers_patches_is_the_mask_of_those_patches(ids):
     model = make_model()
-    tokens = from_patches(model, HIDDEN[..., None].expand(-1, -1, 4))
+    tokens = model.encoder.unpatchify(HIDDEN[..., None].expand(-1, -1, 4))
     by_patch = generate(model, ids, HIDDEN, draws_of(3), steps=3)
     assert torch.equal(generate(model, ids, tokens, draws_of(3), steps=3), by_patch)
 

@@ -8,7 +8,7 @@ from einops import rearrange
 import published
 import tiny
 from seitpp.mtm.baselines import frequency_baselines
-from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
+from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.formats.published import from_published
 from seitpp.mtm.masking import Masks, make_masks
 from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model, save_model
@@ -59,9 +59,9 @@ def encode_slowly(model, ids, masks, sample):
         if masks.masked[sample, patch]:
             vector = model.mask_token[0, 0]
         else:
-            tokens = encoder.embedding_norm(encoder.embeddings.weight[patch_of(ids[sample], patch)])
-            vector = encoder.patches.bias + torch.einsum("dcpq,pqc->d", encoder.patches.weight, tokens)
-        sequence.append(vector + encoder.positions[patch])
+            tokens = encoder.stem.embedding_norm(encoder.stem.embeddings.weight[patch_of(ids[sample], patch)])
+            vector = encoder.stem.patches.bias + torch.einsum("dcpq,pqc->d", encoder.stem.patches.weight, tokens)
+        sequence.append(vector + encoder.pos_embed[patch])
     x = torch.stack(sequence)[None]
     for block in encoder.blocks:
         x = block(x)
@@ -82,7 +82,7 @@ def logits_slowly(model, latent, masks, sample):
     for vector in model.decoder_norm(x)[0, 1:]:
         tokens = model.head(vector).reshape(4, 5)
         normed = model.head_norm(torch.nn.functional.gelu(tokens))
-        logits.append(normed @ model.encoder.embeddings.weight.T + model.head_bias)
+        logits.append(normed @ model.encoder.stem.embeddings.weight.T + model.head_bias)
     return torch.stack(logits)
 
 
@@ -136,11 +136,6 @@ def test_features_of_whole_grids_are_those_of_a_model_that_hides_nothing(ids):
     latent = model.encode(ids, some_masks(0, 0))
     assert model.encoder.norm(model.encoder(ids)).numpy() == pytest.approx(latent.numpy(), abs=1e-9)
     assert model.encoder.pooled(ids).numpy() == pytest.approx(latent[:, 1:].numpy().mean(axis=1), abs=1e-9)
-
-
-def test_a_view_that_does_not_divide_into_patches_is_refused():
-    with pytest.raises((ValueError, UserError), match=r"\(4, 5\).*patches of 2"):
-        TokenEncoder(EncoderConfig(), view=(4, 5), codebook_size=5, embedding_dim=3)
 
 
 @pytest.mark.parametrize("wrong", [{"width": 30}, {"width": 24, "heads": 5}, {"patch_size": 0}])
@@ -201,7 +196,7 @@ def test_the_head_does_not_train_the_embedding_table(ids):
     model = make_model()
     loss, _ = model(ids, some_masks(PATCHES, 2))  # nothing visible: only the head could reach the table
     loss.backward()
-    assert float(model.encoder.embeddings.weight.grad.abs().sum()) == 0.0
+    assert float(model.encoder.stem.embeddings.weight.grad.abs().sum()) == 0.0
     assert float(model.head.weight.grad.abs().sum()) > 0.0
 
 

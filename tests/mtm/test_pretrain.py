@@ -224,7 +224,7 @@ def test_embeddings_may_start_as_the_codebook(world, tmp_path):
     stage.main(config)
     codebook = TokenStore(world / "train").codebook.numpy()
     expected = (codebook - codebook.mean(0)) / codebook.std(0, ddof=1) * 0.25
-    table = load_model(tmp_path)[0].encoder.embeddings.weight.detach().numpy()
+    table = load_model(tmp_path)[0].encoder.stem.embeddings.weight.detach().numpy()
     assert table == pytest.approx(expected, abs=1e-4)
 
 

@@ -49,11 +49,11 @@ def test_matrices_are_decayed_and_vectors_embeddings_and_learned_places_are_not(
         for name in names if group["weight_decay"] == 0.1
     }  # fmt: skip
     assert {group["weight_decay"] for group in groups} == {0.0, 0.1}
-    assert "encoder.patches.weight" in decayed
+    assert "encoder.stem.patches.weight" in decayed
     assert "encoder.blocks.2.mlp.fc1.weight" in decayed
     assert "head.weight" in decayed
     for name in (
-        "encoder.embeddings.weight", "encoder.cls_token", "mask_token", "decoder_pos_embed", "head_bias",
+        "encoder.stem.embeddings.weight", "encoder.cls_token", "mask_token", "decoder_pos_embed", "head_bias",
         "encoder.norm.weight", "encoder.blocks.0.attn.qkv.bias",
     ):  # fmt: skip
         assert name not in decayed
@@ -70,7 +70,7 @@ def test_layer_decay_scales_the_rate_by_depth():
     assert scale_of["encoder.blocks.2.attn.qkv.weight"] == 0.5
     assert scale_of["encoder.blocks.1.norm1.weight"] == 0.25
     assert scale_of["encoder.blocks.0.mlp.fc2.bias"] == 0.125
-    assert scale_of["encoder.patches.weight"] == scale_of["encoder.embeddings.weight"] == 0.0625
+    assert scale_of["encoder.stem.patches.weight"] == scale_of["encoder.stem.embeddings.weight"] == 0.0625
     assert scale_of["encoder.cls_token"] == 0.0625
     assert sorted(scale_of) == sorted(name for name, _ in model.named_parameters())
 

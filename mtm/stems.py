@@ -1,0 +1,94 @@
+"""Stems: what turns the input of an encoder into patch embeddings.
+
+`PatchStem` (SeiT++) reads token ids, `StemAdapter` (SeiT) reads embeddings that were looked up in a codebook.
+
+Shapes: b batch, c embedding dimension, h w token grid, n patches, d width.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Stem
+
+
+class PatchStem(Stem):
+    """Ids (b, h, w) to patch embeddings (b, n, d): look-up, LayerNorm, dropout, p x p convolution of stride p.
+
+    Args:
+        config: an EncoderConfig.
+        codebook_size: K.
+        embedding_dim: c.
+    Source: SeiT++ (arXiv 2312.10105).
+    """
+
+    def __init__(self, config: EncoderConfig, *, codebook_size: int, embedding_dim: int):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.embedding_std = config.embedding_std
+        self.embeddings = nn.Embedding(codebook_size, embedding_dim)
+        self.embedding_norm = LAYER_NORM(embedding_dim)
+        self.embedding_dropout = nn.Dropout(config.token_dropout)
+        self.patches = nn.Conv2d(embedding_dim, config.width, kernel_size=self.patch_size, stride=self.patch_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Patch embeddings without positions: (b, h, w) int64 to (b, n, d)."""
+        x = self.embedding_dropout(self.embedding_norm(self.embeddings(ids)))
+        return rearrange(self.patches(rearrange(x, "b h w c -> b c h w")), "b d h w -> b (h w) d")
+
+    def initialise_patches(self) -> None:
+        """Xavier uniform for the convolution."""
+        _xavier(self.patches)
+
+    def initialise_embeddings(self) -> None:
+        """Normal of deviation `embedding_std` for the embeddings."""
+        nn.init.normal_(self.embeddings.weight, std=self.embedding_std)
+
+    @torch.no_grad()
+    def start_from(self, codebook: Tensor, config: EncoderConfig) -> None:
+        """Set the token embeddings to a codebook, (k, c), where `config.embedding_init` asks for it.
+
+        Each channel gets mean 0 and deviation `config.embedding_std`.
+        """
+        if config.embedding_init == "codebook":
+            centred = codebook - codebook.mean(dim=0)
+            self.embeddings.weight.copy_(centred / centred.std(dim=0).clamp_min(1e-6) * config.embedding_std)
+
+
+class StemAdapter(Stem):
+    """Embeddings (b, c, h, w) to patch embeddings (b, n, d): a 4 x 4 convolution of stride 2 with padding 1.
+
+    It stands for patches of 2 x 2 tokens, each of which sees a token of its neighbours on every side. The embeddings
+    are rows of a codebook, or what an augmentation makes of them; the stem has no table of its own.
+
+    Args:
+        config: an EncoderConfig of patch_size 2; what it says of token embeddings is not used.
+        embedding_dim: c.
+    Raises: ValueError if the patch size is another.
+    Source: SeiT (arXiv 2303.11114).
+    """
+
+    def __init__(self, config: EncoderConfig, *, embedding_dim: int):
+        super().__init__()
+        if config.patch_size != 2:
+            raise ValueError(
+                f"a Stem-Adapter makes patches of 2 x 2 tokens: patch_size = {config.patch_size} must be 2"
+            )
+        self.patch_size = config.patch_size
+        self.patches = nn.Conv2d(embedding_dim, config.width, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Patch embeddings without positions: (b, c, h, w) float to (b, n, d)."""
+        if embeddings.ndim != 4 or not embeddings.is_floating_point():
+            got = f"{str(embeddings.dtype).removeprefix('torch.')} of shape {tuple(embeddings.shape)}"
+            raise ValueError(f"a Stem-Adapter takes embeddings (b, c, h, w), got {got}: look ids up in the codebook")
+        return rearrange(self.patches(embeddings), "b d h w -> b (h w) d")
+
+    def initialise_patches(self) -> None:
+        """Xavier uniform for the convolution, as in the other stem."""
+        _xavier(self.patches)
+
+
+def _xavier(convolution: nn.Conv2d) -> None:
+    """Xavier uniform for a convolution, taken as the linear map of a patch that it is, as MAE."""
+    nn.init.xavier_uniform_(convolution.weight.data.flatten(1))
