@@ -98,7 +98,7 @@ def rank_rows(rows, labels, *, seed, balanced=True):
     """
     if not len(rows):
         return rows
-    order = permute(np.arange(len(rows)), len(rows), seed=seed, epoch=0)
+    order = permute(np.arange(len(rows)), len(rows), seed=seed, stream="subset")
     if balanced:
         by_class = order[np.argsort(labels[order], kind="stable")]
         starts = np.flatnonzero(np.diff(labels[by_class], prepend=labels[by_class[0]] - 1))
