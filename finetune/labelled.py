@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokens.permutation import permute
+from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.subset import parse_bytes
 

@@ -12,8 +12,8 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 from seitpp.tokens.codec import pack
+from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.store import write_manifest, write_shard
-from seitpp.tokens.targets import Targets
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

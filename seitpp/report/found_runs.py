@@ -19,7 +19,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.results import COLUMNS, read_results
 from seitpp.runtime.run_folder import read_metrics
-from seitpp.tokens.size import count_rows
+from seitpp.tokens.format.size import count_rows
 
 _OWNED = re.compile(r"\.|seed-|(choice|checkpoints|weights)$")
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
-from seitpp.tokens.size import store_size
+from seitpp.tokens.format.size import store_size
 
 MOST_IMAGES = 1000
 ENCODINGS = {

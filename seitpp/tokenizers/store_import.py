@@ -31,11 +31,11 @@ from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codec import pack
 from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, read_codebook
+from seitpp.tokens.format.targets import Targets
+from seitpp.tokens.format.verify import verify_masks
 from seitpp.tokens.row_blocks import ShardSeries
 from seitpp.tokens.store import write_manifest
 from seitpp.tokens.synonyms import read_synonyms, write_synonyms
-from seitpp.tokens.targets import Targets
-from seitpp.tokens.verify import verify_masks
 
 RELEASE_GRID = (32, 32)
 _MOST_CLASSES = 1 << 24

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from seitpp.tokens.layout import bits_per_token, packed_bytes
+from seitpp.tokens.format.layout import bits_per_token, packed_bytes
 
 __all__ = ["bits_per_token", "pack", "packed_bytes", "unpack"]
 

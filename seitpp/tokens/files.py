@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from seitpp.tokens.manifest import read_manifest
-from seitpp.tokens.shard import check_size
+from seitpp.tokens.format.manifest import read_manifest
+from seitpp.tokens.format.shard import check_size
 
 Entries = Sequence[dict[str, Any]]
 """Of some shards, what the manifest says of them."""

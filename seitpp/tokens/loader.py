@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from seitpp.tokens.codec import unpack
-from seitpp.tokens.order import SampleOrder, WindowOrder
+from seitpp.tokens.order.sample_order import SampleOrder, WindowOrder
 from seitpp.tokens.store import TokenStore
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.files import Entries
-from seitpp.tokens.manifest import check_manifest, inside
+from seitpp.tokens.format.manifest import check_manifest, inside
 
 _Answer = TypeVar("_Answer")
 _BLOCK = 1 << 22

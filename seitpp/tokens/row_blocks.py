@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seitpp.tokens.shard import write_shard
-from seitpp.tokens.targets import Targets
+from seitpp.tokens.format.shard import write_shard
+from seitpp.tokens.format.targets import Targets
 
 if TYPE_CHECKING:
     from seitpp.tokens.store import TokenStore

@@ -24,11 +24,11 @@ import torch
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import packed_bytes, unpack
 from seitpp.tokens.files import LocalFiles, StoreFiles
-from seitpp.tokens.manifest import write_manifest
-from seitpp.tokens.shard import Shard, sha256_of, write_shard
-from seitpp.tokens.size import StoreSize, store_size
-from seitpp.tokens.targets import Targets
-from seitpp.tokens.verify import verify_codebook, verify_shard
+from seitpp.tokens.format.manifest import write_manifest
+from seitpp.tokens.format.shard import Shard, sha256_of, write_shard
+from seitpp.tokens.format.size import StoreSize, store_size
+from seitpp.tokens.format.targets import Targets
+from seitpp.tokens.format.verify import verify_codebook, verify_shard
 
 if TYPE_CHECKING:
     from seitpp.tokens.remote import CacheConfig

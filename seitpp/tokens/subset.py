@@ -24,10 +24,10 @@ import numpy as np
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
-from seitpp.tokens.manifest import write_manifest
-from seitpp.tokens.permutation import permute
+from seitpp.tokens.format.manifest import write_manifest
+from seitpp.tokens.format.targets import first_labels
+from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.store import TokenStore
-from seitpp.tokens.targets import first_labels
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BLOCK = 1 << 16

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from seitpp.tokens.masks import decode_mask, encode_mask
+from seitpp.tokens.format.masks import decode_mask, encode_mask
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([np.uint8, np.uint16]), st.integers(0, 2**32))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seitpp.tokens.permutation import STREAMS, permute
+from seitpp.tokens.order.permutation import STREAMS, permute
 
 SEEDS = st.integers(0, 2**64)
 

@@ -9,10 +9,10 @@ import torch
 
 import tiny
 from seitpp.tokens.codec import pack, unpack
+from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.subset import SubsetConfig
 from seitpp.tokens.subset import main as make_subset
-from seitpp.tokens.targets import Targets
 
 PAGE = (tiny.ROOT / "docs" / "store-format.md").read_text(encoding="utf-8")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import tiny
-from seitpp.tokens.size import count_rows, store_size
+from seitpp.tokens.format.size import count_rows, store_size
+from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.subset import SubsetConfig
 from seitpp.tokens.subset import main as make_subset
-from seitpp.tokens.targets import Targets
 
 ROWS = 40
 KEYS = [f"{'ü' * (row % 5)}{row:02d}.png" for row in range(ROWS)]
@@ -68,7 +68,7 @@ def test_a_size_needs_no_torch_and_no_arrow(folder):
     program = f"""
 import json, sys
 from pathlib import Path
-from seitpp.tokens.size import store_size
+from seitpp.tokens.format.size import store_size
 folder = Path({str(folder)!r})
 size = store_size(json.loads((folder / "store.json").read_text()), lambda name: (folder / name).stat().st_size)
 print(size.total, "torch" in sys.modules, "pyarrow" in sys.modules)

@@ -16,10 +16,10 @@ from seitpp.tokenizers.store_export import ExportConfig
 from seitpp.tokenizers.store_export import main as export_store
 from seitpp.tokenizers.store_import import ImportConfig
 from seitpp.tokenizers.store_import import main as import_store
+from seitpp.tokens.format.targets import Targets, first_labels, only_labels
 from seitpp.tokens.store import TokenStore, write_manifest, write_shard
 from seitpp.tokens.subset import SubsetConfig
 from seitpp.tokens.subset import main as make_subset
-from seitpp.tokens.targets import Targets, first_labels, only_labels
 
 LISTS = [[0], [2, 0], [], None, [1], [1, 2], [2], [0, 1, 2], None, [2, 1]]
 MASKS = [

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.labels import label_by_name
-from seitpp.tokens.order import SampleOrder
-from seitpp.tokens.permutation import permute
+from seitpp.tokens.order.permutation import permute
+from seitpp.tokens.order.sample_order import SampleOrder
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 DECODING_ERRORS = (

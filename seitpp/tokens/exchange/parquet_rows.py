@@ -18,8 +18,8 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import packed_bytes, unpack
-from seitpp.tokens.manifest import check_manifest
-from seitpp.tokens.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
+from seitpp.tokens.format.manifest import check_manifest
+from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
 
 METADATA = b"seitpp"
 

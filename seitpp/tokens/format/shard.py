@@ -1,7 +1,7 @@
 """One shard of a token store: an Arrow IPC file, uncompressed, of one record batch.
 
 Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`), `label` (int32, -1 where unknown), `key`
-(string: where the image came from), and where the rows are annotated so `labels` and `mask` (seitpp.tokens.targets).
+(string: where the image came from), and where rows are annotated so `labels` and `mask` (see `format.targets`).
 Further columns are left alone. `pandas.read_feather`, polars, DuckDB and datasets read it as it is.
 """
 
@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
-from seitpp.tokens.manifest import BASE_COLUMNS
-from seitpp.tokens.targets import LABELS_TYPE, MASK_TYPE, Targets
+from seitpp.tokens.format.manifest import BASE_COLUMNS
+from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets
 
 _AGAIN = "run the command that made the store again"
 _NO_TARGETS = Targets()

@@ -1,7 +1,7 @@
 """What rows are annotated with beside their one label: several labels a row, and label maps.
 
 As in a shard: `labels` is list<int32> (numbers of classes, in any order), `masks` is large_binary (a PNG a row, see
-`seitpp.tokens.masks`). In both, null means that nobody annotated the row; an empty list, that no class applies.
+`seitpp.tokens.format.masks`). In both, null means that nobody annotated the row; an empty list, that no class applies.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seitpp.tokens.masks import decode_mask, encode_mask
+from seitpp.tokens.format.masks import decode_mask, encode_mask
 
 LABELS_TYPE, MASK_TYPE = pa.list_(pa.int32()), pa.large_binary()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
-from seitpp.tokens.layout import bits_per_token
+from seitpp.tokens.format.layout import bits_per_token
 
 FORMAT, VERSION = "seitpp token store", 2
 CODING = "planes"

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from seitpp.tokens.permutation import permute
+from seitpp.tokens.order.permutation import permute
 
 _ROWS_AT_ONCE = 16384
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from seitpp.tokens.layout import packed_bytes
+from seitpp.tokens.format.layout import packed_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import unpack
-from seitpp.tokens.shard import Shard, sha256_of
-from seitpp.tokens.targets import Targets
+from seitpp.tokens.format.shard import Shard, sha256_of
+from seitpp.tokens.format.targets import Targets
 
 _ROWS_AT_ONCE = 4096
 
