@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokens.permutation import permute
+from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.subset import parse_bytes
 
@@ -123,7 +123,7 @@ def split_labelled(labelled, share, *, seed):
     first, second = [], []
     for label in np.unique(labelled.targets):
         rows = labelled.rows[labelled.targets == label]
-        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, epoch=int(label))]
+        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(int(label),))]
         held = min(max(1, round(share * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])

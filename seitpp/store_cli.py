@@ -4,7 +4,7 @@ import difflib
 import importlib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 
 from seitpp.runtime.command import run_command
@@ -42,7 +42,7 @@ class InfoConfig:
     store: str
     """the store's folder or URL"""
     json: bool = False
-    """print the whole manifest as JSON"""
+    """print JSON: rows, bytes by what they are of, and the whole manifest"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,9 @@ def info(config):
     store = open_store(config.store)
     manifest = store.manifest
     if config.json:
-        print(json.dumps({"rows": len(store), "row_bytes": store.row_bytes, **manifest}, indent=2))
+        size = {name: number for name, number in asdict(store.size).items() if name != "rows"}
+        about = {"rows": len(store), "row_bytes": store.row_bytes, "bytes": {**size, "total": store.size.total}}
+        print(json.dumps({**about, **manifest}, indent=2))
         return
     height, width = store.grid
     labelled = f"{len(store.classes)}: {', '.join(store.classes[:5])}{', …' if len(store.classes) > 5 else ''}"
@@ -99,14 +101,20 @@ def info(config):
         "images": f"{len(store):,}",
         "tokens": f"{height} x {width} of K = {store.codebook_size:,} ({manifest['bits']} bits each)",
         "an image": f"{store.row_bytes:,} bytes",
-        "all tokens": f"{len(store) * store.row_bytes / 1e6:,.3f} MB",
         "shards": f"{len(manifest['shards']):,}",
         "classes": labelled if store.classes else "none",
         "tokenizer": f"{store.tokenizer['name']} {store.tokenizer['fingerprint'][:12]}, {store.lookup} look-up",
+        "columns": ", ".join(store.columns),
+        "bytes": f"{store.size.total:,}: {_parts(store.size)}",
     }
     print(config.store)
     for name, value in lines.items():
         print(f"  {name:<11} {value}")
+
+
+def _parts(size):
+    """What a store's bytes are of, such as "tokens 272, labels 64, keys 208, …"."""
+    return ", ".join(f"{name} {number:,}" for name, number in asdict(size).items() if name != "rows" and number)
 
 
 def verify(config):

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 from seitpp.tokens.codec import pack
+from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.store import write_manifest, write_shard
 
 TESTS = Path(__file__).resolve().parent
@@ -86,7 +87,7 @@ def random_ids(rows, codes, grid, *, seed=0):
 
 def make_store(
     folder, ids, *, codes=CODES, labels=None, classes=("ant", "bee", "cow"), keys=None, rows_per_shard=7, dim=5,
-    fingerprint="a" * 64, lookup="euclidean", codebook=None,
+    fingerprint="a" * 64, lookup="euclidean", codebook=None, targets=None, mask=None,
 ):  # fmt: skip
     """Write a store of given ids, several shards, with a random codebook; returns the folder."""
     folder = Path(folder)
@@ -98,7 +99,7 @@ def make_store(
     for start in range(0, rows, rows_per_shard):
         part = slice(start, start + rows_per_shard)
         path = folder / f"shard-{len(shards):05d}.arrow"
-        shards.append(write_shard(path, packed[part], labels[part], keys[part]))
+        shards.append(write_shard(path, packed[part], labels[part], keys[part], (targets or Targets())[part]))
     if codebook is None:
         codebook = torch.from_numpy(np.random.default_rng(3).standard_normal((codes, dim))).float()
     write_manifest(
@@ -110,6 +111,7 @@ def make_store(
         preprocessing={},
         classes=list(classes),
         shards=shards,
+        mask=mask,
     )
     return folder
 

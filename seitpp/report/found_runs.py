@@ -19,6 +19,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.results import COLUMNS, read_results
 from seitpp.runtime.run_folder import read_metrics
+from seitpp.tokens.format.size import count_rows
 
 _OWNED = re.compile(r"\.|seed-|(choice|checkpoints|weights)$")
 
@@ -94,7 +95,7 @@ class Store:
     @property
     def rows(self):
         """Images in it."""
-        return sum(shard["rows"] for shard in self.manifest["shards"])
+        return count_rows(self.manifest)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
+from seitpp.tokens.format.size import store_size
 
 MOST_IMAGES = 1000
 ENCODINGS = {
@@ -33,17 +34,20 @@ def storage_table(store_folders, images_folder=None):
         images_folder: the folder that was tokenised, or one that holds those folders (train, test); None: only the
             stores are measured.
     Returns: DataFrame with the columns kind, bytes_per_image, total_bytes and measured_images (fewer than all where the
-        total is scaled up). The kinds: "packed tokens", "token store" (whole folders), "PNG files" (the files
-        themselves; "image files" and "PNG" where they are of another size or format) and two qualities of JPEG.
+        total is scaled up). The kinds: "packed tokens", "token store" (shards, codebook and manifest; of a subset, its
+        rows' part of the shards), "PNG files" (the files themselves; "image files" and "PNG" where they are of another
+        size or format) and two qualities of JPEG.
     Raises: UserError if `images_folder` doesn't hold the images of each store.
     """
     stores = [(Path(folder), read_json(Path(folder) / "store.json")) for folder in store_folders]
-    counts = [sum(shard["rows"] for shard in manifest["shards"]) for _, manifest in stores]
-    images = sum(counts)
+    sizes = [_size(folder, manifest) for folder, manifest in stores]
+    images = sum(size.rows for size in sizes)
     if not images:
         return pd.DataFrame(columns=COLUMNS)
-    packed = sum(count * row_bytes(folder, manifest) for count, (folder, manifest) in zip(counts, stores, strict=True))
-    rows = [("packed tokens", packed, images), ("token store", sum(folder_bytes(each) for each, _ in stores), images)]
+    rows = [
+        ("packed tokens", sum(size.tokens for size in sizes), images),
+        ("token store", sum(size.total for size in sizes), images),
+    ]
     if images_folder is not None:
         files = [file for folder, manifest in stores for file in _sized_images(folder, manifest, images_folder)]
         encoded, measured, as_is = _encoded_bytes(files)
@@ -54,10 +58,12 @@ def storage_table(store_folders, images_folder=None):
     return pd.DataFrame([(kind, total / images, total, measured) for kind, total, measured in rows], columns=COLUMNS)
 
 
-def row_bytes(folder, manifest):
-    """Bytes of one image's packed tokens, as the store's first shard has them."""
-    with _open_shard(Path(folder) / manifest["shards"][0]["file"]) as shard:
-        return shard.schema.field("tokens").type.byte_width
+def _size(folder, manifest):
+    """StoreSize of a store, of which only store.json and its neighbours are looked at."""
+    try:
+        return store_size(manifest, lambda name: (folder / name).stat().st_size)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: run the command that made the store again") from error
 
 
 def folder_bytes(folder):
@@ -109,6 +115,8 @@ def _keys(folder, manifest):
         with _open_shard(folder / shard["file"]) as reader:
             for index in range(reader.num_record_batches):
                 keys += reader.get_batch(index).column("key").to_pylist()
+    if "subset" in manifest:
+        keys = [keys[row] for row in np.load(folder / manifest["subset"]["file"], allow_pickle=False).tolist()]
     return keys
 
 

@@ -83,6 +83,7 @@ def main(config):
             folder, tokenizer={"name": ReducedTokenizer.name, "fingerprint": reduced_fingerprint(fingerprint, kept)},
             codebook=codebook[kept], lookup=store.lookup, grid=store.grid,
             preprocessing=store.manifest["preprocessing"], classes=store.classes, shards=shards,
+            mask=store.manifest.get("mask"),
         )  # fmt: skip
     share = counts[kept].sum() / counts.sum()
     print(
@@ -125,7 +126,7 @@ def remap(store, mapping, codebook_size, folder, progress):
     for start, stop in pairwise(store.shard_offsets.tolist()):
         for rows in row_ranges(range(start, stop)):
             packed = pack(mapping[store.ids(rows)], codebook_size).numpy()
-            shards.append(packed, store.labels_at(rows), store.keys(rows))
+            shards.append(packed, store.labels_at(rows), store.keys(rows), store.targets_at(rows))
             progress(rows.stop)
         shards.cut()
         store.close_shards()

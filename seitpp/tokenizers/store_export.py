@@ -83,8 +83,9 @@ def _write_parquet(store, folder, config, progress):
     manifest = {name: value for name, value in store.manifest.items() if name not in ("shards", "subset")}
     manifest["codebook_checksum"] = codebook_checksum(codebook)
     ids_type = pa.list_(pa.uint16(), store.grid[0] * store.grid[1])
+    further = [(name, column.type) for name, column in store.targets_at([]).columns.items()]
     schema = pa.schema(
-        [("ids", ids_type), ("label", pa.int32()), ("class", pa.string()), ("key", pa.string())],
+        [("ids", ids_type), ("label", pa.int32()), ("class", pa.string()), ("key", pa.string()), *further],
         metadata={METADATA: json.dumps(manifest)},
     )
     names = np.array([*store.classes, None], object)  # the last is that of label -1
@@ -99,6 +100,7 @@ def _write_parquet(store, folder, config, progress):
                     pa.array(labels),
                     pa.array(names[labels], pa.string()),
                     pa.array(store.keys(part), pa.string()),
+                    *store.targets_at(part).columns.values(),
                 ]
                 file.write_batch(pa.record_batch(columns, schema=schema))
                 progress(part.stop)

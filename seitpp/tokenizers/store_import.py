@@ -14,7 +14,7 @@ A store that comes without its tokenizer gets the fingerprint of its codebook: t
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,8 @@ from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codec import pack
 from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, read_codebook
+from seitpp.tokens.format.targets import Targets
+from seitpp.tokens.format.verify import verify_masks
 from seitpp.tokens.row_blocks import ShardSeries
 from seitpp.tokens.store import write_manifest
 from seitpp.tokens.synonyms import read_synonyms, write_synonyms
@@ -72,6 +74,14 @@ class ImportConfig:
     """parquet: integers or strings; None: label, where there is one"""
     key_column: str | None = None
     """parquet: where a row came from; None: key, where there is one"""
+    labels_column: str | None = None
+    """parquet: lists of integers, several labels a row; None: labels, where it is such a column"""
+    mask_column: str | None = None
+    """parquet: label maps as greyscale PNGs of 8 or 16 bits; None: mask, where it is binary"""
+    mask_classes: str | None = None
+    """file of names of the masks' values, one a line or JSON; None: what came with the data, else none"""
+    mask_ignore: int | None = None
+    """value of the masks that counts for nothing, such as 255; None: what came with the data, else none"""
 
     def __post_init__(self):
         require(self, "rows_per_shard", self.rows_per_shard >= 1, "must be at least 1")
@@ -89,6 +99,7 @@ class _Origin:
     lookup: str
     grid: tuple | None
     preprocessing: dict
+    mask: dict | None = None
 
 
 def main(config):
@@ -103,18 +114,19 @@ def main(config):
     with replacing(target) as folder, Progress(rows, "import") as progress:
         folder.mkdir()
         shards = ShardSeries(folder, config.rows_per_shard)
-        for file, first, ids, labels, keys in blocks:
+        for file, first, ids, labels, keys, targets in blocks:
             _check(ids, 0, codes, file, first, "id", f"but the codebook has {codes} codes: give the right --codebook")
             _check_labels(labels, classes, file, first)
+            _check_targets(targets, classes, origin.mask, file, first)
             maps = rearrange(torch.from_numpy(ids.astype(np.int32)), "b (h w) -> b h w", h=origin.grid[0])
-            shards.append(pack(maps, codes).numpy(), labels, keys)
+            shards.append(pack(maps, codes).numpy(), labels, keys, targets)
             progress.update(shards.rows)
         shards.cut()
         if synonyms is not None:
             write_synonyms(folder / "synonyms.json", synonyms)
         write_manifest(
             folder, tokenizer=origin.tokenizer, codebook=origin.codebook, lookup=origin.lookup, grid=origin.grid,
-            preprocessing=origin.preprocessing, classes=classes, shards=shards.shards,
+            preprocessing=origin.preprocessing, classes=classes, shards=shards.shards, mask=origin.mask,
         )  # fmt: skip
     print(f"{target}: {shards.rows} images, {len(classes)} classes, K = {codes}, {len(shards.shards)} shards")
 
@@ -143,7 +155,7 @@ def _seit_blocks(config, tokens, block=256):
         labels = published.read_labels(config.labels, block=block)
     for ids in published.read_rows(config.data, tokens, block=block):
         keys = [f"{row:08d}" for row in range(first, first + len(ids))]
-        yield config.data, first, ids, np.full(len(ids), -1) if labels is None else next(labels), keys
+        yield config.data, first, ids, np.full(len(ids), -1) if labels is None else next(labels), keys, Targets()
         first += len(ids)
 
 
@@ -151,8 +163,12 @@ def _read_parquet(config):
     """(origin, classes, number of rows, blocks) of Parquet files."""
     from seitpp.tokens.exchange.parquet_rows import ParquetRows
 
-    source = ParquetRows(config.data, ids=config.ids_column, label=config.label_column, key=config.key_column)
+    source = ParquetRows(
+        config.data, ids=config.ids_column, label=config.label_column, key=config.key_column,
+        labels=config.labels_column, mask=config.mask_column,
+    )  # fmt: skip
     origin = _origin(config, source.manifest, _square(source.first_length()), beside=source.files[0].parent)
+    origin = replace(origin, mask=_mask_meaning(config, source.manifest))
     if origin.grid is None:
         raise UserError(f"{source.files[0]}: the rows are no square of ids: say which by --grid, such as --grid 24,32")
     if config.classes:
@@ -208,6 +224,26 @@ def _check_labels(labels, classes, file, first):
     if classes is not None:
         limit, advice = len(classes), f"but there are {len(classes)} classes: give the right --classes"
     _check(labels[:, None], -1, limit, file, first, "label", advice)
+
+
+def _check_targets(targets, classes, mask, file, first):
+    """Refuse a block of targets in which a list names no class, or a mask is broken or of unknown values."""
+    if targets.labels is not None:
+        for row, labels in enumerate(targets.labels.to_pylist()):
+            values = np.array(labels or [], np.int64)[None]
+            _check(values, 0, len(classes), file, first + row, "label", f"but there are {len(classes)} classes")
+    if targets.masks is not None:
+        verify_masks(file, targets, mask or {"classes": [], "ignore": None}, first)
+
+
+def _mask_meaning(config, manifest):
+    """{"classes", "ignore"} of masks: by the user's word, else by what came with the data."""
+    meaning = {"classes": [], "ignore": None, **(manifest.get("mask") or {})}
+    if config.mask_classes:
+        meaning["classes"] = read_classes(config.mask_classes)
+    if config.mask_ignore is not None:
+        meaning["ignore"] = config.mask_ignore
+    return meaning
 
 
 def _check(values, least, limit, file, first, what, advice):

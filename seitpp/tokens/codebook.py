@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 
-def embed(ids, codebook):
+def embed(ids: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Look ids up.
 
     Args:
@@ -16,7 +16,9 @@ def embed(ids, codebook):
     return rearrange(F.embedding(ids, codebook), "b h w c -> b c h w")
 
 
-def nearest_code(embeddings, codebook, lookup="cosine", *, block=1 << 24):
+def nearest_code(
+    embeddings: torch.Tensor, codebook: torch.Tensor, lookup: str = "cosine", *, block: int = 1 << 24
+) -> torch.Tensor:
     """The nearest code of each embedding, in the sense of the tokenizer that the codebook belongs to.
 
     Args:

@@ -11,23 +11,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from seitpp.tokens.format.layout import bits_per_token, packed_bytes
 
-def bits_per_token(codebook_size):
-    """Bits that an id below `codebook_size` takes: 8 to 16.
-
-    Raises: ValueError if codebook_size is not in [1, 65536].
-    """
-    if not 1 <= codebook_size <= 65536:
-        raise ValueError(f"codebook_size must lie in [1, 65536], got {codebook_size}")
-    return max(8, math.ceil(math.log2(codebook_size)))
+__all__ = ["bits_per_token", "pack", "packed_bytes", "unpack"]
 
 
-def packed_bytes(tokens, codebook_size):
-    """Bytes of a row of `tokens` ids."""
-    return tokens + (bits_per_token(codebook_size) - 8) * math.ceil(tokens / 8)
-
-
-def pack(ids, codebook_size):
+def pack(ids: torch.Tensor, codebook_size: int) -> torch.Tensor:
     """Pack ids into bytes.
 
     Args:
@@ -49,7 +38,7 @@ def pack(ids, codebook_size):
     return torch.cat(planes, dim=1)
 
 
-def unpack(packed, codebook_size, grid):
+def unpack(packed: torch.Tensor, codebook_size: int, grid: tuple[int, int]) -> torch.Tensor:
     """Unpack what `pack` made, on the device that `packed` is on.
 
     Args:
@@ -76,7 +65,7 @@ def unpack(packed, codebook_size, grid):
 
 
 @lru_cache(maxsize=64)
-def _octets(bit, device):
+def _octets(bit: int, device: torch.device) -> torch.Tensor:
     """What each byte of the plane of `bit` adds to its eight tokens: (256, 8) int64. A look-up is 15 times shifting."""
     with torch.inference_mode(False):  # a cached table must serve every mode
         places = torch.arange(8, device=device)

@@ -4,28 +4,36 @@ No worker processes: a batch is one indexing call on memory-mapped rows, copied 
 image) and unpacked there. Of a store behind a URL the next window of shards is fetched while this one is read.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from seitpp.tokens.codec import unpack
-from seitpp.tokens.order import SampleOrder, WindowOrder
+from seitpp.tokens.order.sample_order import SampleOrder, WindowOrder
+from seitpp.tokens.store import TokenStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Ids and what belongs to them, all on one device.
 
     Attributes:
         ids: (b, h, w) int64.
-        labels: (b,) int64, -1 where unknown.
         positions: place of each sample in the whole global batch, (b,) int64: the key of its random draws.
+        read_labels: gives the labels of these rows, (b,) integers; called when `labels` is first asked for.
     """
 
     ids: torch.Tensor
-    labels: torch.Tensor
     positions: torch.Tensor
+    read_labels: Callable[[], np.ndarray]
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        """(b,) int64, -1 where unknown, on the device of `ids`; pre-training never asks, so never reads them."""
+        return _moved(self.read_labels().astype(np.int64), self.ids.device)
 
 
 class TrainingBatches:
@@ -44,50 +52,69 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, store, batch_size, *, seed, device="cpu", accum_iter=1, rank=0, world_size=1, rows=None, labels=None
-    ):
+        self,
+        store: TokenStore,
+        batch_size: int,
+        *,
+        seed: int,
+        device: str | torch.device = "cpu",
+        accum_iter: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        rows: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> None:
         self.store = store
         self.device = torch.device(device)
         self.rows = rows
         self.labels = labels
-        self._window = None
+        self._window: tuple[int, int] | None = None
         share = {"batch_size": batch_size, "accum_iter": accum_iter, "rank": rank, "world_size": world_size}
+        self.order: SampleOrder | WindowOrder
         if store.files.window is None or rows is not None:
             self.order = SampleOrder(length=len(store) if rows is None else len(rows), seed=seed, **share)
         else:
             self.order = WindowOrder(shard_offsets=store.shard_offsets, window=store.files.window, seed=seed, **share)
             store.files.check_windows(store.manifest["shards"])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.order.length
 
     @property
-    def steps_per_epoch(self):
+    def steps_per_epoch(self) -> int:
         """Optimizer steps of a pass."""
         return self.order.steps_per_epoch
 
-    def __call__(self, step, micro=0):
+    def __call__(self, step: int, micro: int = 0) -> Batch:
         """The Batch of this process for an optimizer step and micro-step."""
         if isinstance(self.order, WindowOrder):
-            self._look_ahead(step)
+            self._look_ahead(self.order, step)
         chosen, positions = self.order.at(step, micro)
         indices = chosen if self.rows is None else self.rows[chosen]
-        labels = self.store.labels_at(indices) if self.labels is None else self.labels[indices]
-        return gather(self.store, indices, labels, positions, self.device)
+        return gather(self.store, indices, self.labels, positions, self.device)
 
-    def _look_ahead(self, step):
+    def _look_ahead(self, order: WindowOrder, step: int) -> None:
         """On entering a window, begin to fetch it and the one after it."""
-        epoch, window = self.order.window_of(step)
+        epoch, window = order.window_of(step)
         if (epoch, window) == self._window:
             return
         self._window = epoch, window
-        last = (window + 1) * self.order.window >= self.order.part
+        last = (window + 1) * order.window >= order.part
         following = (epoch + 1, 0) if last else (epoch, window + 1)
         for each in (self._window, following):
-            self.store.prefetch(self.order.shards_of(*each))
+            self.store.prefetch(order.shards_of(*each))
 
 
-def evaluation_batches(store, batch_size, *, device="cpu", rank=0, world_size=1, rows=None, labels=None):
+def evaluation_batches(
+    store: TokenStore,
+    batch_size: int,
+    *,
+    device: str | torch.device = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+    rows: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> Iterator[Batch]:
     """Yield every row once, in order; process `rank` of `world_size` gets every world_size-th batch.
 
     Args: as for TrainingBatches.
@@ -97,20 +124,29 @@ def evaluation_batches(store, batch_size, *, device="cpu", rank=0, world_size=1,
     for start in range(rank * batch_size, count, batch_size * world_size):
         positions = np.arange(start, min(start + batch_size, count))
         indices = positions if rows is None else rows[positions]
-        each = store.labels_at(indices) if labels is None else labels[indices]
-        yield gather(store, indices, each, positions, torch.device(device))
+        yield gather(store, indices, labels, positions, torch.device(device))
 
 
-def gather(store, indices, labels, positions, device):
-    """Bring rows to a device packed and unpack them there."""
+def gather(
+    store: TokenStore, indices: np.ndarray, labels: np.ndarray | None, positions: np.ndarray, device: torch.device
+) -> Batch:
+    """Bring rows to a device packed and unpack them there; their labels, when they are asked for.
+
+    Args:
+        store: a TokenStore.
+        indices: rows, (b,) int64.
+        labels: (rows of the store,) labels instead of the store's own; None: those.
+        positions: places in the global batch, (b,) int64.
+        device: where the batch goes.
+    """
     return Batch(
         ids=unpack(_moved(store.packed(indices), device), store.codebook_size, store.grid),
-        labels=_moved(labels.astype(np.int64), device),
         positions=_moved(positions, device),
+        read_labels=partial(store.labels_at, indices) if labels is None else partial(labels.__getitem__, indices),
     )
 
 
-def _moved(array, device):
+def _moved(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A tensor of an array on a device; the machine does not wait for a copy to a GPU."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

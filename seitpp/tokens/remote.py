@@ -8,15 +8,19 @@ import fcntl
 import hashlib
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
-from seitpp.tokens.manifest import check_manifest, inside
+from seitpp.tokens.files import Entries
+from seitpp.tokens.format.manifest import check_manifest, inside
 
+_Answer = TypeVar("_Answer")
 _BLOCK = 1 << 22
 _STALE_SECONDS = 3600
 
@@ -34,19 +38,19 @@ class CacheConfig:
     attempts: int = 4
     """how often a fetch is tried, each after twice the pause of the one before"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self, "gigabytes", self.gigabytes > 0, "must be above 0")
         require(self, "window", self.window >= 1, "must be at least 1")
         require(self, "attempts", self.attempts >= 1, "must be at least 1")
 
     @property
-    def path(self):
+    def path(self) -> Path:
         """The folder that it comes to."""
         return Path(self.folder or os.environ.get("SEITPP_CACHE") or Path.home() / ".cache" / "seitpp")
 
 
 class RemoteFiles:
-    """Files of a store behind a URL; the same methods as seitpp.tokens.store.LocalFiles.
+    """Files of a store behind a URL; see seitpp.tokens.files.StoreFiles.
 
     Args:
         url: of the store's folder, of any file system that fsspec knows.
@@ -57,12 +61,12 @@ class RemoteFiles:
     Raises: UserError if fsspec does not know the protocol, or a package for it is missing.
     """
 
-    def __init__(self, url, config):
+    def __init__(self, url: str | Path, config: CacheConfig) -> None:
         import fsspec
 
         self.folder = str(url).rstrip("/")
         self.config = config
-        self.window = config.window
+        self.window: int | None = config.window
         self.bound = int(config.gigabytes * 1e9)
         self.cache = config.path
         try:
@@ -71,9 +75,9 @@ class RemoteFiles:
         except (ImportError, ValueError) as error:
             raise UserError(f"{self.folder} can't be read: {error}") from error
         self._fetcher = ThreadPoolExecutor(max_workers=2, thread_name_prefix="shards")
-        self._coming = {}
+        self._coming: dict[str, Future[Path]] = {}
 
-    def manifest(self):
+    def manifest(self) -> dict[str, Any]:
         """Content of store.json."""
         import json
 
@@ -86,12 +90,12 @@ class RemoteFiles:
             raise UserError(f"{name} can't be read ({error}): upload the store again") from error
         return check_manifest(manifest, name)
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """Bytes of a small file."""
         url = inside(self.folder, name)
         return self._patiently(lambda: self.system.cat_file(url), url)
 
-    def check(self, shards):
+    def check(self, shards: Entries) -> None:
         """Refuse a store of which one shard is larger than the cache; nothing is fetched."""
         for entry in shards:
             if entry.get("bytes", 0) > self.bound:
@@ -100,13 +104,13 @@ class RemoteFiles:
                     f"{self.config.gigabytes:g}: allow more (--cache.gigabytes)"
                 )
 
-    def check_windows(self, shards):
+    def check_windows(self, shards: Entries) -> None:
         """Refuse a cache too small for the windows that this machine's processes read, and the next ones."""
         rows = max(1, sum(entry["rows"] for entry in shards))
         total = sum(entry.get("bytes", 0) for entry in shards)
         largest = max((entry.get("bytes", 0) for entry in shards), default=0)
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        needed = min(total, 2 * processes * (total * min(1.0, self.window / rows) + 2 * largest))
+        needed = min(total, 2 * processes * (total * min(1.0, self.config.window / rows) + 2 * largest))
         if needed > self.bound:
             raise UserError(
                 f"{self.folder}: windows of {self.window} rows need up to {needed / 1e9:.3g} GB of cache for "
@@ -114,7 +118,7 @@ class RemoteFiles:
                 f"shuffle fewer rows among each other (--cache.window)"
             )
 
-    def check_whole(self, shards):
+    def check_whole(self, shards: Entries) -> None:
         """Refuse a cache too small for reading rows of all shards in any order."""
         total = sum(entry.get("bytes", 0) for entry in shards)
         if total > self.bound:
@@ -123,27 +127,27 @@ class RemoteFiles:
                 f"it may hold {self.config.gigabytes:g}: allow more (--cache.gigabytes)"
             )
 
-    def path(self, entry):
+    def path(self, entry: dict[str, Any]) -> Path:
         """Where a shard lies in the cache; it is fetched if it is not there."""
         coming = self._coming.pop(entry["sha256"], None)
         if coming is not None:
             coming.result()
         return self._fetch(entry)
 
-    def keeps(self, entry):
+    def keeps(self, entry: dict[str, Any]) -> bool:
         """Whether a shard is in the cache still."""
         return self._target(entry).exists()
 
-    def prefetch(self, shards):
+    def prefetch(self, shards: Entries) -> None:
         """Begin to fetch shards in the background."""
         for entry in shards:
             if entry["sha256"] not in self._coming and not self.keeps(entry):
                 self._coming[entry["sha256"]] = self._fetcher.submit(self._fetch, entry)
 
-    def _target(self, entry):
+    def _target(self, entry: dict[str, Any]) -> Path:
         return self.cache / f"{entry['sha256']}.arrow"
 
-    def _fetch(self, entry):
+    def _fetch(self, entry: dict[str, Any]) -> Path:
         target = self._target(entry)
         with _locked(self.cache / f".{entry['sha256'][:16]}.lock"):  # one process fetches, the others wait for it
             if not target.exists():
@@ -152,7 +156,7 @@ class RemoteFiles:
             os.utime(target)
         return target
 
-    def _download(self, url, entry, target):
+    def _download(self, url: str, entry: dict[str, Any], target: Path) -> None:
         temporary = self.cache / f".{entry['sha256']}.{os.getpid()}.tmp"
         try:
             with self.system.open(url, "rb", block_size=_BLOCK) as source:
@@ -169,7 +173,7 @@ class RemoteFiles:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _reserve(self, temporary, size):
+    def _reserve(self, temporary: Path, size: int) -> None:
         """Remove the longest unused shards until `size` bytes more fit, and take their place at once."""
         with _locked(self.cache / ".room.lock"):
             known = list(_files(self.cache))
@@ -182,8 +186,9 @@ class RemoteFiles:
             with temporary.open("wb") as file:
                 file.truncate(size)  # a file of holes: it counts for the others while it is being filled
 
-    def _patiently(self, action, url):
+    def _patiently(self, action: Callable[[], _Answer], url: str) -> _Answer:
         """Do something that the network may spoil, again after a pause; a file that is not there is not waited for."""
+        failure: Exception | None = None
         for attempt in range(self.config.attempts):
             try:
                 return action()
@@ -199,7 +204,7 @@ class RemoteFiles:
         raise UserError(f"{url} can't be fetched ({reason}), tried {self.config.attempts} times") from failure
 
 
-def _files(folder):
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """(path, stat) of the shards in a cache, finished or not; those that are given up meanwhile are left out."""
     for path in folder.iterdir():
         if path.suffix in (".arrow", ".tmp"):
@@ -208,7 +213,7 @@ def _files(folder):
 
 
 @contextmanager
-def _locked(path):
+def _locked(path: Path) -> Iterator[None]:
     """Hold a lock among processes and threads."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -2,31 +2,41 @@
 
     store.json            tokenizer, K, bits, grid, preprocessing, class names, shards with rows and checksums
     codebook.safetensors  embedding of each code, (k, c) float32
-    shard-00000.arrow     Arrow IPC, uncompressed, one record batch: tokens (fixed-size binary), label, key
+    shard-00000.arrow     Arrow IPC, uncompressed, one record batch: tokens (fixed-size binary), label, key, targets
     rows.npy              of a subset only: which rows of the shards belong to it, (n,) int64, rising
 
 A local store is memory-mapped; of a remote one, whole shards are fetched into a bounded cache when they are needed.
+The format, byte by byte: docs/store-format.md.
 """
 
 import hashlib
 import io
 import json
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import packed_bytes, unpack
-from seitpp.tokens.manifest import read_manifest, write_manifest
-from seitpp.tokens.shard import Shard, check_size, sha256_of, write_shard
+from seitpp.tokens.files import LocalFiles, StoreFiles
+from seitpp.tokens.format.manifest import write_manifest
+from seitpp.tokens.format.shard import Shard, sha256_of, write_shard
+from seitpp.tokens.format.size import StoreSize, store_size
+from seitpp.tokens.format.targets import Targets
+from seitpp.tokens.format.verify import verify_codebook, verify_shard
+
+if TYPE_CHECKING:
+    from seitpp.tokens.remote import CacheConfig
 
 __all__ = ["TokenStore", "open_store", "sha256_of", "write_manifest", "write_shard"]
 
 
-def open_store(spec, cache=None):
+def open_store(spec: str | Path, cache: "CacheConfig | None" = None) -> "TokenStore":
     """Open a token store.
 
     Args:
@@ -53,39 +63,42 @@ class TokenStore:
         codebook_size: K.
         grid: (h, w) tokens.
         classes: class names; a label is an index into them, -1 where unknown.
+        columns: of its shards: tokens, label, key, and `labels` and `mask` where rows are annotated so.
         row_bytes: bytes of a packed row.
         chosen: of a subset, which rows of its shards are its own, (rows,) int64, rising; else None.
         shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
     Raises: UserError if it is no store, or a shard is missing or cut off.
     """
 
-    def __init__(self, folder, files=None):
-        self.files = LocalFiles(folder) if files is None else files
+    def __init__(self, folder: str | Path, files: StoreFiles | None = None) -> None:
+        self.files: StoreFiles = LocalFiles(folder) if files is None else files
         self.folder = self.files.folder
         self.manifest = self.files.manifest()
         self.codebook_size = self.manifest["codebook_size"]
         self.grid = tuple(self.manifest["grid"])
-        self.classes = self.manifest["classes"]
+        self.classes: list[str] = self.manifest["classes"]
+        self.columns = tuple(self.manifest["columns"])
         self.row_bytes = packed_bytes(self.grid[0] * self.grid[1], self.codebook_size)
         self.files.check(self.manifest["shards"])
-        self._shards = {}
+        self._shards: dict[int, Shard] = {}
         self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
-        self._labels = None
-        self.chosen, self.shard_offsets = None, self._starts
+        self._labels: np.ndarray | None = None
+        self.chosen: np.ndarray | None = None
+        self.shard_offsets = self._starts
         if "subset" in self.manifest:
             self.chosen = self._read_subset(self.manifest["subset"])
             self.shard_offsets = np.searchsorted(self.chosen, self._starts)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self.shard_offsets[-1])
 
     @property
-    def tokenizer(self):
+    def tokenizer(self) -> dict[str, str]:
         """{"name", "fingerprint"} of the tokenizer that made the ids."""
         return self.manifest["tokenizer"]
 
     @cached_property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 of what a training reads from the store: the tokenizer, the shards' contents, a subset's rows."""
         subset = self.manifest.get("subset", {})
         shards = [shard["sha256"] for shard in self.manifest["shards"]]
@@ -94,25 +107,31 @@ class TokenStore:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
-    def lookup(self):
+    def lookup(self) -> str:
         """How the nearest code of an embedding is meant: "cosine" or "euclidean"."""
         return self.manifest["lookup"]
 
-    @property
-    def codebook(self):
-        """Embeddings of the codes, (k, c) float32."""
+    @cached_property
+    def codebook(self) -> torch.Tensor:
+        """Embeddings of the codes, (k, c) float32, read once: the same tensor for all, so write into a copy."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
-            return load(self.files.read("codebook.safetensors"))["codebook"]
+            with torch.inference_mode(False):  # a tensor that is kept must serve every mode
+                return load(self.files.read("codebook.safetensors"))["codebook"]
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(
                 f"{self.folder}/codebook.safetensors is missing or broken: run the tokenising command again"
             ) from error
 
+    @cached_property
+    def size(self) -> StoreSize:
+        """Rows and bytes, by what they are of; of a subset, of its own rows."""
+        return store_size(self.manifest, lambda name: len(self.files.read(name)))
+
     @property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """Label of every row, (rows,) int32, in memory (4 bytes a row) once asked for."""
         if self._labels is None:
             columns = [self._shard(number).labels for number in range(len(self.manifest["shards"]))]
@@ -120,7 +139,7 @@ class TokenStore:
             self._labels = self._own(labels if self.chosen is None else labels[self.chosen])
         return self._labels
 
-    def labels_at(self, indices):
+    def labels_at(self, indices: Iterable[int] | np.ndarray) -> np.ndarray:
         """Labels of some rows, (b,) int32, read from their shards alone."""
         indices = self._checked(indices)
         if self._labels is not None:
@@ -130,7 +149,36 @@ class TokenStore:
             labels[places] = self._shard(number).labels[rows]
         return self._own(labels)
 
-    def keys(self, rows=None):
+    def targets_at(self, indices: Iterable[int] | np.ndarray) -> Targets:
+        """Several labels a row and masks of some rows, as they are stored, in the order asked for."""
+        indices = self._checked(indices)
+        parts, places = [self._no_targets], [np.zeros(0, np.int64)]
+        for number, where, rows in self._by_shard(indices):
+            parts.append(self._shard(number).targets[rows])
+            places.append(where)
+        found = Targets.joined(parts)[np.argsort(np.concatenate(places))]
+        return found if self._numbers is None else found.renumbered(self._numbers)
+
+    def label_lists_at(self, indices: Iterable[int] | np.ndarray) -> list[np.ndarray | None]:
+        """All labels of some rows: a list of (labels,) int32, None where nobody annotated the row.
+
+        Raises: UserError if the store has at most one label a row.
+        """
+        self._require("labels", "several labels a row (column labels)")
+        return self.targets_at(indices).label_lists()
+
+    def masks_at(self, indices: Iterable[int] | np.ndarray) -> list[np.ndarray | None]:
+        """Label maps of some rows: a list of (H, W) uint8 or uint16, None where nobody annotated the row.
+
+        Raises: UserError if the store has none, or one is broken.
+        """
+        self._require("mask", "masks (column mask)")
+        try:
+            return self.targets_at(indices).maps()
+        except ValueError as error:
+            raise UserError(f"{self.folder}: {error}; seitpp store verify names the shard") from error
+
+    def keys(self, rows: range | None = None) -> list[str]:
         """Where images came from, a list of strings.
 
         Args:
@@ -144,7 +192,7 @@ class TokenStore:
             keys += between if len(between) == len(places) else [between[row - first] for row in chosen.tolist()]
         return keys
 
-    def packed(self, indices):
+    def packed(self, indices: Iterable[int] | np.ndarray) -> np.ndarray:
         """Rows as stored.
 
         Args:
@@ -158,19 +206,28 @@ class TokenStore:
             packed[places] = self._shard(number).tokens[rows]
         return packed.view(np.uint8).reshape(len(indices), self.row_bytes)
 
-    def ids(self, indices):
+    def ids(self, indices: Iterable[int] | np.ndarray) -> torch.Tensor:
         """Token ids of rows, (b, h, w) int64 on the CPU."""
         return unpack(torch.from_numpy(self.packed(indices)), self.codebook_size, self.grid)
 
-    def close_shards(self):
+    def content(self, indices: Iterable[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """Bytes of some rows by column, {name: (b,) int64}, as `content_bytes` counts them."""
+        indices = self._checked(indices)
+        content = {name: np.zeros(len(indices), np.int64) for name in self.columns}
+        for number, places, rows in self._by_shard(indices):
+            for name, size in self._shard(number).content().items():
+                content[name][places] = size[rows]
+        return content
+
+    def close_shards(self) -> None:
         """Close the shards that were read; they are opened again when they are needed. For passes over large stores."""
         self._shards.clear()
 
-    def prefetch(self, shards):
+    def prefetch(self, shards: Iterable[int]) -> None:
         """Begin to fetch shards, by their numbers, where they are not here yet."""
         self.files.prefetch([self.manifest["shards"][number] for number in shards])
 
-    def check_tokenizer(self, fingerprint, what):
+    def check_tokenizer(self, fingerprint: str, what: str) -> None:
         """Refuse a model or store of another tokenizer.
 
         Args:
@@ -183,37 +240,22 @@ class TokenStore:
                 f"tokenizer {fingerprint[:12]}: their ids mean different things. Tokenise again with the right one"
             )
 
-    def verify(self, progress=None):
-        """Read everything: the codebook, checksums, row counts, ranges of ids and labels.
+    def verify(self, progress: Callable[[int], object] | None = None) -> None:
+        """Read everything: the codebook, checksums, row counts, ranges of ids and labels, masks.
 
         Args:
             progress: called with the number of shards that are found good, after each.
         Raises: UserError naming the first bad file.
         """
-        codes = len(self.codebook)
-        if codes != self.codebook_size:
-            raise UserError(f"{self.folder}/codebook.safetensors has {codes} codes, expected {self.codebook_size}")
+        codebook = self.codebook
+        content = self.files.read("codebook.safetensors") if "codebook" in self.manifest else None
+        verify_codebook(f"{self.folder}/codebook.safetensors", codebook, content, self.manifest)
         for number, entry in enumerate(self.manifest["shards"]):
-            self._verify_shard(self.files.path(entry), self._shard(number))
+            verify_shard(self.files.path(entry), self._shard(number), self.manifest)
             if progress is not None:
                 progress(number + 1)
 
-    def _verify_shard(self, path, shard):
-        entry = shard.entry
-        if sha256_of(path) != entry["sha256"]:
-            raise UserError(f"{path}: the checksum differs from store.json; delete this shard and tokenise again")
-        for start in range(0, len(shard.tokens), 4096):
-            packed = shard.tokens[start : start + 4096].copy().view(np.uint8).reshape(-1, self.row_bytes)
-            ids = unpack(torch.from_numpy(packed), self.codebook_size, self.grid)
-            if int(ids.max()) >= self.codebook_size:
-                raise UserError(f"{path}: id {int(ids.max())} with a codebook of {self.codebook_size}")
-        known = self.manifest.get("subset", {}).get("of_classes", len(self.classes))
-        labels = shard.labels
-        if len(labels) and not (labels.min() >= -1 and labels.max() < known):
-            wrong = labels.min() if labels.min() < -1 else labels.max()
-            raise UserError(f"{path}: label {wrong} with {known} classes")
-
-    def _read_subset(self, subset):
+    def _read_subset(self, subset: dict[str, Any]) -> np.ndarray:
         """The rows of a subset, checked: rising, inside the shards."""
         name = f"{self.folder}/{subset['file']}"
         try:
@@ -226,18 +268,32 @@ class TokenStore:
             raise UserError(f"{name} is not what store.json says: make the subset again (seitpp store subset)")
         return chosen
 
-    def _own(self, labels):
-        """Labels of the shards in the numbering of this store: a subset of classes numbers them anew."""
+    @cached_property
+    def _numbers(self) -> np.ndarray | None:
+        """New number of each class of the shards, and -1 of -1 (the last): a subset of classes numbers them anew."""
         numbers = self.manifest.get("subset", {}).get("label_of")
-        return labels if numbers is None else np.append(np.asarray(numbers, np.int32), np.int32(-1))[labels]
+        return None if numbers is None else np.append(np.asarray(numbers, np.int32), np.int32(-1))
 
-    def _checked(self, indices):
+    def _own(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of the shards in the numbering of this store."""
+        return labels if self._numbers is None else self._numbers[labels]
+
+    @cached_property
+    def _no_targets(self) -> Targets:
+        """Targets of no row, with this store's columns."""
+        return Targets.of(labels=[] if "labels" in self.columns else None, masks=[] if "mask" in self.columns else None)
+
+    def _require(self, column: str, what: str) -> None:
+        if column not in self.columns:
+            raise UserError(f"{self.folder} has no {what}; it has {', '.join(self.columns)}")
+
+    def _checked(self, indices: Any) -> np.ndarray:
         indices = np.asarray(indices, dtype=np.int64)
         if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"rows must lie in [0, {len(self)}), got {indices.min()} to {indices.max()}")
         return indices
 
-    def _by_shard(self, indices):
+    def _by_shard(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yield (shard number, places in `indices`, rows in that shard) for each shard that is needed."""
         if not indices.size:
             return
@@ -250,58 +306,11 @@ class TokenStore:
         for start, stop in pairwise(bounds):
             yield int(shards[start]), places[start:stop], rows[start:stop]
 
-    def _shard(self, number):
+    def _shard(self, number: int) -> Shard:
         """An opened shard. Of a remote store those that left the cache are closed, so that their space is free."""
         if number not in self._shards:
             entry = self.manifest["shards"][number]
             path = self.files.path(entry)
             self._shards = {known: shard for known, shard in self._shards.items() if self.files.keeps(shard.entry)}
-            self._shards[number] = Shard(path, entry, self.row_bytes)
+            self._shards[number] = Shard(path, entry, self.row_bytes, self.columns)
         return self._shards[number]
-
-
-class LocalFiles:
-    """Files of a store on this machine.
-
-    Args:
-        folder: the store's folder.
-
-    Attributes:
-        window: None: rows are shuffled over the whole store.
-    """
-
-    window = None
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-
-    def manifest(self):
-        """Content of store.json."""
-        return read_manifest(self.folder / "store.json")
-
-    def read(self, name):
-        """Bytes of a small file."""
-        return (self.folder / name).read_bytes()
-
-    def check(self, shards):
-        """Refuse a store of which a shard is missing or cut off."""
-        for entry in shards:
-            check_size(self.path(entry), entry)
-
-    def check_whole(self, shards):
-        """Nothing to do: rows here can be read in any order."""
-
-    def path(self, entry):
-        """Where a shard of the manifest lies."""
-        return self.folder / entry["file"]
-
-    def keeps(self, entry):
-        """Whether a shard stays here by itself."""
-        return True
-
-    def close_shards(self):
-        """Close the shards that were read; they are opened again when they are needed. For passes over large stores."""
-        self._shards.clear()
-
-    def prefetch(self, shards):
-        """Nothing to do: the shards are here."""

@@ -6,23 +6,27 @@
 
 Rows are taken class by class in turn (the first of every class, the second of every class, …), each class in an order
 that the seed draws, so that every smaller subset of a seed lies within every larger one. Rows without a label are one
-more class, unless `--classes` names those that are wanted.
+more class, unless `--classes` names those that are wanted. A row with several labels and no single one counts for the
+first of them.
 """
 
 import hashlib
 import io
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
-from seitpp.tokens.manifest import write_manifest
-from seitpp.tokens.permutation import permute
+from seitpp.tokens.format.manifest import write_manifest
+from seitpp.tokens.format.targets import first_labels
+from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.store import TokenStore
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -42,7 +46,7 @@ class SubsetConfig:
     share: float | None = None
     """share of the rows to take, instead of `count`"""
     budget: str | None = None
-    """bytes to stay within, such as 0.3GB or 500MB (10^9 and 10^6 bytes): packed tokens, label and key of each row"""
+    """bytes to stay within, such as 0.3GB or 500MB (10^9 and 10^6 bytes): tokens, labels, key and mask of each row"""
     classes: tuple[str, ...] = ()
     """names of the classes to keep, which are numbered anew in this order; none: all"""
     balanced: bool = True
@@ -50,7 +54,7 @@ class SubsetConfig:
     seed: int = 0
     """of the order that rows are taken in"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_seed(self)
         given = [name for name in ("count", "share", "budget") if getattr(self, name) is not None]
         if len(given) > 1 or not (given or self.classes):
@@ -61,19 +65,18 @@ class SubsetConfig:
             parse_bytes(self.budget)
 
 
-def main(config):
+def main(config: SubsetConfig) -> None:
     """Choose the rows and write the subset's store.json, rows.npy and codebook."""
     if "://" in config.store:
         raise UserError(f"{config.store}: make subsets where the store's files are local, and upload rows.npy with it")
     store, folder = TokenStore(config.store), Path(config.output_dir)
     if folder.resolve() == store.folder.resolve() or (folder / "shard-00000.arrow").exists():
         raise UserError(f"{folder} holds a store: give the subset an --output_dir of its own")
-    candidates, labels = np.arange(len(store)), store.labels
     numbers, classes = None, store.classes
     if config.classes:
         numbers, classes = _numbers_of(config.classes, store)
-        labels = np.append(numbers, -1)[labels]
-        candidates = np.flatnonzero(labels >= 0)
+    labels = _classes_of(store, numbers)
+    candidates = np.flatnonzero(labels >= 0) if config.classes else np.arange(len(store))
     ranked = rank_rows(candidates, labels[candidates], seed=config.seed, balanced=config.balanced)
     ranked = ranked[: _count(config, store, ranked)]
     if not len(ranked):
@@ -81,12 +84,12 @@ def main(config):
     how = {name: getattr(config, name) for name in ("count", "share", "budget", "balanced", "seed")}
     write_subset(folder, store, np.sort(ranked), how=how, numbers=numbers, classes=classes)
     taken = np.bincount(labels[ranked] + 1, minlength=len(classes) + 1)[1:]
-    size = _bytes_of(store, np.sort(ranked)).sum()
+    size = _bytes_of(store, ranked).sum()
     spread = f"{taken.min()} to {taken.max()} of each of {len(classes)} classes" if len(classes) else "no classes"
     print(f"{folder}: {len(ranked)} of {len(store)} rows, {spread}, {size / 1e6:.3f} MB")
 
 
-def rank_rows(rows, labels, *, seed, balanced=True):
+def rank_rows(rows: np.ndarray, labels: np.ndarray, *, seed: int, balanced: bool = True) -> np.ndarray:
     """Rows in the order in which they are taken.
 
     Args:
@@ -98,17 +101,17 @@ def rank_rows(rows, labels, *, seed, balanced=True):
     """
     if not len(rows):
         return rows
-    order = permute(np.arange(len(rows)), len(rows), seed=seed, epoch=0)
+    order = permute(np.arange(len(rows)), len(rows), seed=seed, stream="subset")
     if balanced:
         by_class = order[np.argsort(labels[order], kind="stable")]
         starts = np.flatnonzero(np.diff(labels[by_class], prepend=labels[by_class[0]] - 1))
-        sizes = np.diff([*starts, len(rows)])
+        sizes = np.diff(starts, append=len(rows))
         turn = np.arange(len(rows)) - np.repeat(starts, sizes)
         order = by_class[np.argsort(turn, kind="stable")]
     return rows[order]
 
 
-def parse_bytes(text):
+def parse_bytes(text: str) -> int:
     """Bytes of a size such as "0.3GB", "500 MB" or "1200"; units are powers of 1000.
 
     Raises: UserError if it is none.
@@ -119,7 +122,7 @@ def parse_bytes(text):
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def _count(config, store, ranked):
+def _count(config: SubsetConfig, store: TokenStore, ranked: np.ndarray) -> int:
     if config.budget is not None:
         return int(np.searchsorted(np.cumsum(_bytes_of(store, ranked)), parse_bytes(config.budget), side="right"))
     if config.share is not None:
@@ -129,16 +132,31 @@ def _count(config, store, ranked):
     return len(ranked) if config.count is None else config.count
 
 
-def _bytes_of(store, rows):
-    """Bytes that each row takes in a shard: packed tokens, label, key and the key's offset."""
-    keys = np.empty(len(store), np.int32)
+def _bytes_of(store: TokenStore, rows: np.ndarray) -> np.ndarray:
+    """Bytes that each row takes in a shard: packed tokens, labels, mask, key, and the offsets of those that vary."""
+    return np.sum(list(store.content(rows).values()), axis=0)
+
+
+def _classes_of(store: TokenStore, numbers: np.ndarray | None) -> np.ndarray:
+    """The class that each row counts for, (rows,) int32, in the new numbering; -1: none.
+
+    That is its label; where it has none, or one that is left out, the first of its several labels that is left.
+    """
+    labels = store.labels
+    if numbers is not None:
+        labels = np.append(numbers, np.int32(-1))[labels]
+    if "labels" not in store.columns:
+        return labels
+    labels = labels.copy()
     for start in range(0, len(store), _BLOCK):
-        part = range(start, min(start + _BLOCK, len(store)))
-        keys[part.start : part.stop] = [len(key.encode()) for key in store.keys(part)]
-    return store.row_bytes + 4 + 4 + keys[rows].astype(np.int64)
+        rows = np.arange(start, min(start + _BLOCK, len(store)))
+        targets = store.targets_at(rows)
+        first = first_labels((targets if numbers is None else targets.renumbered(numbers)).labels)
+        labels[rows] = np.where(labels[rows] < 0, first, labels[rows])
+    return labels
 
 
-def _numbers_of(names, store):
+def _numbers_of(names: Sequence[str], store: TokenStore) -> tuple[np.ndarray, list[str]]:
     """(new number of each class of the store, -1 where it is left out; names of the new classes)."""
     wrong = [name for name in names if name not in store.classes]
     if wrong:
@@ -151,7 +169,15 @@ def _numbers_of(names, store):
     return numbers, list(names)
 
 
-def write_subset(folder, store, rows, *, how, numbers=None, classes=None):
+def write_subset(
+    folder: Path,
+    store: TokenStore,
+    rows: np.ndarray,
+    *,
+    how: dict[str, Any],
+    numbers: np.ndarray | None = None,
+    classes: Sequence[str] | None = None,
+) -> None:
     """Write a subset's store.json, rows.npy and codebook. A subset of a subset points to the shards of the first store.
 
     Args:
@@ -163,7 +189,8 @@ def write_subset(folder, store, rows, *, how, numbers=None, classes=None):
         classes: names of the new classes; None: those of `store`.
     """
     former, known = store.manifest.get("subset", {}), len(store.classes)
-    if former:
+    content = {name: int(size.sum()) for name, size in store.content(rows).items()}
+    if store.chosen is not None:
         rows = store.chosen[rows]
         if former.get("label_of") is not None:
             numbers = former["label_of"] if numbers is None else np.append(numbers, -1)[former["label_of"]]
@@ -181,6 +208,7 @@ def write_subset(folder, store, rows, *, how, numbers=None, classes=None):
         grid=store.grid,
         preprocessing=manifest["preprocessing"],
         classes=store.classes if classes is None else classes,
+        mask=manifest.get("mask"),
         shards=[
             {**shard, "file": Path(os.path.normpath(Path(beside) / shard["file"])).as_posix()}
             for shard in manifest["shards"]
@@ -188,6 +216,7 @@ def write_subset(folder, store, rows, *, how, numbers=None, classes=None):
         subset={
             "file": "rows.npy",
             "rows": len(rows),
+            "content": content,
             "sha256": hashlib.sha256(file.getvalue()).hexdigest(),
             "of_classes": former.get("of_classes", known),
             "label_of": None if numbers is None else np.asarray(numbers).tolist(),

@@ -6,8 +6,10 @@ hold the code itself, or more codes than 5, is read as it is.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,9 @@ import torch.nn.functional as F
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_text
+
+if TYPE_CHECKING:
+    from seitpp.tokens.store import TokenStore
 
 PUBLISHED_COUNT = 5
 
@@ -30,11 +35,11 @@ class SynonymsConfig:
     out: str | None = None
     """file to write; None: synonyms.json in the store's folder"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self, "count", self.count >= 1, "must be at least 1")
 
 
-def main(config):
+def main(config: SynonymsConfig) -> None:
     """Find and write the synonyms of a store's codes."""
     from seitpp.tokens.store import open_store
 
@@ -47,12 +52,12 @@ def main(config):
     print(f"{path}: {synonyms.shape[1]} synonyms of each of {len(synonyms)} codes")
 
 
-def is_local(store):
+def is_local(store: "TokenStore") -> bool:
     """Whether a store's folder is on this machine, so that a file can lie in it."""
     return "://" not in str(store.folder)
 
 
-def nearest_codes(codebook, lookup, count, *, block=1 << 24):
+def nearest_codes(codebook: torch.Tensor, lookup: str, count: int, *, block: int = 1 << 24) -> torch.Tensor:
     """The codes nearest to each code, itself left out.
 
     Args:
@@ -78,19 +83,19 @@ def nearest_codes(codebook, lookup, count, *, block=1 << 24):
     return torch.cat(nearest)
 
 
-def write_synonyms(path, synonyms):
+def write_synonyms(path: str | Path, synonyms: torch.Tensor | Sequence[Sequence[int]]) -> None:
     """Write the published JSON.
 
     Args:
         path: the file.
         synonyms: for each code its synonyms, nearest first: (k, n) tensor or a list of lists.
     """
-    rows = synonyms.tolist() if torch.is_tensor(synonyms) else synonyms
+    rows = synonyms.tolist() if isinstance(synonyms, torch.Tensor) else synonyms
     lines = [f'"{code}": {json.dumps(row)}' for code, row in enumerate(rows)]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def read_synonyms(path, codebook_size):
+def read_synonyms(path: str | Path, codebook_size: int) -> list[list[int]]:
     """Read the published JSON.
 
     Args:

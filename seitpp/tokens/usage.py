@@ -2,14 +2,19 @@
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from seitpp.runtime.progress import Progress
 from seitpp.tokens.row_blocks import MANY_ROWS, pass_through
+
+if TYPE_CHECKING:
+    from seitpp.tokens.store import TokenStore
 
 COVERAGES = (0.5, 0.9, 0.99, 0.999, 1.0)
 
@@ -24,7 +29,7 @@ class UsageConfig:
     """print JSON, with the count of every code, instead of a table"""
 
 
-def main(config):
+def main(config: UsageConfig) -> None:
     """Count the codes of a store and print what they say."""
     from seitpp.tokens.store import open_store
 
@@ -38,7 +43,7 @@ def main(config):
         print(readable(numbers, usage_table(counts)))
 
 
-def count_codes(store, progress=None):
+def count_codes(store: "TokenStore", progress: Callable[[int], object] | None = None) -> np.ndarray:
     """How often each code occurs in a store.
 
     Args:
@@ -54,7 +59,7 @@ def count_codes(store, progress=None):
     return counts
 
 
-def usage_table(counts):
+def usage_table(counts: Sequence[int] | np.ndarray) -> pd.DataFrame:
     """The codes from the most to the least used, ties by the lower id.
 
     Args:
@@ -70,7 +75,7 @@ def usage_table(counts):
     return table
 
 
-def codes_covering(counts, coverage):
+def codes_covering(counts: Sequence[int] | np.ndarray, coverage: float) -> int:
     """The least number of codes, most used first, that make up `coverage` of all tokens.
 
     Args:
@@ -85,7 +90,7 @@ def codes_covering(counts, coverage):
     return int(np.searchsorted(covered, wanted)) + 1
 
 
-def usage(counts):
+def usage(counts: Sequence[int] | np.ndarray) -> dict[str, Any]:
     """Statistics of code counts: a dict of K, tokens, used codes, entropy in bits, perplexity, and coverage."""
     counts = np.asarray(counts, np.int64)
     total = int(counts.sum())
@@ -103,7 +108,7 @@ def usage(counts):
     }
 
 
-def readable(numbers, table):
+def readable(numbers: dict[str, Any], table: pd.DataFrame) -> str:
     """`usage` and `usage_table` as a short text."""
     lines = [
         f"tokens           {numbers['tokens']:,}",

@@ -20,7 +20,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.results import read_results
 from seitpp.runtime.run_folder import read_metrics
-from seitpp.tokens.order import SampleOrder
+from seitpp.tokens.order.sample_order import SampleOrder
 from seitpp.tokens.store import TokenStore
 from seitpp.training.random_streams import Draws
 

@@ -119,14 +119,22 @@ def test_people_may_write_the_store_first_from_and_a_bare_json():
 def test_info_says_what_the_store_holds(says, folder):
     code, out, _ = says("info", folder)
     assert code == 0
-    for part in ["16", "3 x 5 of K = 391 (9 bits each)", "17 bytes", "3: ant, bee, cow", "vq aaaaaaaaaaaa, euclidean"]:
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    for part in [
+        "16", "3 x 5 of K = 391 (9 bits each)", "17 bytes", "3: ant, bee, cow", "vq aaaaaaaaaaaa, euclidean",
+        "tokens, label, key", f"{total:,}: tokens 272, labels 64, keys 192, container ",
+    ]:  # fmt: skip
         assert part in out
 
 
 def test_info_in_json_is_the_whole_manifest(says, folder):
     code, out, _ = says("info", folder, "--json")
     assert code == 0
-    assert json.loads(out) == {"rows": 16, "row_bytes": 17, **json.loads((folder / "store.json").read_text())}
+    said = json.loads(out)
+    size = said.pop("bytes")
+    assert said == {"rows": 16, "row_bytes": 17, **json.loads((folder / "store.json").read_text())}
+    assert (size["tokens"], size["labels"], size["keys"], size["masks"]) == (16 * 17, 16 * 4, 16 * (4 + 8), 0)
+    assert size["total"] == sum(path.stat().st_size for path in folder.iterdir())
 
 
 def test_verify_says_how_much_it_checked(says, folder):

@@ -27,6 +27,9 @@ from seitpp.report.scores import Difference, Score, differences
 from seitpp.report.storage import break_even, storage_table
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.results import COLUMNS, Result, write_results
+from seitpp.tokens.store import TokenStore
+from seitpp.tokens.subset import SubsetConfig
+from seitpp.tokens.subset import main as make_subset
 
 MTM, SCRATCH = "fine-tuned from MTM", "from scratch"
 PIXELS = "linear probe, 16 x 16 pixels"
@@ -456,6 +459,37 @@ def test_originals_of_another_size_are_not_called_png_of_these_pixels(demo):
     Image.new("RGB", (100, 50)).save(path)
     kinds = storage_table([demo / "store" / "train"], demo / "images")["kind"]
     assert list(kinds[2:]) == ["image files", "PNG", "JPEG, quality 75", "JPEG, quality 90"]
+
+
+def say_image_size(store):
+    manifest = json.loads((store / "store.json").read_text())
+    manifest["preprocessing"] = {"image_size": [16, 24]}
+    (store / "store.json").write_text(json.dumps(manifest))
+
+
+def test_a_subset_counts_as_its_own_rows_and_their_part_of_the_bytes(tmp_path):
+    store = tiny.make_store(tmp_path / "all" / "train", tiny.random_ids(400, 37, (8, 8)), rows_per_shard=90)
+    say_image_size(store)
+    make_subset(SubsetConfig(store=str(store), output_dir=str(tmp_path / "part" / "train"), count=100))
+    whole, part = (storage_table([folder]).set_index("kind") for folder in (store, tmp_path / "part" / "train"))
+    assert part.loc["packed tokens", "total_bytes"] == 100 * 64
+    assert part["measured_images"].tolist() == [100, 100]
+    rows = whole.loc["token store", "total_bytes"] - (store / "codebook.safetensors").stat().st_size
+    assert part.loc["token store", "total_bytes"] == pytest.approx(rows / 4, abs=6000)  # and its codebook and manifest
+    text = report(tmp_path / "part").text
+    assert "100 images" in text
+    assert "400" not in text
+
+
+def test_a_subset_is_compared_with_its_own_images(tmp_path):
+    images = tiny.make_images(tmp_path / "pictures", {"ant": 6, "bee": 4})
+    keys = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    store = tiny.make_store(tmp_path / "all", tiny.random_ids(10, 37, (4, 6)), keys=keys)
+    say_image_size(store)
+    make_subset(SubsetConfig(store=str(store), output_dir=str(tmp_path / "part"), count=3))
+    chosen = TokenStore(tmp_path / "part").keys()
+    table = storage_table([tmp_path / "part"], images).set_index("kind")
+    assert table.loc["PNG files", "total_bytes"] == sum((images / key).stat().st_size for key in chosen)
 
 
 def test_without_the_images_only_the_store_is_measured(demo):

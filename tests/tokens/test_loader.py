@@ -104,6 +104,22 @@ def test_a_batch_is_the_same_for_a_loader_that_starts_at_its_step(store):
     assert torch.equal(resumed.labels, last.labels)
 
 
+def test_labels_are_read_only_when_they_are_asked_for(store):
+    class Counting(TokenStore):
+        asked = 0
+
+        def labels_at(self, indices):
+            Counting.asked += 1
+            return super().labels_at(indices)
+
+    counting = Counting(store.folder)
+    batches = [TrainingBatches(counting, 6, seed=0)(3), *evaluation_batches(counting, 20)]
+    assert [len(batch.ids) + len(batch.positions) for batch in batches] == [12, 40, 40, 16]
+    assert Counting.asked == 0
+    assert batches[1].labels.tolist() == batches[1].labels.tolist() == list(range(20))
+    assert Counting.asked == 1
+
+
 def test_rows_and_labels_may_be_others_than_the_stores(store):
     rows = np.array([40, 3, 8, 21, 5])
     labels = np.arange(ROWS) * 2

@@ -10,6 +10,8 @@ import torch
 import tiny
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import pack
+from seitpp.tokens.files import LocalFiles, StoreFiles
+from seitpp.tokens.remote import RemoteFiles
 from seitpp.tokens.store import TokenStore, sha256_of, write_shard
 
 GRID = (3, 5)
@@ -121,6 +123,50 @@ def test_a_tokenizer_of_another_fingerprint_is_refused(folder):
         store.check_tokenizer("b" * 64, "the model")
 
 
+def test_the_codebook_is_read_once_and_serves_training_after_inference(folder):
+    store = TokenStore(folder)
+    with torch.inference_mode():
+        first = store.codebook
+    (folder / "codebook.safetensors").unlink()
+    assert store.codebook is first
+    (store.codebook * torch.ones(1, requires_grad=True)).sum().backward()
+
+
+# How files are reached
+
+
+def public(kind):
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def test_both_kinds_of_files_answer_all_that_a_store_asks():
+    asked = public(StoreFiles)
+    assert public(LocalFiles) - {"window"} == asked <= public(RemoteFiles)
+
+
+def test_every_method_of_local_files_can_be_called(folder):
+    files = LocalFiles(folder)
+    entries = files.manifest()["shards"]
+    answers = {
+        name: getattr(files, name)(
+            *{"manifest": [], "read": ["store.json"], "path": entries[:1], "keeps": entries[:1]}.get(name, [entries])
+        )
+        for name in public(LocalFiles) - {"window"}
+    }
+    assert answers.pop("manifest")["classes"] == ["ant", "bee", "cow"]
+    assert json.loads(answers.pop("read"))["shards"] == entries
+    assert answers.pop("path") == folder / "shard-00000.arrow"
+    assert answers.pop("keeps") is True
+    assert set(answers.values()) == {None}
+
+
+def test_closed_shards_are_opened_again(folder, ids):
+    store = TokenStore(folder)
+    before = store.ids(range(16))
+    store.close_shards()
+    assert torch.equal(store.ids(range(16)), before)
+
+
 # Broken stores
 
 
@@ -192,17 +238,40 @@ def test_a_folder_without_a_manifest_is_no_store(tmp_path):
 
 def test_a_store_of_another_version_is_refused(folder):
     change_manifest(folder, lambda manifest: manifest.update(version=99))
-    with pytest.raises(UserError, match="version 1"):
+    with pytest.raises(UserError, match="version 99, this seitpp reads version 1 and 2"):
         TokenStore(folder)
 
 
-@pytest.mark.parametrize("broken", ["gone", "cut off"])
+def test_a_store_of_an_unknown_coding_is_refused(folder):
+    change_manifest(folder, lambda manifest: manifest.update(coding="rans"))
+    with pytest.raises(UserError, match=r"'rans'.*'planes'"):
+        TokenStore(folder)
+
+
+def test_entries_of_the_manifest_that_nobody_knows_are_left_alone(folder, ids):
+    change_manifest(folder, lambda manifest: manifest.update(colour="blue"))
+    store = TokenStore(folder)
+    store.verify()
+    assert torch.equal(store.ids(range(16)), ids)
+
+
+@pytest.mark.parametrize("field", ["coding", "columns", "codebook", "classes"])
+def test_a_manifest_that_lacks_a_field_is_named(folder, field):
+    change_manifest(folder, lambda manifest: manifest.pop(field))
+    with pytest.raises(UserError, match=rf"store\.json lacks '{field}'"):
+        TokenStore(folder)
+
+
+@pytest.mark.parametrize("broken", ["gone", "cut off", "a flipped bit"])
 def test_verify_finds_a_broken_codebook(folder, broken):
     file = folder / "codebook.safetensors"
-    content = file.read_bytes()
+    content = bytearray(file.read_bytes())
     file.unlink()
     if broken == "cut off":
         file.write_bytes(content[:-9])
+    if broken == "a flipped bit":
+        content[-1] ^= 1
+        file.write_bytes(content)
     with pytest.raises(UserError, match=r"codebook\.safetensors"):
         TokenStore(folder).verify()
 

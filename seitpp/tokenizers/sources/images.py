@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.labels import label_by_name
-from seitpp.tokens.order import SampleOrder
-from seitpp.tokens.permutation import permute
+from seitpp.tokens.order.permutation import permute
+from seitpp.tokens.order.sample_order import SampleOrder
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 DECODING_ERRORS = (
@@ -219,6 +219,6 @@ def split_rows(count, held_out, seed):
     """
     if count < 2:
         raise UserError(f"there is {count} image, too few to train on some and to hold some out: give --images more")
-    order = permute(range(count), count, seed=seed, epoch=2**31)
+    order = permute(range(count), count, seed=seed, stream="validation images")
     held = min(max(1, round(count * held_out)), count - 1)
     return order[held:], order[:held]

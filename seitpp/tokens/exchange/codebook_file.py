@@ -9,12 +9,12 @@ from seitpp.runtime.safe_unpickle import read_tensors
 from seitpp.runtime.weights import fingerprint_of
 
 
-def codebook_checksum(codebook):
+def codebook_checksum(codebook: torch.Tensor) -> str:
     """SHA-256 of a codebook's shape and values, by which an exported file knows its own."""
     return fingerprint_of({"codebook": codebook}, {})
 
 
-def read_codebook(path):
+def read_codebook(path: str | Path) -> torch.Tensor:
     """Read a codebook without running anything.
 
     Args:
@@ -36,7 +36,7 @@ def read_codebook(path):
     return codebook.detach().float().contiguous()
 
 
-def _load_safetensors(path):
+def _load_safetensors(path: Path) -> torch.Tensor:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -47,6 +47,6 @@ def _load_safetensors(path):
     return tensors["codebook"] if len(tensors) != 1 else next(iter(tensors.values()))
 
 
-def write_bare_tensor(path, codebook):
+def write_bare_tensor(path: str | Path, codebook: torch.Tensor) -> None:
     """Write a codebook as the release does: torch.save of the bare (k, c) float32 tensor."""
     torch.save(codebook.detach().cpu().float().contiguous(), path)

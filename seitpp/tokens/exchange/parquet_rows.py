@@ -1,11 +1,14 @@
 """Rows of ids in Parquet files: those that `seitpp store export` writes, and anyone's with a column of ids.
 
-Our files have the columns ids (fixed-size list of uint16), label, class (null where unknown) and key, and in the
-schema's metadata, under `seitpp`, the store's manifest without its shards.
+Our files have the columns ids (fixed-size list of uint16), label, class (null where unknown) and key, where the store
+has them labels (list of int32) and mask (a PNG each), and in the schema's metadata, under `seitpp`, the store's
+manifest without its shards.
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +18,8 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import packed_bytes, unpack
-from seitpp.tokens.manifest import check_manifest
+from seitpp.tokens.format.manifest import check_manifest
+from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
 
 METADATA = b"seitpp"
 
@@ -28,53 +32,68 @@ class ParquetRows:
         ids: column of ids: lists of integers, or the packed tokens of a shard. None: "ids", else "tokens".
         label: column of integers or strings. None: "label" where there is one.
         key: column that says where a row came from. None: "key" where there is one.
+        labels: column of lists of integers, several labels a row. None: "labels" where it is such a column.
+        mask: column of label maps, greyscale PNGs of 8 or 16 bits. None: "mask" where it is binary.
 
     Attributes:
         files: paths, sorted.
         rows: number of rows of all files.
-        columns: names of the columns of ids, labels and keys, None where there is none.
+        columns: names of the columns of ids, label, key, labels and mask, None where there is none.
         label_kind: "integers", "strings" or None.
         manifest: of the store that the files were exported from; {} if they are not ours.
     Raises: UserError if there is no such file, one is broken, or the columns are others.
     """
 
-    def __init__(self, spec, *, ids=None, label=None, key=None):
+    def __init__(
+        self,
+        spec: str | Path,
+        *,
+        ids: str | None = None,
+        label: str | None = None,
+        key: str | None = None,
+        labels: str | None = None,
+        mask: str | None = None,
+    ) -> None:
+        given = {"ids": ids, "label": label, "key": key, "labels": labels, "mask": mask}
         self.files = _find(spec)
         schemas = [_read_schema(path) for path in self.files]
         self.rows = sum(rows for _, rows in schemas)
         self.manifest = _manifest(schemas[0][0], self.files[0])
-        self.columns, self.label_kind = _choose_columns(schemas[0][0], self.files[0], ids, label, key)
+        self.columns, self.label_kind = _choose_columns(schemas[0][0], self.files[0], given)
         for path, (schema, _) in zip(self.files, schemas, strict=True):
             if _manifest(schema, path) != self.manifest:
                 raise UserError(f"{path} was exported from another store than {self.files[0].name}: import them apart")
-            if _choose_columns(schema, path, ids, label, key) != (self.columns, self.label_kind):
+            if _choose_columns(schema, path, given) != (self.columns, self.label_kind):
                 raise UserError(f"{path} has other columns than {self.files[0].name}: import them apart")
 
-    def label_names(self):
+    def label_names(self) -> list[str] | None:
         """The different labels of a column of strings, sorted; None where labels are integers or there are none."""
         if self.label_kind != "strings":
             return None
-        names = set()
+        names: set[Any] = set()
         for _, _, batch in self._batches([self.columns["label"]]):
             names.update(pc.unique(_plain(batch.column(0))).to_pylist())
         return sorted(names - {None})
 
-    def largest_label(self):
-        """The largest of the integer labels; -1 where there are none."""
-        if self.label_kind != "integers":
-            return -1
-        largest = (pc.max(batch.column(0)).as_py() for _, _, batch in self._batches([self.columns["label"]]))
+    def largest_label(self) -> int:
+        """The largest of the integer labels, one or several a row; -1 where there are none."""
+        wanted = [self.columns["labels"], self.columns["label"] if self.label_kind == "integers" else None]
+        wanted = [name for name in wanted if name is not None]
+        columns = (column for _, _, batch in self._batches(wanted) for column in batch.columns) if wanted else ()
+        largest = (pc.max(column.flatten() if _is_list(column.type) else column).as_py() for column in columns)
         return max((label for label in largest if label is not None), default=-1)
 
-    def first_length(self):
+    def first_length(self) -> int | None:
         """Ids of the first row; None where it is packed or there is no row."""
         for _, _, batch in self._batches([self.columns["ids"]]):
             column = batch.column(0)
             return len(column[0]) if _is_list(column.type) and column[0].is_valid else None
         return None
 
-    def blocks(self, *, grid, codebook_size, classes):
-        """Yield (file, its row that comes first, ids (n, h w), labels (n,), keys) from front to back.
+    def blocks(
+        self, *, grid: tuple[int, int], codebook_size: int, classes: Sequence[str]
+    ) -> Iterator[tuple[Path, int, np.ndarray, np.ndarray, list[str], Targets]]:
+        """Yield (file, its row that comes first, ids (n, h w), labels (n,), keys, Targets) from front to back.
 
         Args:
             grid: (h, w).
@@ -87,17 +106,20 @@ class ParquetRows:
         for path, first, batch in self._batches(wanted):
             where = (path, first)
             ids = _ids(batch.column(self.columns["ids"]), grid, codebook_size, *where)
+            targets = _targets(batch, self.columns, *where)
             labels = np.full(len(ids), -1, np.int64)
             if self.columns["label"] is not None:
                 labels = _labels(batch.column(self.columns["label"]), classes, *where)
+            elif targets.labels is not None:
+                labels = only_labels(targets.labels).astype(np.int64)
             keys = [f"{row:08d}" for row in range(done, done + len(ids))]
             if self.columns["key"] is not None:
                 given = pc.cast(_plain(batch.column(self.columns["key"])), pa.string()).to_pylist()
                 keys = [key if new is None else new for key, new in zip(keys, given, strict=True)]
-            yield *where, ids, labels, keys
+            yield *where, ids, labels, keys, targets
             done += len(ids)
 
-    def _batches(self, columns):
+    def _batches(self, columns: Sequence[str | None]) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
         for path in self.files:
             first = 0
             try:
@@ -109,7 +131,7 @@ class ParquetRows:
                 raise UserError(f"{path} is broken near row {first}, or has other columns: export it again") from error
 
 
-def _find(spec):
+def _find(spec: str | Path) -> list[Path]:
     path = Path(spec)
     if path.is_dir():
         files = sorted(path.rglob("*.parquet"))
@@ -120,7 +142,7 @@ def _find(spec):
     return files
 
 
-def _read_schema(path):
+def _read_schema(path: Path) -> tuple[pa.Schema, int]:
     try:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
@@ -128,7 +150,7 @@ def _read_schema(path):
         raise UserError(f"{path} is not a Parquet file, or is cut off: fetch or export it again") from error
 
 
-def _manifest(schema, path):
+def _manifest(schema: pa.Schema, path: Path) -> dict[str, Any]:
     """What an exported file says of its store; {} where the file is not ours."""
     content = (schema.metadata or {}).get(METADATA)
     if content is None:
@@ -139,12 +161,16 @@ def _manifest(schema, path):
         raise UserError(f"{path}: the metadata {METADATA.decode()!r} is broken: export it again") from error
 
 
-def _choose_columns(schema, path, ids, label, key):
+def _choose_columns(
+    schema: pa.Schema, path: Path, given: dict[str, str | None]
+) -> tuple[dict[str, str | None], str | None]:
     """(column of each purpose, what kind of values labels are)."""
     columns = {
-        "ids": _choose(schema, path, "ids", ids, ["ids", "tokens"], required=True),
-        "label": _choose(schema, path, "label", label, ["label"]),
-        "key": _choose(schema, path, "key", key, ["key"]),
+        "ids": _choose(schema, path, "ids", given["ids"], ["ids", "tokens"], required=True),
+        "label": _choose(schema, path, "label", given["label"], ["label"]),
+        "key": _choose(schema, path, "key", given["key"], ["key"]),
+        "labels": _choose_target(schema, path, "labels", given["labels"]),
+        "mask": _choose_target(schema, path, "mask", given["mask"]),
     }
     if columns["label"] is None:
         return columns, None
@@ -157,7 +183,9 @@ def _choose_columns(schema, path, ids, label, key):
     raise UserError(f"{path}: labels are of type {kind}, expected integers or strings")
 
 
-def _choose(schema, path, what, given, usual, *, required=False):
+def _choose(
+    schema: pa.Schema, path: Path, what: str, given: str | None, usual: list[str], *, required: bool = False
+) -> str | None:
     """The column that holds `what`."""
     found = [name for name in ([given] if given else usual) if name in schema.names]
     if not found and (given or required):
@@ -168,15 +196,41 @@ def _choose(schema, path, what, given, usual, *, required=False):
     return found[0] if found else None
 
 
-def _plain(column):
+def _choose_target(schema: pa.Schema, path: Path, what: str, given: str | None) -> str | None:
+    """The column that holds targets; one of the usual name that is of another type is something else."""
+    name = _choose(schema, path, what, given, [what])
+    if name is None:
+        return None
+    kind = schema.field(name).type
+    if what == "labels":
+        fits, expected = _is_list(kind) and pa.types.is_integer(kind.value_type), "lists of integers"
+    else:
+        fits, expected = pa.types.is_binary(kind) or pa.types.is_large_binary(kind), "binary, a PNG a row"
+    if given and not fits:
+        raise UserError(f"{path}: the column {name} is of type {kind}, expected {expected}")
+    return name if fits else None
+
+
+def _targets(batch: pa.RecordBatch, columns: dict[str, str | None], path: Path, first: int) -> Targets:
+    labels, masks = (None if columns[what] is None else batch.column(columns[what]) for what in ("labels", "mask"))
+    if labels is not None and labels.flatten().null_count:
+        row = next(row for row, each in enumerate(labels.to_pylist()) if None in (each or ()))
+        raise UserError(f"{path}: row {first + row} lacks one of its labels (null): remove or mend it")
+    return Targets(
+        labels=None if labels is None else labels.cast(LABELS_TYPE),
+        masks=None if masks is None else masks.cast(MASK_TYPE),
+    )
+
+
+def _plain(column: Any) -> Any:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _is_list(kind):
+def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _ids(column, grid, codebook_size, path, first):
+def _ids(column: Any, grid: tuple[int, int], codebook_size: int, path: Path, first: int) -> np.ndarray:
     tokens = grid[0] * grid[1]
     if column.null_count:
         raise UserError(f"{path}: row {first + _first_true(column.is_null())} has no ids: remove or mend it")
@@ -203,7 +257,7 @@ def _ids(column, grid, codebook_size, path, first):
     return values.to_numpy(zero_copy_only=False).reshape(-1, tokens)
 
 
-def _labels(column, classes, path, first):
+def _labels(column: Any, classes: Sequence[str], path: Path, first: int) -> np.ndarray:
     if pa.types.is_integer(column.type):
         return pc.fill_null(pc.cast(column, pa.int64(), safe=False), -1).to_numpy(zero_copy_only=False)
     column = _plain(column)
@@ -215,5 +269,5 @@ def _labels(column, classes, path, first):
     return pc.fill_null(pc.cast(found, pa.int64()), -1).to_numpy(zero_copy_only=False)
 
 
-def _first_true(mask):
+def _first_true(mask: Any) -> int:
     return pc.index(mask, True).as_py()

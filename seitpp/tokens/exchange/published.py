@@ -10,6 +10,7 @@ Several 255s in a row add up here; the published reader adds 255 once, so it kno
 import gzip
 import itertools
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _MOST_BYTES_A_TOKEN = 65535 // 255 + 1
 _BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
-def index_path(data):
+def index_path(data: str | Path) -> Path:
     """The index that belongs to a data file.
 
     Raises: UserError if the name doesn't hold `data.bin`.
@@ -33,18 +34,18 @@ def index_path(data):
     return data.with_name(data.name.replace("data.bin", "index.npy"))
 
 
-def reads_back(codebook_size, grid):
+def reads_back(codebook_size: int, grid: tuple[int, int]) -> bool:
     """Whether the published code, too, reads what is written of such ids."""
     return codebook_size <= PUBLISHED_CODES and grid[0] * grid[1] == PUBLISHED_TOKENS
 
 
-def count_rows(data):
+def count_rows(data: str | Path) -> int:
     """How many images a data file holds, by the header of its index."""
     with _opened(index_path(data)) as file:
         return _Offsets(file, index_path(data)).rows
 
 
-def read_rows(data, tokens, *, block=256):
+def read_rows(data: str | Path, tokens: int, *, block: int = 256) -> Iterator[np.ndarray]:
     """Yield the ids of all images in order.
 
     Args:
@@ -75,7 +76,7 @@ def read_rows(data, tokens, *, block=256):
         offsets.check_end()
 
 
-def read_labels(path, *, block=4096):
+def read_labels(path: str | Path, *, block: int = 4096) -> Iterator[np.ndarray]:
     """Yield the labels of a file with one integer a line, -1 where unknown.
 
     Yields: (n,) int64 arrays, n <= block.
@@ -91,7 +92,7 @@ def read_labels(path, *, block=4096):
         raise UserError(f"{path} is not a file of labels: expected one integer a line") from error
 
 
-def encode(ids):
+def encode(ids: np.ndarray) -> tuple[bytes, np.ndarray]:
     """Ids as the release's bytes.
 
     Args:
@@ -107,7 +108,7 @@ def encode(ids):
 
 
 @contextmanager
-def writing(data, rows):
+def writing(data: str | Path, rows: int) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends (n, tokens) ids to a data file and its index.
 
     Args:
@@ -120,7 +121,7 @@ def writing(data, rows):
         np.lib.format.write_array_header_1_0(index, header)
         index.write(np.zeros(1, "<i8").tobytes())
 
-        def append(ids):
+        def append(ids: np.ndarray) -> None:
             nonlocal written, end
             content, lengths = encode(ids)
             stream.write(content)
@@ -134,21 +135,21 @@ def writing(data, rows):
 
 
 @contextmanager
-def _written(path):
+def _written(path: str | Path) -> Iterator[gzip.GzipFile]:
     """A gzip file without time and name in it: the same content gives the same bytes."""
     with Path(path).open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file:
         yield file
 
 
 @contextmanager
-def _opened(path):
+def _opened(path: str | Path) -> Iterator[gzip.GzipFile]:
     if not Path(path).is_file():
         raise UserError(f"{path} is missing: the release's data and index files must lie side by side")
     with gzip.open(path, "rb") as file:
         yield file
 
 
-def _read(file, path, count, place):
+def _read(file: gzip.GzipFile, path: str | Path, count: int, place: str) -> bytes:
     """Up to `count` bytes."""
     try:
         return file.read(count)
@@ -159,7 +160,7 @@ def _read(file, path, count, place):
 class _Offsets:
     """The gzipped .npy file of offsets, read in parts."""
 
-    def __init__(self, file, path):
+    def __init__(self, file: gzip.GzipFile, path: str | Path) -> None:
         self.file = file
         self.path = path
         try:
@@ -173,7 +174,7 @@ class _Offsets:
         self.rows = shape[0] - 1
         self.done = 0
 
-    def read(self, count):
+    def read(self, count: int) -> np.ndarray:
         """The next `count` offsets, int64."""
         content = _read(self.file, self.path, self.dtype.itemsize * count, f"offset {self.done}")
         if len(content) < self.dtype.itemsize * count:
@@ -183,13 +184,13 @@ class _Offsets:
         self.done += count
         return np.frombuffer(content, self.dtype).astype(np.int64)
 
-    def check_end(self):
+    def check_end(self) -> None:
         """Refuse a file that goes on after the last offset."""
         if _read(self.file, self.path, 1, "its end"):
             raise UserError(f"{self.path} goes on after offset {self.rows}, the last by its header: fetch it again")
 
 
-def _check_bounds(bounds, tokens, index, first):
+def _check_bounds(bounds: np.ndarray, tokens: int, index: Path, first: int) -> None:
     """Refuse rows that don't go forward, or that can't hold so many ids: what is read next is that long."""
     lengths = np.diff(bounds)
     if (wrong := np.flatnonzero(lengths <= 0)).size:
@@ -206,7 +207,7 @@ def _check_bounds(bounds, tokens, index, first):
         )
 
 
-def _decode(content, bounds, tokens, data, first):
+def _decode(content: np.ndarray, bounds: np.ndarray, tokens: int, data: str | Path, first: int) -> np.ndarray:
     """Bytes of several rows to ids.
 
     A byte below 255 ends an id; the 255s between it and the end before are what must be added to it.
@@ -228,7 +229,7 @@ def _decode(content, bounds, tokens, data, first):
     return ids.reshape(-1, tokens)
 
 
-def _parse_labels(lines, path, first):
+def _parse_labels(lines: list[str], path: str | Path, first: int) -> np.ndarray:
     try:
         return np.array([int(line) for line in lines], np.int64)
     except (ValueError, OverflowError):
@@ -237,7 +238,7 @@ def _parse_labels(lines, path, first):
         raise UserError(f"{path}: line {number} is {wrong!r}, expected an integer") from None
 
 
-def _is_label(line):
+def _is_label(line: str) -> bool:
     try:
         return abs(int(line)) < 2**63
     except ValueError:

@@ -4,26 +4,48 @@ Any length up to 2^40, O(1) memory, every index by itself: the sample order of a
 Source: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002 (the generalised Feistel method). An
 index is a place (row, column) of the nearly square rectangle that just holds the set, so that almost none leaves it
 and has to walk on.
+
+What is shuffled for a purpose has a stream of its own, by a registered name, so that no choice repeats another one.
 """
 
 import math
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 _ROUNDS = 6
 
+_OLD_STREAMS: dict[str, tuple[int, ...]] = {
+    "sample order": (),  # part: (epoch,)
+    "window order": (),  # part: (epoch, rank, window)
+    "shard order": (0, 0, 0),  # part: (epoch,)
+    "validation images": (2**31,),  # part: ()
+    "validation rows": (),  # part: (label,)
+}
+"""Streams that are older than their names, and what follows `part` in their keys.
 
-def permute(indices, length, *, seed, epoch, part=()):
-    """Where `indices` go under the permutation of (seed, epoch, part).
+Their keys stay as they were, as every measured loss depends on them; so they may coincide: the validation rows of
+class 3 are chosen as epoch 3 of as many samples is ordered.
+"""
+_NAMED_STREAMS = ("subset",)
+"""Streams whose keys hold the name's CRC-32, which keeps them apart from all others."""
+STREAMS = (*_OLD_STREAMS, *_NAMED_STREAMS)
+
+
+def permute(
+    indices: Sequence[int] | np.ndarray | int, length: int, *, seed: int, stream: str, part: Sequence[int] = ()
+) -> np.ndarray:
+    """Where `indices` go under the permutation of (seed, stream, part).
 
     Args:
         indices: integers in [0, length), any shape.
         length: size of the set, 1 to 2^40.
         seed: the run's seed.
-        epoch: the pass over the set.
-        part: further integers of the key, such as (rank, window).
+        stream: what the permutation is for, one of STREAMS.
+        part: integers that tell the permutations of a stream apart, such as (epoch,).
     Returns: int64 array of the same shape; over all of [0, length) a bijection.
-    Raises: ValueError if length or an index is out of range.
+    Raises: ValueError if length or an index is out of range, or there is no such stream.
     """
     if not 1 <= length <= 2**40:
         raise ValueError(f"length must lie in [1, 2^40], got {length}")
@@ -32,7 +54,7 @@ def permute(indices, length, *, seed, epoch, part=()):
         raise ValueError(f"indices must lie in [0, {length})")
     rows = math.isqrt(length - 1) + 1
     sides = (rows, -(-length // rows))
-    keys = np.random.SeedSequence([seed, epoch, *part]).generate_state(_ROUNDS, np.uint32)
+    keys = _seed_sequence(seed, stream, part).generate_state(_ROUNDS, np.uint32)
     result = _feistel(values.reshape(-1), sides, keys)
     while True:  # the rectangle has less than one row more than the set: few leave the set, and soon come back
         outside = np.flatnonzero(result >= length)
@@ -41,7 +63,16 @@ def permute(indices, length, *, seed, epoch, part=()):
         result[outside] = _feistel(result[outside], sides, keys)
 
 
-def _feistel(values, sides, keys):
+def _seed_sequence(seed: int, stream: str, part: Sequence[int]) -> np.random.SeedSequence:
+    """The key of a permutation; of a named stream it can't equal another stream's, as numpy keeps spawn keys apart."""
+    if stream in _OLD_STREAMS:
+        return np.random.SeedSequence([seed, *part, *_OLD_STREAMS[stream]])
+    if stream not in _NAMED_STREAMS:
+        raise ValueError(f"no stream {stream!r}; register it beside {', '.join(STREAMS)}")
+    return np.random.SeedSequence([seed, *part], spawn_key=(zlib.crc32(stream.encode()),))
+
+
+def _feistel(values: np.ndarray, sides: tuple[int, int], keys: np.ndarray) -> np.ndarray:
     """Add to the row what is hashed from the column, to the column what is hashed from the row, and so on."""
     moving, fixed = (part.astype(np.uint32) for part in np.divmod(values, sides[1]))
     for turn, key in enumerate(keys):
@@ -52,7 +83,7 @@ def _feistel(values, sides, keys):
     return moving.astype(np.int64) * sides[1] + fixed  # an even number of turns: the row is the moving part again
 
 
-def _hash_below(values, key, bound):
+def _hash_below(values: np.ndarray, key: np.uint32, bound: np.uint32) -> np.ndarray:
     """Hash uint32 values, keyed, to [0, bound): MurmurHash3's 32-bit finaliser (Appleby 2011), then scaled."""
     mixed = values ^ key
     mixed ^= mixed >> np.uint32(16)

@@ -1,0 +1,1 @@
+"""The store format, file by file: manifest, shards, targets, sizes, checks. See docs/store-format.md."""

@@ -1,0 +1,139 @@
+"""`store.json` and `codebook.safetensors`: what makes a folder of shards a token store. Format: docs/store-format.md.
+
+Version 2 says more than version 1: `coding`, `columns`, `mask`, the codebook's checksum, and the bytes of each column.
+Shards without targets are the same in both, byte for byte, so fingerprints and trainings are too.
+"""
+
+import hashlib
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.tokens.format.layout import bits_per_token
+
+FORMAT, VERSION = "seitpp token store", 2
+CODING = "planes"
+"""How tokens are packed: one plane of bytes, then planes of bits (seitpp.tokens.codec)."""
+BASE_COLUMNS = ("tokens", "label", "key")
+FIELDS = ("tokenizer", "codebook_size", "bits", "lookup", "grid", "preprocessing", "classes", "shards")
+_FIELDS_OF = {1: FIELDS, 2: (*FIELDS, "coding", "columns", "codebook")}
+
+
+def write_manifest(
+    folder: str | Path,
+    *,
+    tokenizer: dict[str, str],
+    codebook: Any,
+    lookup: str,
+    grid: Sequence[int],
+    preprocessing: dict[str, Any],
+    classes: Sequence[str],
+    shards: Sequence[dict[str, Any]],
+    mask: dict[str, Any] | None = None,
+    **others: Any,
+) -> None:
+    """Finish a store: write codebook.safetensors, then store.json, which makes it one.
+
+    Args:
+        folder: the store's folder, its shards written.
+        tokenizer: {"name", "fingerprint"}.
+        codebook: (k, c) float32 tensor.
+        lookup: how the nearest code is meant, "cosine" or "euclidean".
+        grid: (h, w).
+        preprocessing: how images became the tokenizer's input, a dict.
+        classes: class names.
+        shards: what `write_shard` returned, in order.
+        mask: of a store with masks, {"classes": names of the values, or [] where they have none; "ignore": the value
+            that counts for nothing, or None}; None: the same without names and such a value.
+        others: further entries, such as `subset`.
+    Raises: ValueError if shards differ in their columns.
+    """
+    from safetensors.torch import save_file
+
+    codebook_size = len(codebook)
+    columns = _columns_of(shards)
+    if "mask" in columns:
+        others["mask"] = {"classes": list(mask["classes"]), "ignore": mask["ignore"]} if mask else dict(_NAMELESS)
+    with replacing(Path(folder) / "codebook.safetensors") as temporary:
+        save_file({"codebook": codebook.float().contiguous()}, temporary)
+        content = temporary.read_bytes()
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tokenizer": tokenizer,
+        "codebook_size": codebook_size,
+        "bits": bits_per_token(codebook_size),
+        "coding": CODING,
+        "lookup": lookup,
+        "grid": list(grid),
+        "preprocessing": preprocessing,
+        "classes": list(classes),
+        "columns": list(columns),
+        "codebook": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        "shards": list(shards),
+        **others,
+    }
+    write_json(Path(folder) / "store.json", manifest)
+
+
+def read_manifest(file: str | Path) -> dict[str, Any]:
+    """Read a `store.json` and check that it is one of ours.
+
+    Args:
+        file: its path on this machine.
+    Raises: UserError if it is missing, broken, or of another format.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"{file.parent} is not a token store (no store.json): make one with seitpp tokenize")
+    try:
+        manifest = read_json(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} can't be read ({error}): run the command that made the store again") from error
+    return check_manifest(manifest, file)
+
+
+def check_manifest(manifest: Any, name: str | Path) -> dict[str, Any]:
+    """The manifest, if it is of our format and complete; that of version 1 with the fields that version 2 added.
+
+    Args:
+        manifest: content of a store.json.
+        name: what the message calls it.
+    Raises: UserError if it is not of a version or coding that this reader knows, or lacks a field.
+    """
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{name} is not of {FORMAT!r} version 1 or 2: tokenise again")
+    version = manifest.get("version")
+    if version not in _FIELDS_OF:
+        raise UserError(f"{name} is of format version {version}, this seitpp reads version 1 and 2: update seitpp")
+    missing = [field for field in _FIELDS_OF[version] if field not in manifest]
+    if missing:
+        raise UserError(f"{name} lacks {missing[0]!r}: run the command that made the store again")
+    if version == 1:
+        return {"coding": CODING, "columns": list(BASE_COLUMNS), **manifest}
+    if manifest["coding"] != CODING:
+        raise UserError(
+            f"{name}: the tokens are coded as {manifest['coding']!r}, this seitpp reads {CODING!r}: update it"
+        )
+    return manifest
+
+
+def inside(base: str | Path, name: str) -> str:
+    """Where a file named in the manifest lies: `base` is the store's folder or URL, `name` may begin with ../ ."""
+    base = str(base).rstrip("/")
+    scheme, mark, rest = base.rpartition("://")
+    return scheme + mark + posixpath.normpath(posixpath.join(rest, name))
+
+
+_NAMELESS = {"classes": [], "ignore": None}
+
+
+def _columns_of(shards: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The columns that the shards share; shards that don't say have the three of version 1."""
+    columns = [tuple(shard.get("content", BASE_COLUMNS)) for shard in shards] or [BASE_COLUMNS]
+    if other := [shard["file"] for shard, each in zip(shards, columns, strict=False) if each != columns[0]]:
+        raise ValueError(f"{other[0]} has other columns than {shards[0]['file']}: {', '.join(columns[0])}")
+    return columns[0]

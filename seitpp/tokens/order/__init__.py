@@ -1,0 +1,1 @@
+"""Which rows come when: the keyed permutation, and the order of the samples of an epoch."""
