@@ -12,6 +12,16 @@ from safetensors import safe_open
 FOLDER = Path(os.environ.get("PARITY_DIR") or Path(__file__).parent / "parity")
 
 
+def release_ids():
+    """(rows, tokens) uint16, the ids that the release's files hold."""
+    return np.load(FOLDER / "tiny-train-expected.npy")
+
+
+def release_labels():
+    """The labels of the release's files."""
+    return [int(line) for line in (FOLDER / "tiny-train-label.txt").read_text().splitlines()]
+
+
 def recording(name):
     """All tensors of a fixture."""
     with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
@@ -24,6 +34,11 @@ def published_weights(name):
         seed = int(file.metadata()["seed"])
     shapes = json.loads((FOLDER / "shapes.json").read_text())[name]
     return {tensor: _weight(tensor, shape, seed) for tensor, shape in shapes.items()}
+
+
+def block_count(weights, prefix):
+    """How many transformer blocks a state dict holds under a prefix."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def largest_difference(tensor, reference):

@@ -272,8 +272,9 @@ def test_parity_of_the_latent(published_mtm, recorded, recorded_masks):
 @torch.no_grad()
 def test_parity_of_the_logits(published_mtm, recorded, recorded_masks):
     decoded = published_mtm.decode(published_mtm.encode(recorded["ids"], recorded_masks), recorded_masks)
+    rows = recorded["ids"].shape[1] // 2
     logits = rearrange(
-        published_mtm.logits(decoded), "b (h w) (p q) k -> b (h p w q) k", h=14, w=14, p=2, q=2
+        published_mtm.logits(decoded), "b (h w) (p q) k -> b (h p w q) k", h=rows, p=2, q=2
     )  # the published order is that of the tokens on the grid
     assert published.largest_difference(logits[:, ::16], recorded["logits_every_16th"]) < 1e-4
 

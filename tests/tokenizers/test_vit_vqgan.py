@@ -34,8 +34,9 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def loaded(weights):
-    return from_published(weights, "the recording", image_size=64).eval().requires_grad_(False)
+def loaded(weights, recorded):
+    side = recorded["image"].shape[-1]
+    return from_published(weights, "the recording", image_size=side).eval().requires_grad_(False)
 
 
 # The published model
@@ -51,16 +52,26 @@ def test_parity_of_the_codes(loaded, recorded):
 
 
 def test_parity_of_the_reconstruction(loaded, recorded):
-    ids = recorded["codes"].long().reshape(2, 8, 8)
+    ids = recorded["codes"].long().unflatten(1, loaded.grid)
     embeddings = loaded.codebook[ids].permute(0, 3, 1, 2)
     assert published.largest_difference(loaded.pixels(embeddings), recorded["reconstruction"]) < 1e-4
     assert published.largest_difference(loaded.decode(ids), recorded["reconstruction"].clamp(0, 1)) < 1e-4
 
 
-def test_the_published_shape_is_found_in_the_tensors(loaded):
-    side = TransformerConfig(width=128, depth=2, heads=2, mlp=256)
+def test_the_published_shape_is_found_in_the_tensors(loaded, weights, recorded):
+    sides = {
+        side: TransformerConfig(
+            width=weights[f"{side}.transformer.norm.weight"].numel(),
+            depth=published.block_count(weights, f"{side}.transformer.layers."),
+            heads=weights[f"{side}.transformer.layers.0.0.fn.to_out.weight"].shape[1] // 64,
+            mlp=weights[f"{side}.transformer.layers.0.1.fn.net.0.bias"].numel(),
+        )
+        for side in ("encoder", "decoder")
+    }
+    codes, dim = weights["quantizer.embedding.weight"].shape
+    patch = weights["encoder.to_patch_embedding.0.weight"].shape[-1]
     assert loaded.config == ViTVQGANConfig(
-        image_size=(64, 64), patch_size=8, encoder=side, decoder=side, codebook_size=512, codebook_dim=32
+        image_size=tuple(recorded["image"].shape[2:]), patch_size=patch, codebook_size=codes, codebook_dim=dim, **sides
     )
 
 
