@@ -17,7 +17,6 @@ ingredients of a seed. They follow one recipe for all, augmentation included: wh
 or label fractions, and other lanes. Finished runs keep their weights, not their checkpoints.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -48,6 +47,7 @@ from seitpp.runtime.files import replacing
 from seitpp.runtime.results import write_results
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.step_runner import StepRunner
+from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt
 from seitpp.tokenizers.sources.images import open_image_folder
@@ -98,9 +98,7 @@ class AblationConfig(StageConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in self.ingredients:
-            near = difflib.get_close_matches(name, INGREDIENTS, n=1, cutoff=0.5)
-            advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(INGREDIENTS)}"
-            require(self, "ingredients", name in INGREDIENTS, f"has {name!r}; {advice}")
+            require(self, "ingredients", name in INGREDIENTS, f"has {name!r}; {did_you_mean(name, INGREDIENTS)}")
         for name in ("ingredients", "label_fractions"):
             values = getattr(self, name)
             require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")

@@ -1,8 +1,9 @@
 """`seitpp`: the stages of the suite under one command. It imports nothing heavy before a stage is chosen."""
 
-import difflib
 import importlib
 import sys
+
+from seitpp.runtime.suggest import did_you_mean
 
 STAGES = {
     "train-tokenizer": ("seitpp.tokenizers.train", "train a VQ tokenizer on your own images"),
@@ -52,8 +53,7 @@ def _start(argv):
         sys.argv = [f"seitpp {stage}", *rest]
         importlib.import_module(STAGES[stage][0]).cli()
     else:
-        near = difflib.get_close_matches(stage, [*STAGES, *OTHERS], n=1, cutoff=0.4)
-        advice = f"did you mean {near[0]}?" if near else "seitpp --help lists them"
+        advice = did_you_mean(stage, [*STAGES, *OTHERS], "seitpp --help lists them")
         print(f"error: no stage {stage}; {advice}", file=sys.stderr)
         sys.exit(1)
 

@@ -1,6 +1,5 @@
 """`seitpp store ACTION STORE [flags]`: look at a token store, check it, exchange it; imports what the action needs."""
 
-import difflib
 import importlib
 import json
 import sys
@@ -8,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 
 from seitpp.runtime.command import run_command
+from seitpp.runtime.suggest import did_you_mean
 
 ACTIONS = {
     "info": ("seitpp.store_cli", "InfoConfig", "info", "what is in it"),
@@ -60,9 +60,7 @@ def main(argv):
         return
     action, rest = argv[0], list(argv[1:])
     if action not in ACTIONS:
-        near = difflib.get_close_matches(action, ACTIONS, n=1, cutoff=0.4)
-        advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(ACTIONS)}"
-        print(f"error: no action {action} of seitpp store; {advice}", file=sys.stderr)
+        print(f"error: no action {action} of seitpp store; {did_you_mean(action, ACTIONS)}", file=sys.stderr)
         sys.exit(1)
     module, config_class, function, _ = ACTIONS[action]
     module = importlib.import_module(module)

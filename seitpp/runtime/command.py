@@ -4,20 +4,22 @@ python -m seitpp.mtm.pretrain --config demo --output_dir runs/mine --blr 3e-4
 accelerate launch -m seitpp.mtm.pretrain --config configs/pretrain/vit_base.yaml --store tokens --output_dir runs/base
 """
 
-import difflib
 import errno
 import os
 import sys
 import traceback
+from itertools import accumulate
 from pathlib import Path
 
-from seitpp.runtime.config import field_names
+from seitpp.runtime.config import field_names, flattened
 from seitpp.runtime.ending import end, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.recipes import find_recipe
+from seitpp.runtime.suggest import did_you_mean
 
 _FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
 """How safetensors and torch, whose errors are no OSError, say that the disk is full."""
+_HELP = "--help lists the known ones"
 
 
 def run_command(main, config_class, *, recipes, argv=None):
@@ -81,8 +83,9 @@ def parse(config_class, argv, *, recipes):
     known = [*field_names(config_class), "config", "print_config", "help", "debug"]
     argv = list(argv)
     for index, word in enumerate(argv):
-        if word.startswith("--") and word[2:].split("=")[0] not in known:
-            raise UserError(f"unknown flag {word.split('=')[0]}{_nearest(word[2:].split('=')[0], known, '--')}")
+        name = word.removeprefix("--").split("=")[0]
+        if word.startswith("--") and name not in known:
+            raise UserError(f"unknown flag --{name}; {did_you_mean(name, known, _HELP, dashes='--')}")
         if word == "--config" and index + 1 < len(argv):
             argv[index + 1] = _checked_recipe(argv[index + 1], recipes, known)
         elif word.startswith("--config="):
@@ -106,23 +109,13 @@ def _checked_recipe(name, recipes, known):
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a recipe: expected lines of `key: value`")
-    for key in _dotted(content, known):
-        if key not in known:
-            raise UserError(f"{path}: unknown key {key}{_nearest(key, known)}")
+    for key in flattened(content):
+        for part in accumulate(key.split("."), "{}.{}".format):
+            if part not in known:
+                raise UserError(f"{path}: unknown key {part}; {did_you_mean(part, known, _HELP)}")
+            if not any(name.startswith(f"{part}.") for name in known):
+                break  # no configuration of its own: what lies in a field that is a dictionary is the user's
     return str(path)
-
-
-def _dotted(content, known, prefix=""):
-    """Keys of nested configurations in dotted form; what lies in a field that is a dictionary is the user's own."""
-    for key, value in content.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict) and any(name.startswith(f"{prefix}{key}.") for name in known):
-            yield from _dotted(value, known, f"{prefix}{key}.")
-
-
-def _nearest(word, known, dashes=""):
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {dashes}{near[0]}?" if near else "; --help lists the known ones"
 
 
 def explain(error, config=None):

@@ -31,6 +31,15 @@ def require_seed(config):
     require(config, "seed", 0 <= config.seed < 2**63, "must lie in [0, 2^63)")
 
 
+def flattened(content, prefix=""):
+    """Nested dictionaries as one, with keys such as `model.encoder.width`; an empty one is a value."""
+    flat = {}
+    for key, value in content.items():
+        nested = isinstance(value, dict) and value
+        flat |= flattened(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
 def field_names(config_class, prefix=""):
     """All keys of a configuration class in dotted form, nested dataclasses included."""
     names = []

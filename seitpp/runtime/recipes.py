@@ -1,10 +1,10 @@
 """Recipes by name: YAML files of the installed folder `seitpp/configs`, one folder a stage."""
 
-import difflib
 from importlib import resources
 from pathlib import Path
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.suggest import did_you_mean
 
 
 def recipes_folder(stage):
@@ -24,6 +24,4 @@ def find_recipe(name, stage):
         if candidate.is_file():
             return candidate
     names = sorted(path.stem for path in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
-    raise UserError(f"no recipe {name} for this stage; {advice}")
+    raise UserError(f"no recipe {name} for this stage; {did_you_mean(path.stem, names)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, write_json, write_text
 
@@ -66,7 +67,7 @@ class RunFolder:
         write_json(self.path / "env.json", {**environment(), "inputs": {**self.inputs, **self.data}})
 
     def _refuse_another_run(self, described):
-        former, described = _dotted(yaml.safe_load(self.config_file.read_text())), _dotted(described)
+        former, described = flattened(yaml.safe_load(self.config_file.read_text())), flattened(described)
         different = [
             f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
             for key in sorted(former.keys() | described.keys())
@@ -143,14 +144,6 @@ class RunFolder:
         if self.is_main and file.exists():
             kept = [record for record in self.metrics() if record.get("step", 0) < step]
             write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-def _dotted(described, prefix=""):
-    """Nested dictionaries as one with keys such as `model.encoder.width`."""
-    flat = {}
-    for key, value in described.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def open_run(config, accelerator, *, stage, **others):

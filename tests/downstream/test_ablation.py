@@ -303,7 +303,7 @@ def test_severities_of_a_shift_are_averaged_and_label_fractions_and_metrics_kept
     ("changes", "matters"),
     [
         ({"ingredients": ("mtm", "tokenadpt")}, r"'tokenadpt'; did you mean tokenadapt\?"),
-        ({"ingredients": ("wavelets",)}, "known: scratch, mtm, tokenadapt, coloradapt, all"),
+        ({"ingredients": ("wavelets",)}, "there are: scratch, mtm, tokenadapt, coloradapt, all"),
         ({"ingredients": ("mtm", "mtm")}, "must name one or more, each once"),
         ({"ingredients": ()}, "must name one or more, each once"),
         ({"label_fractions": (1.0, 0.0)}, r"label_fractions = \(1.0, 0.0\) must lie in \(0, 1\]"),

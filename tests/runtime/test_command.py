@@ -164,7 +164,13 @@ def test_an_unknown_flag_like_no_other_points_to_help(capsys):
 
 @pytest.mark.parametrize(
     ("text", "key", "nearest"),
-    [("raet: 1", "raet", "rate"), ("shape: {wdith: 3}", "shape.wdith", "shape.width"), ("Rate: 1", "Rate", "rate")],
+    [
+        ("raet: 1", "raet", "rate"),
+        ("raet: {}", "raet", "rate"),
+        ("raet: {width: 1}", "raet", "rate"),
+        ("shape: {wdith: 3}", "shape.wdith", "shape.width"),
+        ("Rate: 1", "Rate", "rate"),
+    ],
 )
 def test_an_unknown_key_of_a_recipe_names_file_and_nearest(capsys, recipe, text, key, nearest):
     path = recipe(text)
