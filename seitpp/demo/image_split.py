@@ -13,20 +13,20 @@ becomes, with everything decoded once and the split decided by `seitpp.demo.leak
 """
 
 import csv
-import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from einops import rearrange
+from PIL import Image
 
 from seitpp.demo.leak_free import THUMBNAIL_SIZE, assign_parts, hash_of, merge_near_duplicates
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing
+from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, EXTENSIONS, quiet_decoding, read_image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MIN_CLASS_IMAGES = 4
 MAX_BROKEN_PART = 0.1
 _SPLIT_NAMES = {"train", "training", "test", "val", "valid", "validation"}
@@ -45,7 +45,7 @@ def prepare_folder(source: str | Path, folder: str | Path, *, size: int = 64, ma
     Raises:
         UserError: If `source` is missing, no folder, without images, or split already (train, test); if it has fewer
             than two classes, or one with fewer than 4 usable or 2 distinct images; if more than a tenth of the images
-            cannot be read; if `folder` lies in `source`, holds something else, or cannot be written.
+            cannot be read; if `folder` lies in `source` or holds something else.
     """
     source, folder = Path(source), Path(folder)
     check_size(size)
@@ -55,14 +55,14 @@ def prepare_folder(source: str | Path, folder: str | Path, *, size: int = 64, ma
     if folder.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{folder} lies inside the images' folder {source}; name a folder outside it")
     chosen = _choose_evenly(found, max_images)
-    with whole_folder(folder) as fresh:
+    with replacing(folder) as fresh, quiet_decoding():
         decoded = fresh / "decoded"
-        decoded.mkdir()
+        decoded.mkdir(parents=True)
         names, classes, thumbnails, skipped = [], [], [], []
         for name, label in chosen:
             try:
                 image = _decode(source / name, size)
-            except Exception as error:  # on broken data pillow's decoders raise nearly anything; the reason is kept
+            except DECODING_ERRORS as error:
                 skipped.append((name, str(error) or type(error).__name__))
                 continue
             image.save(decoded / f"{len(names)}.png")
@@ -114,50 +114,11 @@ def write_table(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, 
 
 def is_prepared(folder: Path) -> bool:
     """Tell whether the split folder is there; a UserError where something else has its name."""
-    with _clear_system_errors(folder):
-        if (folder / "train").is_dir() and (folder / "test").is_dir():
-            return True
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise UserError(f"{folder} is there and is not a folder of prepared images; remove it or name another")
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        return True
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} is there and is not a folder of prepared images; remove it or name another")
     return False
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a fresh folder beside `folder` to fill, and rename it to `folder` at the end if nothing was raised.
-
-    What an earlier, killed call left is removed first. Two processes must not make the same folder at once.
-
-    Raises:
-        UserError: If the place cannot be written or the disk is full.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        with _clear_system_errors(folder):
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir(parents=True)
-            yield partial
-            if folder.exists():
-                folder.rmdir()  # is_prepared let it pass, so it is empty
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _clear_system_errors(folder: Path) -> Iterator[None]:
-    """Turn the system errors that a user can mend into a UserError about `folder`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"cannot write {folder}: {error.strerror}; name a folder that you may write") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"cannot write {folder}: the disk is full; free some space or name another disk") from error
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"cannot write {folder}: {error.filename} is no folder; name another folder") from error
-        raise
 
 
 def _find_images(source: Path) -> dict[str | None, list[str]]:
@@ -174,12 +135,12 @@ def _find_images(source: Path) -> dict[str | None, list[str]]:
                 continue
             if entry.is_dir():
                 found[entry.name] = sorted(_images_below(entry, source))
-            elif entry.suffix.lower() in IMAGE_SUFFIXES:
+            elif entry.suffix.lower() in EXTENSIONS:
                 found.setdefault(None, []).append(entry.name)
     except PermissionError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}; ask for leave to read it") from error
     if not any(found.values()):
-        raise UserError(f"{source} holds no images ({' '.join(IMAGE_SUFFIXES)}); {advice}")
+        raise UserError(f"{source} holds no images ({', '.join(sorted(EXTENSIONS))}); {advice}")
     labels = [label for label in found if label is not None]
     if len(labels) < 2:
         has = f"one class only, {labels[0]!r}" if labels else "no class folders"
@@ -201,7 +162,7 @@ def _images_below(class_folder: Path, source: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(class_folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
                 yield (Path(parent) / name).relative_to(source).as_posix()
 
 
@@ -220,16 +181,8 @@ def _choose_evenly(found: dict[str | None, list[str]], max_images: int) -> list[
 
 
 def _decode(path: Path, size: int) -> Image.Image:
-    """Read an image as (size, size) RGB: turned as its EXIF says, on white, short side resized, centre cut."""
-    with Image.open(path) as image:
-        image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size, and its time
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits a pixel: pillow's own conversion would cut at 255
-            upright = Image.fromarray((np.asarray(upright) / 257).clip(0, 255).astype(np.uint8))
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        return ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+    """Read an image as (size, size) RGB."""
+    return Image.fromarray(rearrange(read_image(path, (size, size), reduced=True), "c h w -> h w c"))
 
 
 def _check_broken(skipped: list[tuple[str, str]], number: int, source: Path) -> None:

@@ -25,10 +25,11 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from seitpp.demo.image_split import check_size, image_path, is_prepared, thumbnail, whole_folder, write_table
+from seitpp.demo.image_split import check_size, image_path, is_prepared, thumbnail, write_table
 from seitpp.demo.leak_free import assign_parts, merge_near_duplicates
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import replacing
 
 MIN_SUBGROUP_IMAGES = 12
 """Training images that a sub-group needs to be part of the finer task."""
@@ -96,7 +97,7 @@ def prepare_openmoji(folder: str | Path, *, size: int = 64) -> None:
         size: side of the square images in pixels, 16 or more.
 
     Raises:
-        UserError: If the demo's packages are missing, or `folder` holds something else or cannot be written.
+        UserError: If the demo's packages are missing, or `folder` holds something else.
     """
     folder = Path(folder)
     check_size(size)
@@ -110,7 +111,8 @@ def prepare_openmoji(folder: str | Path, *, size: int = 64) -> None:
         np.stack([thumbnail(image) for image in images]), [number_of_base[base] for base in bases]
     )
     parts = assign_parts(groups, [drawing.category for drawing in emoji], [drawing.code for drawing in emoji])
-    with whole_folder(folder) as fresh:
+    with replacing(folder) as fresh:
+        fresh.mkdir()
         for drawing, image, part in zip(emoji, images, parts, strict=True):
             if part != "dropped":
                 image.save(image_path(fresh, part, drawing.category, drawing.code))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
+from seitpp.tokenizers.sources.pixels import read_image
 from seitpp.tokens.format.size import store_size
 
 MOST_IMAGES = 1000
@@ -136,8 +137,6 @@ def _encoded_bytes(files):
         files: [(path, (height, width))].
     Returns: ({kind: bytes}, number of images, whether all of them are PNG files of just these pixels).
     """
-    from seitpp.tokenizers.sources.images import read_image  # brings torch, which nothing else in a report needs
-
     sample = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, MOST_IMAGES).astype(np.int64))]
     total = dict.fromkeys(ENCODINGS, 0)
     as_is = all(path.suffix.lower() == ".png" for path, _ in files)

@@ -19,7 +19,7 @@ from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
-from seitpp.tokenizers.sources.images import quiet_decoding
+from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 
 _LOOK_SECONDS = 10.0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seitpp.demo.image_split import prepare_folder, whole_folder
+from seitpp.demo.image_split import prepare_folder
 from seitpp.demo.leak_free import assign_parts, merge_near_duplicates, split_by_hash
 from seitpp.demo.openmoji import DrawConfig, base_emoji, line_drawing, main, prepare_openmoji
 from seitpp.runtime.errors import UserError
@@ -400,45 +400,15 @@ def test_two_files_of_one_name_are_both_kept(source, tmp_path):
     assert len(pictures_below(tmp_path / "images")) == 32
 
 
-def only_picture(image, source, out, **save_options):
-    """What becomes of one image, alone without a label."""
-    name = save_options.pop("name", "one.png")
-    image.save(source / name, **save_options)
-    prepare_folder(source, out, size=20)
-    (path,) = (out / "train").glob("*.png")
-    return np.asarray(load(path)).astype(int)
-
-
 def test_the_short_side_is_resized_and_the_centre_cut(source, tmp_path):
     wide = Image.new("RGB", (120, 40), "blue")
     wide.paste("red", (40, 0, 80, 40))
-    pixels = only_picture(wide, source, tmp_path / "images")
+    wide.save(source / "wide.png")
+    prepare_folder(source, tmp_path / "images", size=20)
+    (path,) = (tmp_path / "images" / "train").glob("*.png")  # the only one without a label
+    pixels = np.asarray(load(path)).astype(int)
     assert pixels.shape == (20, 20, 3)
     np.testing.assert_allclose(pixels, np.broadcast_to([255, 0, 0], (20, 20, 3)), atol=30)
-
-
-def test_transparent_pixels_become_white(source, tmp_path):
-    clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
-    clear.paste((0, 0, 255, 255), (0, 20, 40, 40))
-    pixels = only_picture(clear, source, tmp_path / "images")
-    np.testing.assert_array_equal(pixels[4], np.broadcast_to([255, 255, 255], (20, 3)))
-    np.testing.assert_array_equal(pixels[-4], np.broadcast_to([0, 0, 255], (20, 3)))
-
-
-def test_a_photo_is_turned_as_its_camera_says(source, tmp_path):
-    photo = Image.new("RGB", (40, 40), "white")
-    photo.paste("black", (0, 0, 40, 20))
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be shown turned by 90 degrees clockwise: the top comes to the right
-    pixels = only_picture(photo, source, tmp_path / "images", name="one.jpg", exif=turned)
-    assert pixels[:, :5].min() > 200
-    assert pixels[:, -5:].max() < 50
-
-
-def test_sixteen_bit_greys_keep_their_tones(source, tmp_path):
-    ramp = np.tile(np.linspace(0, 65535, 40), (40, 1)).astype(np.uint16)
-    pixels = only_picture(Image.fromarray(ramp), source, tmp_path / "images")
-    np.testing.assert_allclose(pixels[7, :, 0], np.linspace(0, 255, 20), atol=8)
 
 
 def test_at_most_max_images_are_taken_evenly_from_the_classes(source, tmp_path):
@@ -464,14 +434,14 @@ def test_a_broken_image_is_skipped_and_listed(source, tmp_path):
     with (tmp_path / "images" / "skipped.csv").open(encoding="utf-8") as file:
         rows = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     assert rows.keys() == {"cats/broken.png", "cats/cut.png"}
-    assert "cannot identify" in rows["cats/broken.png"]
+    assert "no image" in rows["cats/broken.png"]
     assert len(pictures_below(tmp_path / "images")) == 30
 
 
 def test_many_broken_images_stop_with_the_first_and_its_reason(source, tmp_path):
     for number in range(4):
         (source / "cats" / f"broken{number}.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"4 of 34 images in .*photos.*cats/broken\d\.jpg \(cannot identify.*mend"):
+    with pytest.raises(UserError, match=r"4 of 34 images in .*photos.*cats/broken\d\.jpg \(it is no image.*mend"):
         prepare_folder(source, tmp_path / "images")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
@@ -512,7 +482,7 @@ def test_a_source_that_is_not_there_a_file_empty_or_of_one_class_is_said(tmp_pat
     (tmp_path / "file").write_text("")
     assert f"{tmp_path / 'file'} is a file, not a folder" in refusal(tmp_path / "file")
     (tmp_path / "empty" / "cats").mkdir(parents=True)
-    assert f"{tmp_path / 'empty'} holds no images (.png" in refusal(tmp_path / "empty")
+    assert f"{tmp_path / 'empty'} holds no images (.bmp" in refusal(tmp_path / "empty")
     fill(tmp_path / "one" / "cats", range(5))
     assert f"{tmp_path / 'one'} has one class only, 'cats'; give at least two" in refusal(tmp_path / "one")
     assert f"{tmp_path / 'one' / 'cats'} has no class folders; give" in refusal(tmp_path / "one" / "cats")
@@ -530,15 +500,12 @@ def test_images_too_small_to_compare_are_refused(source, tmp_path):
         prepare_folder(source, tmp_path / "images", size=8)
 
 
-@pytest.mark.parametrize(
-    ("number", "message"), [(errno.EACCES, "folder that you may write"), (errno.ENOSPC, "images: the disk is full")]
-)
-def test_a_place_that_cannot_be_written_is_said(source, tmp_path, monkeypatch, number, message):
+def test_a_disk_that_fills_up_leaves_nothing_behind(source, tmp_path, monkeypatch):
     def fail(*_arguments, **_options):
-        raise OSError(number, "the system's words")
+        raise OSError(errno.ENOSPC, "the system's words")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(OSError, match="the system's words"):
         prepare_folder(source, tmp_path / "images")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
@@ -562,26 +529,6 @@ def test_a_folder_of_something_else_is_not_touched(source, tmp_path):
     with pytest.raises(UserError, match="is not a folder of prepared images"):
         prepare_folder(source, tmp_path / "images")
     assert (tmp_path / "images" / "letter.txt").read_text() == "mine"
-
-
-def test_what_a_killed_call_left_is_started_afresh(source, tmp_path):
-    left = tmp_path / ".images.partial"
-    fill(left / "train" / "cats", [99])
-    prepare_folder(source, tmp_path / "images")
-    assert numbers_in(pictures_below(tmp_path / "images")) == set(range(30))
-    assert not left.exists()
-
-
-def test_a_folder_appears_only_when_it_is_whole(tmp_path):
-    def break_off_half_way():
-        with whole_folder(tmp_path / "images") as fresh:
-            (fresh / "half").write_text("")
-            assert not (tmp_path / "images").exists()
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        break_off_half_way()
-    assert not any(tmp_path.iterdir())
 
 
 def test_the_command_draws_at_the_size_asked_for_and_counts_what_is_there(tmp_path, capsys):

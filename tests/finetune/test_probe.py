@@ -20,7 +20,8 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.results import read_results
-from seitpp.tokenizers.sources.images import open_image_folder, read_image
+from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.pixels import read_image
 from seitpp.tokens.store import TokenStore
 
 

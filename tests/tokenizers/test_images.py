@@ -10,15 +10,8 @@ from PIL import Image
 import tiny
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.pictures import image_grid
-from seitpp.tokenizers.sources.images import (
-    DECODING_ERRORS,
-    ImageBatches,
-    open_image_folder,
-    quiet_decoding,
-    read_all,
-    read_image,
-    split_rows,
-)  # fmt: skip
+from seitpp.tokenizers.sources.images import ImageBatches, open_image_folder, read_all, split_rows
+from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, quiet_decoding, read_image
 
 
 def save(folder, name, pixels, mode=None, **options):
@@ -124,6 +117,16 @@ def test_a_camera_held_sideways_gives_upright_pixels(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     path = save(tmp_path, "a.png", pixels, exif=exif)
     assert read_image(path, (10, 6)).tolist() == np.rot90(pixels, -1).transpose(2, 0, 1).tolist()
+
+
+def test_a_large_jpeg_may_be_decoded_at_a_fraction_of_its_size(tmp_path):
+    noise = np.random.default_rng(0).integers(256, size=(96, 160, 3), dtype=np.uint8)
+    for suffix, same in ((".jpg", False), (".png", True)):
+        path = save(tmp_path, f"a{suffix}", noise)
+        whole, reduced = read_image(path, (6, 10)), read_image(path, (6, 10), reduced=True)
+        assert reduced.shape == (3, 6, 10)
+        assert np.array_equal(whole, reduced) == same
+        assert np.abs(whole.astype(int) - reduced).max() < 25  # the noise is of 0 to 255
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):

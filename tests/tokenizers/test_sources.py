@@ -13,7 +13,8 @@ from PIL import Image
 
 import tiny
 from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.sources.images import open_image_folder, read_image
+from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.pixels import read_image
 from seitpp.tokenizers.sources.source import open_source
 
 SIZE = tiny.IMAGE_SIZE

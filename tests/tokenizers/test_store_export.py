@@ -17,7 +17,8 @@ import tiny
 from published import FOLDER, recording, release_ids, release_labels
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers import store_export, store_import
-from seitpp.tokenizers.sources.images import open_image_folder, read_image
+from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.pixels import read_image
 from seitpp.tokenizers.store_export import ExportConfig
 from seitpp.tokenizers.store_import import ImportConfig
 from seitpp.tokenizers.tokenizer import load_tokenizer

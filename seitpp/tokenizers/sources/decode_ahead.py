@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 import torch
 
-from seitpp.tokenizers.sources.images import DECODING_ERRORS
+from seitpp.tokenizers.sources.pixels import DECODING_ERRORS
 
 AHEAD = 2
 """Batches that are decoded or being decoded beside the one in use: what bounds the memory."""

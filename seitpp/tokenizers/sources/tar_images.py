@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.sources.images import EXTENSIONS, read_image
 from seitpp.tokenizers.sources.labels import label_by_name, label_by_number
+from seitpp.tokenizers.sources.pixels import EXTENSIONS, read_image
 
 BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.sources.images import read_image, to_pixels
 from seitpp.tokenizers.sources.labels import label_by_name, label_by_number
+from seitpp.tokenizers.sources.pixels import read_image, to_pixels
 
 
 @dataclass(frozen=True)
