@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from seitpp.runtime.config import field_names, flattened
-from seitpp.runtime.ending import end, leave_process_group, lost_a_process, tell
+from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.recipes import find_recipe
 from seitpp.runtime.suggest import did_you_mean
@@ -38,7 +38,7 @@ def run_command(main, config_class, *, recipes, argv=None):
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     rank = int(os.environ.get("RANK", "0"))
-    config = None
+    config, ending = None, Ending()
     try:
         config = parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes)
         main(config)
@@ -60,7 +60,7 @@ def run_command(main, config_class, *, recipes, argv=None):
         tell(error, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}", rank=rank, said=said)
     finally:
         leave_process_group()
-    end(code)
+    ending.end(code)
 
 
 def _say(line, rank):
