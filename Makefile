@@ -28,7 +28,7 @@ wheels: | .venv/bin/python
 	rm -rf .wheels
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
 		--platform manylinux_2_28_x86_64 --dest .wheels \
-		diffusers importlib-metadata lazy-importer jsonargparse docstring-parser typeshed-client
+		dacite diffusers importlib-metadata lazy-importer jsonargparse docstring-parser typeshed-client
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from PIL import Image
 
 from benchmarks.device import wait
 from benchmarks.measures import report, report_ratio
+from seitpp.runtime.config import from_dict
 from seitpp.runtime.recipes import find_recipe
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 from seitpp.tokenizers.shard_job import ShardJob
@@ -56,7 +57,7 @@ class Case:
 def cases(*, quick, gpu):
     """What is measured."""
     recipe = yaml.safe_load(find_recipe("demo", "train_tokenizer").read_text())["model"]
-    model = VQConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in recipe.items()})
+    model = from_dict(VQConfig, recipe, "the demo's recipe")
     small = Case(
         name="small", config=model, images=32768 if gpu else 4096, pixels=(72, 72), file_type="png", batch_size=128,
         runs=5,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Pooling, Stem, TokenEncoder, pool
 from seitpp.mtm.model import load_model
 from seitpp.mtm.stems import PatchStem, StemAdapter
+from seitpp.runtime.config import from_dict
 from seitpp.runtime.weights import load_weights, save_weights
 
 StemName = Literal["patches", "adapter"]
@@ -106,7 +107,7 @@ def classifier_from_pretraining(
     """
     model, fingerprint = load_model(folder)
     described = model.described
-    encoder = EncoderConfig(**described["model"]["encoder"])
+    encoder = from_dict(EncoderConfig, described["model"]["encoder"], folder)
     classifier = Classifier(
         encoder if token_dropout is None else replace(encoder, token_dropout=token_dropout),
         view=view or described["view"],
@@ -152,6 +153,7 @@ def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> t
     state, described = load_weights(folder)
     fingerprint, names = described.pop("tokenizer"), described.pop("class_names")
     described.pop("origin", None)
-    classifier = Classifier(EncoderConfig(**described.pop("encoder")), **described)
+    encoder = from_dict(EncoderConfig, described.pop("encoder"), f"config.json of {folder}")
+    classifier = Classifier(encoder, **described)
     classifier.load_state_dict(state)
     return classifier.to(device).eval(), fingerprint, names

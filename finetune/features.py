@@ -13,6 +13,7 @@ from seitpp.finetune.labelled import LabelledRows
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
 from seitpp.mtm.model import load_model
 from seitpp.mtm.stems import PatchStem
+from seitpp.runtime.config import from_dict
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokens.loader import evaluation_batches
@@ -95,7 +96,8 @@ def _encoder(name, config, store):
         store.check_tokenizer(fingerprint, f"the model in {config.weights}")
         if name == "mtm":
             return model.encoder
-        encoder_config, view = EncoderConfig(**model.described["model"]["encoder"]), model.encoder.view
+        encoder_config = from_dict(EncoderConfig, model.described["model"]["encoder"], config.weights)
+        view = model.encoder.view
     view = fitting_view(view, store.grid, encoder_config.patch_size)
     stem = PatchStem(encoder_config, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1])
     encoder = TokenEncoder(encoder_config, stem, view=view)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder, initialise_linear
 from seitpp.mtm.masking import Masks, places
 from seitpp.mtm.stems import PatchStem
-from seitpp.runtime.config import require
+from seitpp.runtime.config import from_dict, require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.weights import load_weights, save_weights
 
@@ -188,15 +188,9 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> tuple[
     state, described = load_weights(folder)
     if "model" not in described:
         raise UserError(f"{folder} is no masked token model: give a run of seitpp pretrain or seitpp import-model")
-    parts = described["model"]
-    config = ModelConfig(
-        encoder=EncoderConfig(**parts["encoder"]),
-        decoder=DecoderConfig(**parts["decoder"]),
-        label_smoothing=parts["label_smoothing"],
-    )
     model = MaskedTokenModel(
-        config, view=described["view"], codebook_size=described["codebook_size"],
-        embedding_dim=described["embedding_dim"],
+        from_dict(ModelConfig, described["model"], f"config.json of {folder}"), view=described["view"],
+        codebook_size=described["codebook_size"], embedding_dim=described["embedding_dim"],
     )  # fmt: skip
     model.load_state_dict(state)
     return model.to(device).eval(), described["tokenizer"]

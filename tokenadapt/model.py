@@ -9,7 +9,7 @@ from timm.models.convnext import ConvNeXtBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from seitpp.runtime.config import require
+from seitpp.runtime.config import from_dict, require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.weights import load_weights
 from seitpp.tokenizers.positions import sincos_positions
@@ -143,7 +143,8 @@ def load_token_adapt(folder, device="cpu"):
     if "tokenadapt" not in described:
         raise UserError(f"{folder} is no TokenAdapt: give a run of seitpp train-tokenadapt or import-model")
     fingerprint = described.pop("tokenizer")
-    model = TokenAdapt(TokenAdaptConfig(**described.pop("tokenadapt")), **described)
+    config = from_dict(TokenAdaptConfig, described.pop("tokenadapt"), f"config.json of {folder}")
+    model = TokenAdapt(config, **described)
     model.load_state_dict(state)
     return model.to(device).eval().requires_grad_(False), fingerprint
 

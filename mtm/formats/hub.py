@@ -9,8 +9,8 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from seitpp.mtm.encoder import EncoderConfig
-from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
+from seitpp.mtm.model import MaskedTokenModel, ModelConfig
+from seitpp.runtime.config import from_dict
 
 CARD = """\
 ---
@@ -61,10 +61,8 @@ class HubMaskedTokenModel(
         self, *, model: dict[str, Any], view: Sequence[int], codebook_size: int, embedding_dim: int, tokenizer: str,
         grid: Sequence[int],
     ):  # fmt: skip
-        parts = {
-            **model, "encoder": EncoderConfig(**model["encoder"]), "decoder": DecoderConfig(**model["decoder"]),
-        }  # fmt: skip
-        super().__init__(ModelConfig(**parts), view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
+        config = from_dict(ModelConfig, model, "config.json")
+        super().__init__(config, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
         self.tokenizer = tokenizer
         self.stored_grid = tuple(grid)
 

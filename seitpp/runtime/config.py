@@ -1,8 +1,12 @@
 """What every stage can be told: where it writes, its seed, how it resumes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from seitpp.runtime.errors import UserError
+
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,25 @@ def require(config, field, condition, demand):
 def require_seed(config):
     """Raise a UserError unless `config.seed` is one that every generator takes, and that of a few runs more."""
     require(config, "seed", 0 <= config.seed < 2**63, "must lie in [0, 2^63)")
+
+
+def from_dict(config_class: type[Config], values: Mapping[str, Any], source: object) -> Config:
+    """Build a dataclass from plain values, as `asdict` and JSON leave them: dictionaries and lists inside.
+
+    Args:
+        config_class: the dataclass; its fields may be dataclasses, tuples, Literals and optional.
+        values: field name to value; what is missing has its default.
+        source: where they are from, for messages, such as a file.
+    Raises: UserError if a field is unknown, lacks a value or has one of another type or outside its limits.
+    """
+    import dacite
+
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source} is no {config_class.__name__}: expected its fields, got {values!r}")
+    try:
+        return dacite.from_dict(config_class, values, dacite.Config(strict=True, cast=[tuple]))
+    except (dacite.DaciteError, UserError, TypeError, ValueError) as error:
+        raise UserError(f"{source} is no {config_class.__name__} of this version: {error}") from error
 
 
 def flattened(content, prefix=""):

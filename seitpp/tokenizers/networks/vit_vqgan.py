@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from seitpp.runtime.config import require
+from seitpp.runtime.config import from_dict, require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
 from seitpp.runtime.foreign.conversion import fill
@@ -151,11 +151,9 @@ class ViTVQGAN(nn.Module):
         """
         try:
             fields = read_json(folder / "tokenizer.json")["config"]
-            for side in ("encoder", "decoder"):
-                fields[side] = fields[side] and TransformerConfig(**fields[side])
-            config = ViTVQGANConfig(**{**fields, "image_size": tuple(fields["image_size"])})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'tokenizer.json'} is damaged: import the tokenizer again") from error
+        config = from_dict(ViTVQGANConfig, fields, folder / "tokenizer.json")
         file = folder / "model.safetensors"
         return fill(cls(config), read_weights(file), file)
 
