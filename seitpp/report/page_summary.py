@@ -87,9 +87,8 @@ def steps(page):
     for section in page["storage"][:1]:
         figures["storage"] = f"{section['rows'][0]['per_image']:,.0f} B"
         texts["storage"] = "per image: all that is kept"
-        texts["images"] = (
-            f"{section['images']:,} of {_by(section['manifest']['preprocessing']['image_size'])}, read once"
-        )
+        size = f" of {_by(section['size'])}" if section["size"] else ""  # imported stores do not know it
+        texts["images"] = f"{section['images']:,}{size}, read once"
         texts["tokenizers"] = (
             f"{_by(section['manifest']['grid'])} codes out of {section['manifest']['codebook_size']:,}"
         )
