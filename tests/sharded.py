@@ -3,11 +3,14 @@
 import json
 from dataclasses import asdict
 
+import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
 
 import tiny
 from seitpp.runtime.recipes import recipes_folder
+from seitpp.runtime.run_folder import read_metrics
 
 ON_CPUS = """
 import importlib, sys
@@ -33,3 +36,13 @@ def run_sharded(config, tmp_path, stage="seitpp.mtm.pretrain"):
         **environment, FSDP_TRANSFORMER_CLS_TO_WRAP=fsdp["fsdp_transformer_layer_cls_to_wrap"],
         ACCELERATE_USE_FSDP="true", ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1", PYTHONPATH=str(tiny.ROOT),
     )  # fmt: skip
+
+
+def assert_same_run(one, sharded):
+    """Two runs' losses are equal, and their weights as near as sums in another order leave them."""
+    losses, others = ([line["loss"] for line in read_metrics(run) if "loss" in line] for run in (one, sharded))
+    assert others == pytest.approx(losses, abs=1e-5)
+    weights, others = (load_file(run / "weights" / "model.safetensors") for run in (one, sharded))
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        assert others[name].numpy() == pytest.approx(tensor.numpy(), abs=2e-3), name

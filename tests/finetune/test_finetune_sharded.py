@@ -1,14 +1,12 @@
 """Fine-tuning with weights that FSDP2 shards over processes."""
 
 import pytest
-from safetensors.torch import load_file
 
 import tiny
 from seitpp.finetune import train as stage
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.runtime.results import read_results
-from seitpp.runtime.run_folder import read_metrics
-from sharded import run_sharded
+from sharded import assert_same_run, run_sharded
 
 
 @pytest.mark.slow
@@ -24,11 +22,6 @@ def test_fsdp2_gives_the_losses_weights_and_results_of_one_process(stores, tmp_p
     done = run_sharded(sharded, tmp_path, "seitpp.finetune.train")
     assert done.returncode == 0, done.stderr
     runs = [tmp_path / name / "seed-0" for name in ("one", "sharded")]
-    one, two = ([line["loss"] for line in read_metrics(run) if "loss" in line] for run in runs)
-    assert two == pytest.approx(one, abs=1e-5)
-    one, two = (load_file(run / "weights" / "model.safetensors") for run in runs)
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        assert two[name].numpy() == pytest.approx(tensor.numpy(), abs=2e-3), name
+    assert_same_run(*runs)
     one, two = (read_results([run.parent]).value.to_numpy() for run in runs)
     assert two == pytest.approx(one, abs=1e-4)

@@ -66,11 +66,6 @@ def test_a_model_is_loaded_in_one_line_from_a_run_its_weights_and_a_hub_folder(r
         assert torch.equal(model.encoder.pooled(ids), expected)
 
 
-def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no weights"):
-        mtm.load(tmp_path)
-
-
 # timm
 
 

@@ -5,12 +5,10 @@ import pytest
 import torch
 from einops import rearrange
 
-import published
 import tiny
 from seitpp.mtm.baselines import frequency_baselines
 from seitpp.mtm.encoder import EncoderConfig
-from seitpp.mtm.formats.published import from_published
-from seitpp.mtm.masking import Masks, make_masks
+from seitpp.mtm.masking import make_masks
 from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model, save_model
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.store import TokenStore
@@ -242,49 +240,6 @@ def test_a_saved_model_computes_the_same(tmp_path, ids):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no weights"):
         load_model(tmp_path / "nothing")
-
-
-# Parity
-
-
-@pytest.fixture(scope="module")
-def published_mtm():
-    return from_published(published.published_weights("mtm"), "the recording", heads=3, decoder_heads=4)
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    return published.recording("mtm")
-
-
-@pytest.fixture(scope="module")
-def recorded_masks(recorded):
-    masked, dropped = recorded["mask"], recorded["drop_mask"]
-    return Masks(masked, dropped, int(masked[0].sum()), int(dropped[0].sum()))
-
-
-@torch.no_grad()
-def test_parity_of_the_latent(published_mtm, recorded, recorded_masks):
-    latent = published_mtm.encode(recorded["ids"], recorded_masks)
-    assert published.largest_difference(latent, recorded["latent"]) < 1e-4
-
-
-@torch.no_grad()
-def test_parity_of_the_logits(published_mtm, recorded, recorded_masks):
-    decoded = published_mtm.decode(published_mtm.encode(recorded["ids"], recorded_masks), recorded_masks)
-    rows = recorded["ids"].shape[1] // 2
-    logits = rearrange(
-        published_mtm.logits(decoded), "b (h w) (p q) k -> b (h p w q) k", h=rows, p=2, q=2
-    )  # the published order is that of the tokens on the grid
-    assert published.largest_difference(logits[:, ::16], recorded["logits_every_16th"]) < 1e-4
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("smoothing", "key"), [(0.0, "loss"), (0.1, "loss_smoothing_0_1")])
-def test_parity_of_the_loss(published_mtm, recorded, recorded_masks, smoothing, key):
-    published_mtm.label_smoothing = smoothing
-    loss, _ = published_mtm(recorded["ids"], recorded_masks)
-    assert float(loss) == pytest.approx(float(recorded[key]), abs=1e-4)
 
 
 # Baselines

@@ -107,7 +107,9 @@ def test_parity_of_g(published_model):
     recorded = published.recording("tokenadapt")
     logits = published_model.g(recorded["augmented"]).flatten(2).transpose(1, 2)
     assert published.largest_difference(logits[:, ::16], recorded["code_logits_every_16th"]) < 1e-4
-    assert torch.equal(logits.argmax(2), recorded["codes"].long())
+    best = logits.topk(2).values
+    close = best[..., 0] - best[..., 1] < 1e-4
+    assert (close | (logits.argmax(2) == recorded["codes"])).all()
 
 
 @pytest.mark.parametrize("wrong", [{"width": 100}, {"width": 0}, {"depth": 0}, {"map_scale": 0}, {"map_channels": 0}])
