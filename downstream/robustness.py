@@ -98,7 +98,7 @@ class TrainedClassifier:
     origin: dict[str, Any]
 
 
-def main(config):
+def measure_robustness(config):
     """Measure every classifier on clean images, each corruption and each domain; write results.csv."""
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
@@ -220,7 +220,7 @@ def _locked(folder, processes):
 
 def cli():
     """Run the stage from the command line."""
-    run_command(main, RobustnessConfig, recipes="robustness")
+    run_command(measure_robustness, RobustnessConfig, recipes="robustness")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def world(tmp_path_factory):
                 output_dir=str(folder / f"{name} store"),
             )
         )  # fmt: skip
-    finetune.main(
+    finetune.finetune(
         finetune.FinetuneConfig(
             store=str(folder / "train store"), eval_store=str(folder / "test store"),
             output_dir=str(folder / "finetuned"),
@@ -65,7 +65,7 @@ def make_config(world, output, **fields):
 @pytest.fixture(scope="module")
 def measured(world):
     config = make_config(world, world / "robustness", domains={"sketch": str(world / "sketch")}, dataset="insects")
-    stage.main(config)
+    stage.measure_robustness(config)
     return read_results([config.output_dir])
 
 
@@ -155,7 +155,7 @@ def test_another_run_uses_the_stores_that_are_there(world, measured, tmp_path, m
     )  # fmt: skip
     monkeypatch.setattr(stage, "check_corruptions", lambda *_: None)
     monkeypatch.setattr("seitpp.downstream.corruptions.corrupt", None)  # calling it would fail
-    stage.main(config)
+    stage.measure_robustness(config)
     assert not (tmp_path / "again" / "stores").exists()
     assert [path.stat().st_mtime_ns for path in shards] == before
     pd.testing.assert_frame_equal(without_runs(read_results([tmp_path / "again"])), without_runs(measured))
@@ -177,7 +177,7 @@ def test_stores_of_other_noise_images_or_tokenizer_are_refused(world, measured, 
         fields["classifiers"] = (str(tmp_path / "other"),)
     stores = world / "robustness" / "stores"
     with pytest.raises(UserError, match=rf"stores/\S+ holds .*{differs}"):
-        stage.main(make_config(world, tmp_path / "run", stores=str(stores), **fields))
+        stage.measure_robustness(make_config(world, tmp_path / "run", stores=str(stores), **fields))
 
 
 def test_a_killed_run_makes_only_the_stores_that_are_missing(world, measured, tmp_path):
@@ -187,7 +187,7 @@ def test_a_killed_run_makes_only_the_stores_that_are_missing(world, measured, tm
         (tmp_path / "run" / name).unlink()
     kept = tmp_path / "run" / "stores" / "clean" / "shard-00000.arrow"
     before = kept.stat().st_mtime_ns
-    stage.main(config)
+    stage.measure_robustness(config)
     assert kept.stat().st_mtime_ns == before
     assert stores_of(tmp_path / "run" / "stores") == stores_of(world / "robustness" / "stores")
     pd.testing.assert_frame_equal(without_runs(read_results([tmp_path / "run"])), without_runs(measured))
@@ -216,32 +216,32 @@ def test_an_image_that_can_not_be_decoded_is_named(world, tmp_path):
     (tmp_path / "photos" / "ant" / "001.png").write_bytes(b"no image")
     config = make_config(world, tmp_path / "run", images=str(tmp_path / "photos"), corruptions=())
     with pytest.raises(UserError, match=r"ant/001\.png"):
-        stage.main(config)
-    stage.main(replace(config, max_skipped=0.2, resume="none"))
+        stage.measure_robustness(config)
+    stage.measure_robustness(replace(config, max_skipped=0.2, resume="none"))
     assert set(read_results([tmp_path / "run"]).test_images) == {10}
 
 
 def test_a_classifier_of_another_tokenizer_is_refused(world, tmp_path):
     other = tiny.make_tokenizer(tmp_path / "other", seed=9, image_size=SIZE)
     with pytest.raises(UserError, match=r"seed-0 .*tokenizer"):
-        stage.main(make_config(world, tmp_path / "run", tokenizer=str(other)))
+        stage.measure_robustness(make_config(world, tmp_path / "run", tokenizer=str(other)))
 
 
 def test_a_run_that_is_no_fine_tuning_is_refused(world, tmp_path):
     with pytest.raises(UserError, match=r"train store is not a run of seitpp finetune"):
-        stage.main(make_config(world, tmp_path / "run", classifiers=(str(world / "train store"),)))
+        stage.measure_robustness(make_config(world, tmp_path / "run", classifiers=(str(world / "train store"),)))
 
 
 def test_a_domain_with_an_unknown_class_is_refused(world, tmp_path):
     tiny.make_images(tmp_path / "zoo", {"ant": 1, "yak": 1}, size=SIZE)
     with pytest.raises(UserError, match="'yak' that the classifier lacks"):
-        stage.main(make_config(world, tmp_path / "run", domains={"zoo": str(tmp_path / "zoo")}))
+        stage.measure_robustness(make_config(world, tmp_path / "run", domains={"zoo": str(tmp_path / "zoo")}))
 
 
 def test_a_domain_without_labels_is_refused(world, tmp_path):
     tiny.make_images(tmp_path, {"zoo": 2}, size=SIZE)
     with pytest.raises(UserError, match="zoo holds no labelled image"):
-        stage.main(make_config(world, tmp_path / "run", domains={"zoo": str(tmp_path / "zoo")}))
+        stage.measure_robustness(make_config(world, tmp_path / "run", domains={"zoo": str(tmp_path / "zoo")}))
 
 
 @pytest.mark.parametrize("name", ["clean", "contrast", "far/away", ""])
@@ -261,13 +261,13 @@ def copy_of(world, folder, **changes):
 def test_classifiers_of_other_classes_are_refused(world, tmp_path):
     other = copy_of(world, tmp_path / "other", class_names=["bee", "ant"])
     with pytest.raises(UserError, match="class"):
-        stage.main(make_config(world, tmp_path / "run", classifiers=(str(world / "finetuned"), other)))
+        stage.measure_robustness(make_config(world, tmp_path / "run", classifiers=(str(world / "finetuned"), other)))
 
 
 def test_classifiers_that_results_could_not_tell_apart_are_refused(world, tmp_path):
     twin = copy_of(world, tmp_path / "twin")
     with pytest.raises(UserError, match=r"twin/seed-0 and \S+finetuned/seed-0 .*--stores"):
-        stage.main(make_config(world, tmp_path / "run", classifiers=(str(world / "finetuned"), twin)))
+        stage.measure_robustness(make_config(world, tmp_path / "run", classifiers=(str(world / "finetuned"), twin)))
     origin = {"init": "mtm", "augmentation": "tokenadapt", "label_fraction": 0.5, "train_images": 9}
     tokenizer = load_tokenizer(world / "tokenizer").fingerprint
     other = copy_of(world, tmp_path / "other", origin=origin)
