@@ -19,7 +19,7 @@ import numpy as np
 
 from seitpp.downstream.corruptions import check_corruptions
 from seitpp.downstream.shifts import CLEAN, ShiftedSet, shifted_sets
-from seitpp.finetune.classifier import load_classifier
+from seitpp.finetune.classifier import read_classifier
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows
 from seitpp.runtime.command import run_command
@@ -171,7 +171,7 @@ def measure(
     results = []
     with Progress(len(classifiers) * len(sets), "evaluate", enabled=accelerator.is_main_process) as progress:
         for trained in classifiers:
-            classifier, _, _ = load_classifier(trained.folder, accelerator.device)
+            classifier = read_classifier(trained.folder, accelerator.device)
             for each, rows in zip(sets, labelled, strict=True):
                 measured = evaluate_classifier(
                     classifier, rows, batch_size=config.batch_size, accelerator=accelerator

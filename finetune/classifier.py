@@ -34,6 +34,10 @@ class Classifier(nn.Module):
         position_view: the view that the encoder's weights were trained at; None: `view`.
         learned_positions: positions are trained, as in the published classifiers; ours keep pre-training's fixed ones.
         drop_path: stochastic depth.
+
+    Attributes:
+        class_names: in the order of the logits, once it is read from a folder; else empty.
+        tokenizer: fingerprint of its tokenizer, likewise.
     Source: SeiT++ (arXiv 2312.10105), section 4; SeiT (arXiv 2303.11114).
     """
 
@@ -48,6 +52,8 @@ class Classifier(nn.Module):
             "classes": classes, "stem": stem, "pooling": pooling, "learned_positions": learned_positions,
         }  # fmt: skip
         self.pooling: Pooling = pooling
+        self.class_names: list[str] = []
+        self.tokenizer = ""
         self.encoder = TokenEncoder(
             config, _make_stem(stem, config, codebook_size, embedding_dim), view=view, position_view=position_view,
             learned_positions=learned_positions, final_norm=False, drop_path=drop_path,
@@ -142,13 +148,12 @@ def save_classifier(
     save_weights(folder, classifier.state_dict(), described)
 
 
-def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> tuple[Classifier, str, list[str]]:
-    """Load a fine-tuned classifier in evaluation mode.
+def read_classifier(folder: str | Path, device: torch.device | str = "cpu") -> Classifier:
+    """Read what `save_classifier` wrote: a Classifier in evaluation mode, with its class names and tokenizer.
 
     Args:
         folder: a run of seitpp.finetune.train (one seed's folder) or its weights/.
         device: where it goes.
-    Returns: (Classifier, fingerprint of its tokenizer, class names).
     """
     state, described = load_weights(folder)
     fingerprint, names = described.pop("tokenizer"), described.pop("class_names")
@@ -156,4 +161,5 @@ def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> t
     encoder = from_dict(EncoderConfig, described.pop("encoder"), f"config.json of {folder}")
     classifier = Classifier(encoder, **described)
     classifier.load_state_dict(state)
-    return classifier.to(device).eval(), fingerprint, names
+    classifier.class_names, classifier.tokenizer = list(names), fingerprint
+    return classifier.to(device).eval()

@@ -6,7 +6,8 @@
 What is switched off is not computed. There is no loop over samples and no host synchronisation.
 """
 
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,7 +24,9 @@ from seitpp.runtime.errors import UserError
 from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from seitpp.tokenadapt.model import adapt_ids, load_token_adapt
 from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.tokens.store import TokenStore
 from seitpp.tokens.views import centre
+from seitpp.training.random_streams import Draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,10 @@ class Augment:
     Raises: UserError if TokenAdapt belongs to another tokenizer, grid or view.
     """
 
-    def __init__(self, config, *, store, view, device, autocast=nullcontext):
+    def __init__(
+        self, config: AugmentConfig, *, store: TokenStore, view: Sequence[int], device: torch.device | str,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ):  # fmt: skip
         self.config = config
         self.autocast = autocast
         self.view = tuple(view)
@@ -110,6 +116,17 @@ class Augment:
     def __call__(self, ids, draws):
         """Augmented views: ids (b, h, w) of the store's grid to ids (b, h', w') of the view."""
         return self._views(ids, draws)[0]
+
+    def views(self, ids: torch.Tensor, *, seed: int, step: int = 0) -> torch.Tensor:
+        """Augmented views in a loop of one's own: the same for the same seed, step and place in the batch.
+
+        Args:
+            ids: (b, h, w) int64 of the store's grid; pairs of samples are mixed and recoloured, so b is even.
+            seed: of the run.
+            step: of the training, so that each draws anew.
+        Returns: (b, h', w') int64 of the view.
+        """
+        return self(ids, Draws(seed, step, torch.arange(len(ids), device=ids.device)))
 
     @torch.no_grad()
     def mixed(self, ids, labels, draws, *, classes):

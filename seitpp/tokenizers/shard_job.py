@@ -68,22 +68,38 @@ class ShardJob:
         Returns: the sidecar's content.
         """
         packed, kept, skipped = [], [], []
-        gpu = device.type == "cuda"
-        batches = decoded_batches(images, self.rows, tokenizer.image_size, batch_size, threads, pin_memory=gpu)
-        with torch.no_grad(), _full_precision(device):
-            for pixels, rows, broken in batches:
-                if rows:
-                    ids = tokenizer.encode(to_float(pixels.to(device, non_blocking=gpu)))
-                    packed.append(pack(ids, tokenizer.codebook_size))  # on the device: fetching each would wait for it
-                kept += rows
-                skipped += [{"file": images.keys[row], "reason": reason} for row, reason in broken]
-                on_images(len(rows) + len(broken))
+        for ids, rows, broken in encoded_batches(images, self.rows, tokenizer, device, threads, batch_size):
+            if rows:
+                packed.append(pack(ids, tokenizer.codebook_size))  # on the device: fetching each would wait for it
+            kept += rows
+            skipped += [{"file": images.keys[row], "reason": reason} for row, reason in broken]
+            on_images(len(rows) + len(broken))
         width = packed_bytes(tokenizer.grid[0] * tokenizer.grid[1], tokenizer.codebook_size)
         table = torch.cat(packed).cpu().numpy() if packed else np.zeros((0, width), np.uint8)
         shard = write_shard(self.path, table, images.labels[kept], [images.keys[row] for row in kept])
         result = {**shard, "skipped": skipped}
         write_json(self.sidecar, result)
         return result
+
+
+def encoded_batches(images, rows, tokenizer, device, threads, batch_size):
+    """Decode and encode a range of images.
+
+    Args:
+        images: an ImageSource.
+        rows: range of its images.
+        tokenizer: a Tokenizer on `device`.
+        device: torch.device.
+        threads: a ThreadPoolExecutor that decodes.
+        batch_size: images per forward pass.
+    Yields: (ids (b, h, w) int64 on the device, their rows, [(row, reason)] of those that can't be decoded).
+    """
+    gpu = device.type == "cuda"
+    batches = decoded_batches(images, rows, tokenizer.image_size, batch_size, threads, pin_memory=gpu)
+    for pixels, decoded, broken in batches:
+        with torch.no_grad(), _full_precision(device):
+            ids = tokenizer.encode(to_float(pixels.to(device, non_blocking=gpu))) if decoded else None
+        yield ids, decoded, broken
 
 
 @contextmanager

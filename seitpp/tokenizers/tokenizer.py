@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
         """Ids (b, h, w) to images (b, 3, height, width) in [0, 1]."""
 
 
-def load_tokenizer(spec, device="cpu"):
+def load_tokenizer(spec: str | Path, device: torch.device | str = "cpu") -> Any:
     """Load a tokenizer for use: in evaluation mode, nothing trainable. It needs no network.
 
     Args:

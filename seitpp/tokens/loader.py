@@ -150,3 +150,63 @@ def _moved(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A tensor of an array on a device; the machine does not wait for a copy to a GPU."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class TokenLoader:
+    """A store's batches as something to iterate over: what trains here, for loops of one's own.
+
+        for batch in TokenLoader(store, 256, device="cuda"):
+            loss = model(batch.ids, batch.labels)
+
+    Shuffled, a pass is that of TrainingBatches: a function of (seed, pass), divided among processes, and each further
+    iteration is the next pass. In order (`shuffle=False`), every row comes once, the last batch may be smaller, and
+    process `rank` of `world_size` gets every world_size-th batch. No worker processes; rows go to the device packed.
+
+    Args:
+        store: a TokenStore.
+        batch_size: rows of a batch.
+        shuffle: in an order drawn anew for each pass, without what fills no whole batch of all processes.
+        seed: of the order.
+        device: where batches go.
+        rank: this process.
+        world_size: number of processes.
+        labels: (rows,) labels instead of the store's own.
+    Raises: ValueError if a shuffled pass has not even one batch.
+
+    Attributes:
+        epoch: the pass that the next iteration makes; set it to resume.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        self.store, self.batch_size, self.shuffle = store, batch_size, shuffle
+        self.share = {"device": device, "rank": rank, "world_size": world_size, "labels": labels}
+        self.batches = TrainingBatches(store, batch_size, seed=seed, **self.share) if shuffle else None
+        self.epoch = 0
+        if self.batches is not None and not len(self):
+            raise ValueError(f"{len(store)} rows are fewer than a batch of {batch_size} x {world_size} processes")
+
+    def __len__(self) -> int:
+        """Batches of a pass, of this process."""
+        if self.batches is not None:
+            return self.batches.steps_per_epoch
+        every = -(-len(self.store) // self.batch_size)
+        return len(range(self.share["rank"], every, self.share["world_size"]))
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.batches is None:
+            yield from evaluation_batches(self.store, self.batch_size, **self.share)
+            return
+        first, self.epoch = self.epoch * len(self), self.epoch + 1
+        for step in range(first, first + len(self)):
+            yield self.batches(step)

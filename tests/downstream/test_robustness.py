@@ -14,7 +14,7 @@ import tiny
 from seitpp.downstream import robustness as stage
 from seitpp.downstream.corruptions import corrupt
 from seitpp.finetune import train as finetune
-from seitpp.finetune.classifier import load_classifier, save_classifier
+from seitpp.finetune.classifier import read_classifier, save_classifier
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.runtime.errors import UserError
@@ -99,7 +99,8 @@ def test_on_clean_images_it_measures_what_fine_tuning_did(world, measured):
 
 def test_accuracy_under_a_corruption_is_that_by_hand(world, measured):
     """One image at a time, without a store; its noise is keyed by its place among the labelled images."""
-    classifier, _, names = load_classifier(world / "finetuned" / "seed-1")
+    classifier = read_classifier(world / "finetuned" / "seed-1")
+    names = classifier.class_names
     folder, tokenizer = open_image_folder(world / "test", names), load_tokenizer(world / "tokenizer")
     labelled = [row for row in range(len(folder)) if folder.labels[row] >= 0]
     assert labelled[0] == 1
@@ -166,7 +167,8 @@ def test_another_run_uses_the_stores_that_are_there(world, measured, tmp_path, m
 )
 def test_stores_of_other_noise_images_or_tokenizer_are_refused(world, measured, tmp_path, change, differs):
     tiny.make_images(tmp_path / "others", {"ant": 6, "bee": 5}, size=SIZE)
-    classifier, _, names = load_classifier(world / "finetuned" / "seed-0")
+    classifier = read_classifier(world / "finetuned" / "seed-0")
+    names = classifier.class_names
     another = tiny.make_tokenizer(tmp_path / "another", seed=9, image_size=SIZE)
     fields = {name: str(tmp_path / value) if isinstance(value, str) else value for name, value in change.items()}
     if "tokenizer" in change:

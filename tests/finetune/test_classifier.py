@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, load_classifier, save_classifier
+from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, read_classifier, save_classifier
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.model import load_model
 from seitpp.tokenizers.positions import sincos_positions
@@ -53,7 +53,8 @@ def test_a_classifier_from_pre_training_has_its_encoder(tmp_path):
 def test_a_saved_classifier_computes_the_same(tmp_path):
     classifier, ids = make_classifier(drop_path=0.3).eval(), tiny.random_ids(4, tiny.CODES, (4, 6))
     save_classifier(tmp_path / "weights", classifier, tokenizer="f" * 64, class_names=["x", "y", "z"])
-    loaded, fingerprint, names = load_classifier(tmp_path)
+    loaded = read_classifier(tmp_path)
+    fingerprint, names = loaded.tokenizer, loaded.class_names
     assert torch.equal(loaded(ids), classifier(ids))
     assert (fingerprint, names) == ("f" * 64, ["x", "y", "z"])
 
@@ -81,7 +82,7 @@ def test_a_saved_classifier_of_any_kind_and_view_computes_the_same(tmp_path, ste
         torch.nn.init.normal_(classifier.encoder.pos_embed)
     classifier.encoder.set_view((8, 4))
     save_classifier(tmp_path / "weights", classifier, tokenizer="f" * 64, class_names=["x", "y", "z"])
-    loaded, _, _ = load_classifier(tmp_path)
+    loaded = read_classifier(tmp_path)
     inputs = embeddings((8, 4)) if stem == "adapter" else tiny.random_ids(2, tiny.CODES, (8, 4))
     assert loaded.described == classifier.described
     assert torch.equal(loaded(inputs), classifier(inputs))
@@ -100,6 +101,7 @@ def test_a_classifier_of_a_larger_view_than_its_pre_training_spans_the_same_posi
 @torch.no_grad()
 def test_a_classifier_that_was_written_before_there_were_stems_computes_what_it_did():
     expected = load_file(FROZEN / "expected.safetensors")
-    classifier, fingerprint, names = load_classifier(FROZEN / "classifier")
+    classifier = read_classifier(FROZEN / "classifier")
+    fingerprint, names = classifier.tokenizer, classifier.class_names
     assert classifier(expected["ids"]).numpy() == pytest.approx(expected["classes"].numpy(), abs=1e-5)
     assert (fingerprint, names) == ("a" * 64, ["ant", "bee", "cow"])

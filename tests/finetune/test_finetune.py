@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from seitpp.finetune import train as stage
-from seitpp.finetune.classifier import load_classifier
+from seitpp.finetune.classifier import read_classifier
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.augmentation.mixing import MixConfig, Mixing
 from seitpp.mtm.encoder import EncoderConfig
@@ -53,7 +53,7 @@ def test_a_run_is_not_gone_on_with_under_other_labels(stores, table, tmp_path):
 
 def accuracy_by_hand(folder, store_folder):
     """Share of rows of a store that the saved classifier gets right, one row at a time."""
-    classifier, _, _ = load_classifier(folder)
+    classifier = read_classifier(folder)
     store = TokenStore(store_folder)
     with torch.no_grad():
         right = [int(classifier(store.ids([row])).argmax()) == label for row, label in enumerate(store.labels)]
@@ -141,7 +141,7 @@ def test_fine_tuning_starts_from_the_pre_trained_weights(stores, tmp_path):
     assert set(results.init) == {"mtm"}
     assert results.value[0] == pytest.approx(accuracy_by_hand(tmp_path / "run" / "seed-0", stores / "test"))
     before = load_model(weights)[0].encoder.stem.embeddings.weight.detach()
-    after = load_classifier(tmp_path / "run" / "seed-0")[0].encoder.stem.embeddings.weight.detach()
+    after = read_classifier(tmp_path / "run" / "seed-0").encoder.stem.embeddings.weight.detach()
     assert float((after - before).norm() / before.norm()) < 0.2
 
 
@@ -165,7 +165,7 @@ def test_the_loss_of_mixed_samples_is_that_of_smoothed_soft_labels_and_the_heavi
     )
     stage.finetune(config)
     logged = read_metrics(tmp_path / "run" / "seed-0")[0]
-    classifier, _, _ = load_classifier(tmp_path / "run" / "seed-0")  # as it began: the rate is nothing
+    classifier = read_classifier(tmp_path / "run" / "seed-0")  # as it began: the rate is nothing
     store, order = TokenStore(stores / "train"), SampleOrder(length=36, batch_size=12, seed=config.seed)
     mixer = Mixing(config.augment.mix, mixup=0.0, pairing="neighbour", view=tiny.GRID, device="cpu")
     losses, right, own_label_right = [], [], []

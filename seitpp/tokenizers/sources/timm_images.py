@@ -90,6 +90,26 @@ def open_timm(spec, classes=None, *, split="train", root=None, image_column="ima
     return _huggingface(spec, dataset.reader.dataset, split, classes, image_column, label_column)
 
 
+def from_hugging_face(dataset: Any, label_column: str | None = None) -> TimmImages:
+    """Images of a `datasets.Dataset` that a program has opened.
+
+    Args:
+        dataset: with one column of images.
+        label_column: column of classes; None: `label`, where there is one.
+    Raises: UserError if there is no such column, or there are several columns of images.
+    """
+    from datasets import Image as ImageColumn
+
+    columns = [name for name, feature in dataset.features.items() if isinstance(feature, ImageColumn)]
+    if len(columns) != 1:
+        raise UserError(
+            f"the data set has {len(columns)} columns of images, expected one; it has {dataset.column_names}"
+        )
+    encoded = dataset.cast_column(columns[0], ImageColumn(decode=False))
+    split = str(dataset.split or "train")
+    return _huggingface("the data set", encoded, split, None, columns[0], label_column)
+
+
 def _torchvision(spec, dataset, split, classes):
     if hasattr(dataset, "loader"):
         dataset.loader = Image.open  # torchvision's own makes RGB of anything, by other rules than ours

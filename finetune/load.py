@@ -1,0 +1,78 @@
+"""Load what a stage left, whatever it is."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seitpp.finetune.classifier import Classifier, read_classifier
+from seitpp.mtm.encoder import TokenEncoder
+from seitpp.mtm.model import MaskedTokenModel, load_model
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.weights import load_weights
+from seitpp.tokenadapt.model import TokenAdapt, load_token_adapt
+from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
+
+Device = torch.device | str
+
+
+def load(path: str | Path, device: Device = "cpu") -> MaskedTokenModel | Classifier | TokenAdapt | Tokenizer:
+    """Load a model in evaluation mode: a masked token model, a classifier, TokenAdapt or a tokenizer.
+
+        model = load("runs/mtm")
+
+    Args:
+        path: a run or its weights/. Of a fine-tuning with several seeds, the first is loaded; name `RUN/seed-1` for
+            another.
+        device: where it goes.
+    Raises: UserError if there is no model.
+    """
+    folder = _one_seed(Path(path))
+    if any((folder / place / "tokenizer.json").is_file() for place in ("", "weights")):
+        return load_tokenizer(str(folder), device)
+    described = load_weights(folder)[1]
+    if "class_names" in described:
+        return read_classifier(folder, device)
+    if "tokenadapt" in described:
+        return load_token_adapt(folder, device)[0]
+    return load_model(folder, device)[0]
+
+
+def load_encoder(path: str | Path, device: Device = "cpu") -> TokenEncoder:
+    """Load the encoder of a pre-training or of a classifier, in evaluation mode.
+
+        features = load_encoder("runs/mtm").pooled(ids)
+
+    Args:
+        path: a run of `seitpp pretrain` or `seitpp finetune`, or its weights/.
+        device: where it goes.
+    Raises: UserError if there is no encoder.
+    """
+    model: Any = load(path, device)
+    if not isinstance(model, MaskedTokenModel | Classifier):
+        raise UserError(f"{path} is a {type(model).__name__}, which has no encoder: give a run of seitpp pretrain")
+    return model.encoder
+
+
+def load_classifier(path: str | Path, device: Device = "cpu") -> Classifier:
+    """Load a classifier in evaluation mode; its attributes `class_names` and `tokenizer` say what it knows.
+
+        classifier = load_classifier("runs/finetune")
+
+    Args:
+        path: a run of `seitpp finetune` (of several seeds, the first), one seed's folder, or its weights/.
+        device: where it goes.
+    Raises: UserError if there is no classifier.
+    """
+    model: Any = load(path, device)
+    if not isinstance(model, Classifier):
+        raise UserError(f"{path} is a {type(model).__name__}, no classifier: give a run of seitpp finetune")
+    return model
+
+
+def _one_seed(folder: Path) -> Path:
+    """The folder itself, or its first seed where it is a run that trained several."""
+    if (folder / "weights").is_dir() or not folder.is_dir():
+        return folder
+    seeds = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))
+    return seeds[0] if seeds else folder
