@@ -40,13 +40,13 @@ def page() -> str:
 
 
 def _signature(name):
-    """Name and parameters, each on a line of its own where they are many; without types, which the docstring has."""
-    parameters = [
-        str(each.replace(annotation=each.empty)) if each.kind is not each.VAR_KEYWORD else f"**{each.name}"
-        for each in inspect.signature(getattr(seitpp, name)).parameters.values()
-    ]
-    line = f"{name}({', '.join(parameters)})"
-    return line if len(line) < 100 and "<factory>" not in line else f"{name}(...)"
+    """Name and parameters without types, which the docstring has; short where they are many."""
+    value = getattr(seitpp, name)
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return f"{name}(message)"
+    parameters = inspect.signature(value).parameters.values()
+    line = f"{name}({', '.join(str(each.replace(annotation=each.empty)) for each in parameters)})"
+    return line if len(line) <= 120 and "<factory>" not in line else f"{name}(...)"
 
 
 def _documented(name):
