@@ -82,7 +82,7 @@ def test_shifts_are_columns_averaged_over_their_severities(tmp_path):
     rows = rows_of({"mtm": [0.6], "tokenadapt": [0.6]})
     for severity, value in ((1, 0.5), (5, 0.1)):
         rows += rows_of({"mtm": [value], "tokenadapt": [value + 0.1]}, shift="gaussian_noise", severity=severity)
-    rows += rows_of({"mtm": [0.2]}, shift="sketch", test_images=30)
+    rows += rows_of({"mtm": [0.2]}, shift="sketch", test_images=60)
     (section,) = ablation_sections(find_runs([write_ablation(tmp_path / "ablation", rows)]))
     (table,) = section["tables"]
     assert table["measures"] == ["fine-tuning", "gaussian noise", "sketch"]
