@@ -1,15 +1,20 @@
 """The report's storage table: bytes of stores against those of the same images as files."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import tiny
 from report_runs import report
 from seitpp.report import storage
 from seitpp.report.storage import break_even, storage_table
 from seitpp.runtime.errors import UserError
+from seitpp.tokens.store import TokenStore
+from seitpp.tokens.subset import SubsetConfig
+from seitpp.tokens.subset import main as make_subset
 
 
 def jpeg_bytes(paths, quality):
@@ -79,3 +84,34 @@ def test_a_fixed_cost_pays_off_after_enough_images_or_never():
     assert break_even(1000, 100, 300) == 5
     assert break_even(1001, 100, 300) == 6
     assert break_even(1000, 300, 300) is None
+
+
+def say_image_size(store):
+    manifest = json.loads((store / "store.json").read_text())
+    manifest["preprocessing"] = {"image_size": [16, 24]}
+    (store / "store.json").write_text(json.dumps(manifest))
+
+
+def test_a_subset_counts_as_its_own_rows_and_their_part_of_the_bytes(tmp_path):
+    store = tiny.make_store(tmp_path / "all" / "train", tiny.random_ids(400, 37, (8, 8)), rows_per_shard=90)
+    say_image_size(store)
+    make_subset(SubsetConfig(store=str(store), output_dir=str(tmp_path / "part" / "train"), count=100))
+    whole, part = (storage_table([folder]).set_index("kind") for folder in (store, tmp_path / "part" / "train"))
+    assert part.loc["packed tokens", "total_bytes"] == 100 * 64
+    assert part["measured_images"].tolist() == [100, 100]
+    rows = whole.loc["token store", "total_bytes"] - (store / "codebook.safetensors").stat().st_size
+    assert part.loc["token store", "total_bytes"] == pytest.approx(rows / 4, abs=6000)  # and its codebook and manifest
+    text = report(tmp_path / "part").text
+    assert "100 images" in text
+    assert "400" not in text
+
+
+def test_a_subset_is_compared_with_its_own_images(tmp_path):
+    images = tiny.make_images(tmp_path / "pictures", {"ant": 6, "bee": 4})
+    keys = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    store = tiny.make_store(tmp_path / "all", tiny.random_ids(10, 37, (4, 6)), keys=keys)
+    say_image_size(store)
+    make_subset(SubsetConfig(store=str(store), output_dir=str(tmp_path / "part"), count=3))
+    chosen = TokenStore(tmp_path / "part").keys()
+    table = storage_table([tmp_path / "part"], images).set_index("kind")
+    assert table.loc["PNG files", "total_bytes"] == sum((images / key).stat().st_size for key in chosen)

@@ -1,0 +1,37 @@
+"""Charts: round ticks, labels that can be read, bars as long as their numbers."""
+
+import math
+import re
+
+import numpy as np
+
+from seitpp.report.charts import Line, bar, line_chart, ticks
+
+
+def test_ticks_are_round_and_cover_the_range():
+    assert ticks(0, 2200, 5) == [0, 1000, 2000, 3000]
+    assert ticks(2.87, 6.1, 6) == [2, 3, 4, 5, 6, 7]
+    np.testing.assert_allclose(ticks(0.31, 0.34, 4), [0.31, 0.32, 0.33, 0.34])
+    assert ticks(5, 5, 3)[0] <= 5 <= ticks(5, 5, 3)[-1]
+
+
+def test_labels_of_lines_that_end_together_do_not_touch():
+    lines = [Line(label=f"line {index}", colour="mtm", points=[(0, 9), (5, 4 + index / 100)]) for index in range(6)]
+    drawn = line_chart(lines, title="<six>", x_label="step", y_label="loss")
+    heights = sorted(float(y) for y in re.findall(r'class="end c-mtm" x="[\d.]+" y="([\d.]+)"', drawn))
+    assert len(heights) == 6
+    assert min(np.diff(heights)) >= 14.9
+    assert "&lt;six&gt;" in drawn
+
+
+def test_a_chart_without_points_is_nothing_and_one_point_is_a_dot():
+    nothing = Line(label="", colour="mtm", points=[(1, math.nan)])
+    assert line_chart([nothing], title="", x_label="", y_label="") == ""
+    point = Line(label="", colour="mtm", points=[(7, 3)])
+    assert "<circle" in line_chart([point, nothing], title="", x_label="", y_label="")
+
+
+def test_a_bar_is_as_long_as_its_fraction_of_the_longest():
+    assert 'width="25.00%"' in bar(0.2, 0.8, colour="mtm")
+    assert 'x1="12.50%" x2="37.50%"' in bar(0.2, 0.8, colour="mtm", std=0.1)
+    assert bar(0.2, 0, colour="mtm") == ""
