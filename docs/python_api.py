@@ -14,7 +14,8 @@ CHAPTERS = {
 }
 HEAD = """# Python API
 
-`import seitpp` imports nothing heavy; each name brings what it needs when it is first used. `help(seitpp)` shows the same.
+`import seitpp` imports nothing heavy; each name brings what it needs when it is first used. `help(seitpp)` shows the
+same.
 
 ```python
 import seitpp

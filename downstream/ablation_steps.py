@@ -145,7 +145,8 @@ def _robustness(config, seed, fraction):
     flags = {
         "classifiers": [str(folder_of(config, seed, fraction, "finetune", each)) for each in config.ingredients],
         "images": config.images, "tokenizer": config.tokenizer, "domains": config.domains,
-        "dataset": config.dataset, "output_dir": str(folder_of(config, seed, fraction, "robustness")),
+        "dataset": config.dataset, "stores": f"{config.output_dir}/stores",
+        "output_dir": str(folder_of(config, seed, fraction, "robustness")),
     }  # fmt: skip
     after = tuple(_finetuning_name(each, seed, fraction) for each in config.ingredients)
     name = f"seed {seed}, robustness, fraction {fraction:g}"

@@ -197,7 +197,7 @@ def _seed_folders(run):
 
 def _described(folder):
     state, described = load_weights(folder)
-    unknown = {"init": "", "augmentation": "", "label_fraction": 1.0, "train_images": 0}
+    unknown = {"init": "", "augmentation": "", "label_fraction": 1.0, "budget_bytes": None, "train_images": 0}
     origin = described.get("origin") or {}
     return TrainedClassifier(
         folder=folder, seed=int(folder.name.removeprefix("seed-")), class_names=described["class_names"],

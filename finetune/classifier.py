@@ -140,7 +140,7 @@ def save_classifier(
         tokenizer: fingerprint of the tokenizer whose ids it reads.
         class_names: in the order of its logits.
         origin: what results say of it, for those who measure it later: {"init", "augmentation", "label_fraction",
-            "train_images"}.
+            "budget_bytes", "train_images"}.
     """
     described = {
         **classifier.described, "tokenizer": tokenizer, "class_names": list(class_names), "origin": origin or {}

@@ -170,7 +170,10 @@ def fit_classifier(
         return dict(evaluate_classifier(model, test_set, batch_size=run.config.batch_size, accelerator=accelerator))
 
     counts = row_counts(train_set, test_set)
-    origin = {**origin_of(config), **{name: counts[name] for name in ("label_fraction", "train_images")}}
+    origin = {
+        **origin_of(config),
+        **{name: counts[name] for name in ("label_fraction", "budget_bytes", "train_images")},
+    }
     fitted = fit(
         run, accelerator, classifier, title=title, samples=len(train_set.rows), batches=batches,
         step=make_step(config, augment, len(classes)), evaluate=evaluate,

@@ -1,9 +1,5 @@
 """The examples run as they stand, on a tiny folder of the demo's shape."""
 
-import os
-import subprocess
-import sys
-
 import nbformat
 import pytest
 
@@ -13,6 +9,12 @@ from seitpp.tokens.store import open_store
 from tiny_demo import make_demo
 
 NOTEBOOK = tiny.ROOT / "examples" / "first_steps.ipynb"
+EXECUTE = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(notebook, timeout=240).execute()
+nbformat.write(notebook, sys.argv[2])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,8 @@ def test_the_notebook_is_kept_without_outputs():
 
 @pytest.mark.slow
 def test_the_notebook_runs_from_its_first_cell_to_its_last(demo, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "nbclient.cli", "--output", tmp_path / "done", NOTEBOOK], capture_output=True, text=True,
-        env={**os.environ, "SEITPP_DEMO": str(demo), "PYTHONPATH": str(tiny.ROOT)}, timeout=300, check=False,
-    )  # fmt: skip
+    done = tiny.run("-c", EXECUTE, NOTEBOOK, tmp_path / "done.ipynb", timeout=300, SEITPP_DEMO=str(demo),
+                    PYTHONPATH=str(tiny.ROOT))  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     notebook = nbformat.read(tmp_path / "done.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
