@@ -1,1 +1,1 @@
-"""Downstream evaluation: robustness, the report, the demo and the `seitpp` command."""
+"""Evaluators of what pre-training is good for: robustness and the ablation."""

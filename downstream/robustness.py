@@ -1,31 +1,39 @@
-"""Accuracy of fine-tuned classifiers on corrupted images and in other domains, all tokenised on the way.
+"""Fine-tuned classifiers on corrupted images and in other domains, each set tokenised into a store of its own.
 
-    python -m seitpp.downstream.robustness --classifiers runs/finetune --images photos/test --tokenizer runs/tokenizer \
+    seitpp robustness --classifiers '[runs/finetune]' --images photos/test --tokenizer runs/tokenizer \
         --domains '{sketch: photos/sketch}' --output_dir runs/robustness
+    accelerate launch -m seitpp.downstream.robustness …      shards and batches are divided among the processes
 
-Corruptions are those of ImageNet-C (Hendrycks and Dietterich 2019), by the package imagecorruptions-imaug.
+The stores are kept: to resume, rerun the same command. Other runs use them too where --stores names the same folder.
 """
 
-import zlib
+import hashlib
+import math
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-import yaml
-from einops import rearrange
 
+from seitpp.downstream.corruptions import check_corruptions
+from seitpp.downstream.shifts import CLEAN, ShiftedSet, shifted_sets
 from seitpp.finetune.classifier import load_classifier
+from seitpp.finetune.evaluate import evaluate_classifier
+from seitpp.finetune.labelled import LabelledRows
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
-from seitpp.runtime.run_folder import RunFolder
-from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.runtime.run_folder import lock_folder, open_run
+from seitpp.runtime.weights import fingerprint_of, load_weights
+from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
-from seitpp.tokens.views import centre
+from seitpp.tokens.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,133 +45,182 @@ class RobustnessConfig(StageConfig):
     tokenizer: str
     """run or weights of the classifiers' tokenizer"""
     images: str
-    """folder of class folders: the clean test images"""
+    """the clean test images: a folder of class folders, or .tar files as for seitpp tokenize"""
     corruptions: tuple[str, ...] = ("gaussian_noise", "contrast")
     """names of ImageNet-C"""
     severities: tuple[int, ...] = (1, 3, 5)
-    """1 (least) to 5; accuracies are averaged over them"""
+    """1 (least) to 5; each is measured by itself"""
     domains: dict[str, str] = field(default_factory=dict)
-    """other folders with the same classes: name to folder"""
-    task: str = "classification"
-    """what the tables call this task"""
+    """other images of the same classes: name to folder or .tar files"""
+    dataset: str = "classification"
+    """name of this data set and task in results"""
+    stores: str | None = None
+    """folder of the token stores of all sets, which other runs of the same images, tokenizer and seed may share; None:
+    stores/ in the run folder"""
     batch_size: int = 128
     """images per forward pass"""
+    max_skipped: float = 0.0
+    """fraction of a set's images that may fail to decode; they are listed in its store's skipped.csv"""
 
     def __post_init__(self):
         super().__post_init__()
         require(self, "classifiers", bool(self.classifiers), "must name at least one run")
         require(self, "severities", all(1 <= level <= 5 for level in self.severities), "must lie in 1 to 5")
+        require(self, "severities", self.severities or not self.corruptions, "must not be empty with corruptions")
+        for name in ("corruptions", "severities"):
+            require(self, name, len(set(getattr(self, name))) == len(getattr(self, name)), "must name each once")
+        for name in self.domains:
+            fits = name and name == Path(name).name and name not in (CLEAN, *self.corruptions)
+            require(self, "domains", fits, f"has {name!r}: choose a name without /, other than clean or a corruption's")
+        require(self, "batch_size", self.batch_size >= 1, "must be at least 1")
+        require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
 
 
-def main(config):
+@dataclass(frozen=True, kw_only=True)
+class TrainedClassifier:
+    """What is known of a classifier before it is loaded.
+
+    Attributes:
+        folder: of its seed's run.
+        seed: of its training.
+        class_names: in the order of its logits.
+        tokenizer: fingerprint of the tokenizer whose ids it reads.
+        weights: fingerprint of its weights.
+        origin: columns of its results: init, augmentation, label_fraction and train_images; those that weights of
+            older versions do not name are unknown.
+    """
+
+    folder: Path
+    seed: int
+    class_names: list[str]
+    tokenizer: str
+    weights: str
+    origin: dict[str, Any]
+
+
+def measure_robustness(config):
     """Measure every classifier on clean images, each corruption and each domain; write results.csv."""
     accelerator = make_accelerator("no")
-    if not accelerator.is_main_process:
-        return
-    run = RunFolder(config, stage="downstream.robustness")
+    processes = Processes(accelerator)
+    tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
+    classifiers = processes.agree(lambda: find_classifiers(config.classifiers, tokenizer.fingerprint))
+    weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
+    run = open_run(
+        config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint},
+        data={"classifiers": weights}, may_change=("stores",),
+    )  # fmt: skip
     if run.finished:
-        print(f"{run.path}: finished before, nothing to do")
+        accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    device = accelerator.device
-    tokenizer = load_tokenizer(config.tokenizer, device)
-    seeds = [folder for name in config.classifiers for folder in _seed_folders(name)]
-    classifiers = [(method, seed, *_matching(folder, tokenizer, device)) for folder, method, seed in seeds]
-    class_names = classifiers[0][3]
-    for (folder, _, _), (_, _, _, names) in zip(seeds, classifiers, strict=True):
-        if names != class_names:
-            raise UserError(f"{folder} knows other classes than {seeds[0][0]}: measure them in runs of their own")
-    clean = _pixels(config.images, class_names, tokenizer)
-    sets = {"clean": [clean]}
-    total = len(config.corruptions) * len(config.severities)
-    with Progress(total, "corruptions") as progress:
-        for name in config.corruptions:
-            sets[name] = []
-            for severity in config.severities:
-                sets[name].append((corrupt(clean[0], name, severity, seed=config.seed), clean[1]))
-                progress.update(progress.done + 1, name)
-    for name, folder in config.domains.items():
-        sets[name] = [_pixels(folder, class_names, tokenizer)]
-    results = []
-    for name, versions in sets.items():
-        tokenised = [(encode_all(tokenizer, pixels, config.batch_size, device), labels) for pixels, labels in versions]
-        for method, seed, classifier, _ in classifiers:
-            accuracies = [_accuracy(classifier, ids, labels, config.batch_size) for ids, labels in tokenised]
-            results.append(
-                Result(
-                    task=config.task, method=method, metric=f"accuracy, {name.replace('_', ' ')}", seed=seed,
-                    value=float(np.mean(accuracies)), train_images=0, test_images=len(versions[0][1]),
-                )
-            )  # fmt: skip
-    write_results(run.path, results)
-    run.finish({f"{r.method}, seed {r.seed}, {r.metric}": r.value for r in results})
+    check_corruptions(config.corruptions, tokenizer.image_size)
+    folder = Path(config.stores or run.path / "stores")
+    sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
+    with _locked(folder, processes):
+        run_jobs([each.job(config, folder, tokenizer) for each in sets], processes, accelerator.device)
+    results = measure(classifiers, sets, folder, config, accelerator)
+    if accelerator.is_main_process:
+        write_results(run.path, results)
+        run.finish({"results": len(results)})
+        print(f"{run.path}: {len(classifiers)} classifiers on {len(sets)} sets of images are measured")
     accelerator.end_training()
 
 
-def corrupt(images, name, severity, *, seed):
-    """Corrupt images as ImageNet-C does.
+def find_classifiers(runs: tuple[str, ...], tokenizer: str) -> list[TrainedClassifier]:
+    """The classifiers of some runs of seitpp.finetune.train, all seeds of each.
 
     Args:
-        images: (n, 3, H, W) float32 in [0, 1], at least 32 pixels a side.
-        name: such as "gaussian_noise".
-        severity: 1 to 5.
-        seed: of the noise; each image has its own.
-    Returns: the same shape, new.
-    Raises: UserError if the extra is missing, or there is no such corruption.
+        runs: their folders.
+        tokenizer: fingerprint of the tokenizer that they must read.
+    Raises: UserError if one is no such run, of another tokenizer, or has other classes than the first; or if results
+        could not tell two apart.
     """
-    try:
-        from imagecorruptions import corrupt as corrupt_one
-        from imagecorruptions import get_corruption_names
-    except ImportError as error:
-        raise UserError("robustness needs its extra: pip install 'seitpp[robustness]'") from error
-    if name not in get_corruption_names("all"):
-        raise UserError(f"no corruption {name!r}; there are: {', '.join(get_corruption_names('all'))}")
-    corrupted, state = [], np.random.get_state()  # the package draws from numpy's global generator
-    for index, image in enumerate(images):
-        np.random.seed(zlib.crc32(f"{seed} {name} {severity} {index}".encode()))
-        pixels = rearrange((image * 255.0).round().to(torch.uint8), "c h w -> h w c").numpy()
-        corrupted.append(corrupt_one(pixels, severity=severity, corruption_name=name).astype(np.uint8))
-    np.random.set_state(state)
-    return rearrange(torch.from_numpy(np.stack(corrupted)).to(torch.float32) / 255.0, "n h w c -> n c h w")
+    found = [_described(folder) for run in runs for folder in _seed_folders(run)]
+    known = {}
+    for each in found:
+        if each.tokenizer != tokenizer:
+            raise UserError(f"{each.folder} was trained on tokens of another tokenizer ({each.tokenizer[:12]})")
+        if each.class_names != found[0].class_names:
+            raise UserError(f"{each.folder} knows other classes than {found[0].folder}: measure them in separate runs")
+        twin = known.setdefault((each.seed, *sorted(each.origin.items())), each)
+        if twin is not each:
+            raise UserError(
+                f"{each.folder} and {twin.folder} are of the same seed, start and augmentation: measure them in "
+                "separate runs, which may share --stores"
+            )
+    return found
 
 
-@torch.no_grad()
-def encode_all(tokenizer, images, batch_size, device):
-    """Ids of many images: (n, 3, H, W) to (n, h, w), on `device`."""
-    return torch.cat([tokenizer.encode(part.to(device)) for part in images.split(batch_size)])
+def measure(
+    classifiers: list[TrainedClassifier], sets: list[ShiftedSet], folder: Path, config: RobustnessConfig, accelerator
+) -> list[Result]:
+    """Evaluate each classifier on each set, over all processes; one classifier is in memory at a time.
 
-
-def _pixels(folder, class_names, tokenizer):
-    images = open_image_folder(folder, class_names)
-    rows = np.flatnonzero(images.labels >= 0)
-    return read_all(images, rows, tokenizer.image_size), torch.from_numpy(images.labels[rows].astype(np.int64))
-
-
-@torch.no_grad()
-def _accuracy(classifier, ids, labels, batch_size):
-    parts = [classifier(centre(part, classifier.encoder.view)).argmax(1).cpu() for part in ids.split(batch_size)]
-    return float((torch.cat(parts) == labels).double().mean())
+    Args:
+        classifiers: from `find_classifiers`.
+        sets: what to evaluate on.
+        folder: of their stores.
+        config: a RobustnessConfig.
+        accelerator: accelerate.Accelerator.
+    Returns: a Result a classifier, set and metric.
+    """
+    stores = [open_store(folder / each.name) for each in sets]
+    labelled = [
+        LabelledRows(store, np.arange(len(store)), store.labels.astype(np.int64), list(store.classes))
+        for store in stores
+    ]
+    results = []
+    with Progress(len(classifiers) * len(sets), "evaluate", enabled=accelerator.is_main_process) as progress:
+        for trained in classifiers:
+            classifier, _, _ = load_classifier(trained.folder, accelerator.device)
+            for each, rows in zip(sets, labelled, strict=True):
+                measured = evaluate_classifier(
+                    classifier, rows, batch_size=config.batch_size, accelerator=accelerator
+                )  # fmt: skip
+                results += [
+                    Result(
+                        dataset=config.dataset, shift=each.shift, severity=each.severity, metric=metric, value=value,
+                        seed=trained.seed, protocol="finetune", **trained.origin, test_images=len(rows.rows),
+                        tokenizer=trained.tokenizer, run=config.output_dir,
+                    )
+                    for metric, value in measured
+                ]  # fmt: skip
+                progress.update(progress.done + 1, each.name)
+    return results
 
 
 def _seed_folders(run):
-    """[(folder, method, seed)] of the seeds of a run of seitpp.finetune.train."""
-    folders = sorted(Path(run).glob("seed-*"))
+    folders = sorted(Path(run).glob("seed-*"), key=lambda folder: (len(folder.name), folder.name))
     if not folders:
         raise UserError(f"{run} is not a run of seitpp finetune (no seed-… folder in it)")
-    config = yaml.safe_load((Path(run) / "config.yaml").read_text())
-    method = config["method"] or ("fine-tuned from MTM" if config["weights"] else "from scratch")
-    return [(folder, method, int(folder.name.removeprefix("seed-"))) for folder in folders]
+    return folders
 
 
-def _matching(folder, tokenizer, device):
-    classifier, fingerprint, names = load_classifier(folder, device)
-    if fingerprint != tokenizer.fingerprint:
-        raise UserError(f"{folder} was trained on tokens of another tokenizer ({fingerprint[:12]})")
-    return classifier, names
+def _described(folder):
+    state, described = load_weights(folder)
+    unknown = {"init": "", "augmentation": "", "label_fraction": 1.0, "train_images": 0}
+    origin = described.get("origin") or {}
+    return TrainedClassifier(
+        folder=folder, seed=int(folder.name.removeprefix("seed-")), class_names=described["class_names"],
+        tokenizer=described["tokenizer"], weights=fingerprint_of(state, {}),
+        origin={name: origin.get(name, value) for name, value in unknown.items()},
+    )  # fmt: skip
+
+
+@contextmanager
+def _locked(folder, processes):
+    """Keep other runs from the stores while some are made; a run that finds them locked waits, and then uses them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = processes.agree(lambda: lock_folder(folder, patience=math.inf) if processes.is_main else None)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def cli():
     """Run the stage from the command line."""
-    run_command(main, RobustnessConfig, recipes="robustness")
+    run_command(measure_robustness, RobustnessConfig, recipes="robustness")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class ProbeConfig(StageConfig):
             raise UserError("the feature pixels needs --images and --eval_images")
 
 
-def main(config):
+def probe(config):
     """Probe each kind of feature, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
     if not accelerator.is_main_process:
@@ -169,7 +169,7 @@ def _fit(features, targets, inverse_regularisation):
 
 def cli():
     """Run the stage from the command line."""
-    run_command(main, ProbeConfig, recipes="probe")
+    run_command(probe, ProbeConfig, recipes="probe")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from seitpp.finetune.classifier import Classifier
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.formats.published import ENCODER, depth_of, usual_heads
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign_weights import fill, translated
+from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.tokenadapt.published import claimed, divided, of_whole_model
 
 _TABLE = "token_emb.word_embeddings.weight"

@@ -16,7 +16,7 @@ from seitpp.mtm.model import save_model
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign_weights import read_weights
+from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt import published as token_adapt_published

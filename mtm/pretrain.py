@@ -69,7 +69,7 @@ class PretrainConfig(TrainConfig):
         require(self, "eval_mask_ratio", fits, "must lie in [mask_ratio_min, 1]")
 
 
-def main(config):
+def pretrain(config):
     """Pre-train, measure against frequency baselines, write weights and pictures."""
     accelerator = make_accelerator(config.mixed_precision)
     store, eval_store = open_stores(config)
@@ -205,7 +205,7 @@ def open_matching_store(config, store):
 
 def cli():
     """Run the stage from the command line."""
-    run_command(main, PretrainConfig, recipes="pretrain")
+    run_command(pretrain, PretrainConfig, recipes="pretrain")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def happens(does, step):
 
 
 def process(rank, port, said, *, argv, processes=2, does=None, step=None, on=None, lag=0.0):
-    """Become process `rank`: train, and leave by the exit code."""
+    """Become process `rank`: train, and end as a process of a launch ends."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="1",
@@ -57,16 +57,10 @@ def process(rank, port, said, *, argv, processes=2, does=None, step=None, on=Non
     os.dup2(said.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     before_batch = happens(does, step) if on == rank else dawdles(lag, step)
-    try:
-        run_command(
-            lambda config: toy_training.main(config, before_batch=before_batch), toy_training.ToyConfig,
-            recipes="pretrain", argv=argv,
-        )  # fmt: skip
-    except SystemExit as stop:
-        sys.stderr.flush()
-        os._exit(stop.code)
-    finally:
-        os._exit(70)  # never go on as a second copy of the script
+    run_command(
+        lambda config: toy_training.main(config, before_batch=before_batch), toy_training.ToyConfig,
+        recipes="pretrain", argv=argv,
+    )  # fmt: skip
 
 
 def launch(words):
@@ -80,6 +74,7 @@ def launch(words):
             child = os.fork()
             if child == 0:
                 process(rank, port, said, **words)
+                os._exit(70)  # never go on as a second copy of the script
             children.append(child)
         codes, deadline = {}, time.monotonic() + PATIENCE
         while len(codes) < len(children):

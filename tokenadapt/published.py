@@ -9,7 +9,7 @@ import re
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign_weights import fill, translated
+from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
 
 _PUBLISHED = [  # names of ours, then the published ones

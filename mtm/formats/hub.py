@@ -59,12 +59,13 @@ class HubMaskedTokenModel(
 
     def __init__(
         self, *, model: dict[str, Any], view: Sequence[int], codebook_size: int, embedding_dim: int, tokenizer: str,
-        grid: Sequence[int],
+        grid: Sequence[int], augmentation: str = "",
     ):  # fmt: skip
         config = from_dict(ModelConfig, model, "config.json")
         super().__init__(config, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
         self.tokenizer = tokenizer
         self.stored_grid = tuple(grid)
+        self.augmentation = augmentation
 
 
 def save_hub(folder: Path, model: MaskedTokenModel, described: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ from torch.nn.functional import pad
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign_weights import fill, translated
-from seitpp.runtime.safe_unpickle import read_tensors
+from seitpp.runtime.foreign.conversion import fill, translated
+from seitpp.runtime.foreign.torch_file import read_tensors
 from seitpp.tokenadapt.model import TokenAdapt
 from seitpp.tokenadapt.published import check_positions, claimed, divided, of_whole_model
 from seitpp.tokenadapt.published import to_published as token_adapt_to_published

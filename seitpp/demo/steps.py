@@ -67,7 +67,7 @@ def make_steps(folder, *, quick=False):
         labels = () if task == "categories" else ("--labels", f"{images}/subgroups.csv")
         shorter = () if task == "categories" or quick else ("--steps", "200")  # it has half as many images
         short = task.replace("-", "")
-        common = (*stores, *labels, "--task", task)
+        common = (*stores, *labels, "--dataset", task)
         steps += [
             Step(
                 name=f"From scratch, {task}", after=("Tokens of the test images",), seconds=70 if not shorter else 50,
@@ -93,7 +93,7 @@ def make_steps(folder, *, quick=False):
             name="Robustness", after=("From scratch, categories", "Fine-tuning, categories"), seconds=15,
             command=stage(
                 "robustness", "--classifiers", f"[{folder}/scratch-categories, {folder}/finetune-categories]",
-                "--images", f"{images}/test", *domains, *tokenizer, "--task", "categories", out="robustness",
+                "--images", f"{images}/test", *domains, *tokenizer, "--dataset", "categories", out="robustness",
             ),
         ),
     ]  # fmt: skip

@@ -96,8 +96,8 @@ def curve(records, name, *, offset=0, **style):
     return Line(points=[(record["step"] + offset, record[name]) for record in known], **style)
 
 
-def bar(value, limit, *, colour, deviation=None):
-    """Draw the bar of a table's row, `value` of `limit` long, with a whisker of one deviation to both sides.
+def bar(value, limit, *, colour, std=None):
+    """Draw the bar of a table's row, `value` of `limit` long, with a whisker of one standard deviation to both sides.
 
     It fills the width that it is given; the number itself stands in the table, so it is hidden from screen readers.
     """
@@ -105,8 +105,8 @@ def bar(value, limit, *, colour, deviation=None):
         return Markup("")
     end = 100 * min(max(value / limit, 0.0), 1.0)
     whisker = ""
-    if deviation is not None and deviation > 0:
-        low, high = (100 * min(max((value + sign * deviation) / limit, 0.0), 1.0) for sign in (-1, 1))
+    if std is not None and std > 0:
+        low, high = (100 * min(max((value + sign * std) / limit, 0.0), 1.0) for sign in (-1, 1))
         whisker = f'<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
     return Markup(
         f'<svg class="bar" aria-hidden="true"><rect class="track" width="100%" height="100%"/>'

@@ -2,88 +2,91 @@
 
 import math
 
-from seitpp.report.scores import differences
+from seitpp.report import words
+from seitpp.report.scores import Difference, Score, ShiftScores, differences
+
+_ONE_STD = "one standard deviation over seeds"
 
 
-def summary_sentence(task, found):
-    """One sentence on a task for the top of the page: from scratch, from MTM, the best simple baseline.
+def summary_sentence(dataset: str, found: list[Score]) -> str:
+    """One sentence on a data set for the top of the page: from scratch, from MTM, the best simple baseline.
 
     Args:
-        task: its name.
+        dataset: its name.
         found: its Scores, best first.
     Returns: the sentence; "" where there is nothing to compare.
     """
     difference = next(iter(differences(found)), None)
     if difference is None:
         return ""
-    scratch, pretrained = f"{difference.scratch.text} %", f"{difference.pretrained.text} %"
+    before, after = (_with_start(each) for each in (difference.scratch, difference.pretrained))
     sentence = {
-        "better": f"Accuracy on {task} rises from {scratch} (from scratch) to {pretrained} (from MTM)",
-        "worse": f"Accuracy on {task} falls from {scratch} (from scratch) to {pretrained} (from MTM)",
-        "even": f"Accuracy on {task} is {pretrained} from MTM, {scratch} from scratch, no further apart than seeds are",
-        "unknown": f"Accuracy on {task} is {pretrained} from MTM, {scratch} from scratch, of one seed",
+        "better": f"Accuracy on {dataset} rises from {before} to {after}",
+        "worse": f"Accuracy on {dataset} falls from {before} to {after}",
+        "even": f"Accuracy on {dataset} is {after} and {before}, which differ by at most {_ONE_STD}",
+        "unknown": f"Accuracy on {dataset} is {after} and {before}, with one seed",
     }[difference.verdict]
     baseline = next((score for score in found if score.kind == "baseline"), None)
     if baseline is None:
         return f"{sentence}."
     ahead = baseline.mean - difference.pretrained.mean
-    more = ", which is more" if ahead > 0 else ", as much" if ahead == 0 else ""
-    return f"{sentence}; the best simple baseline ({baseline.method}) reaches {baseline.text} %{more}."
+    more = ", which is higher" if ahead > 0 else ", which is as high" if ahead == 0 else ""
+    return f"{sentence}; the best simple baseline ({baseline.name}) reaches {baseline.text} %{more}."
 
 
-def difference_sentence(difference):
+def difference_sentence(difference: Difference) -> str:
     """Whether pre-training helped, and how sure that is."""
     scratch, pretrained = difference.scratch, difference.pretrained
-    change = f"{_capital(pretrained.method)} {pretrained.text} %, {scratch.method} {scratch.text} %: {difference.text}"
+    change = f"{_capital(pretrained.name)} {pretrained.text} %, {scratch.name} {scratch.text} %: {difference.text}"
     if difference.verdict == "unknown":
-        return f"{change}. With one seed no deviation is known, so this may be chance."
+        return f"{change}. With one seed there is no standard deviation, so this may be chance."
     if difference.verdict == "even":
-        return f"{change}, within the deviation over {_seeds(difference)}: no effect of pre-training is shown."
-    ratio = abs(difference.value) / difference.deviation if difference.deviation else math.inf
-    size = f"{ratio:.1f} times its deviation" if math.isfinite(ratio) else "without deviation"
-    effect = "help" if difference.verdict == "better" else "lose"
+        return f"{change}, within one standard deviation over {_seeds(difference)}: no effect of pre-training is shown."
+    ratio = abs(difference.value) / difference.std if difference.std else math.inf
+    size = f"{ratio:.1f} times its standard deviation" if math.isfinite(ratio) else "with a standard deviation of 0"
+    effect = "help" if difference.verdict == "better" else "hurt"
     effect = f"Pre-training {effect}s here" if ratio >= 2 else f"Pre-training seems to {effect} here"
     return f"{change}, {size} over {_seeds(difference)}. {effect}."
 
 
-def baseline_sentences(found):
-    """Which simple baselines the networks beat and which not, a list of sentences."""
+def baseline_sentences(found: list[Score]) -> list[str]:
+    """Which simple baselines the networks beat and which not."""
     baselines = [score for score in found if score.kind == "baseline"]
     groups = {}
     for score in found:
         if score.kind != "baseline" and baselines:
             unbeaten = tuple(each for each in baselines if each.mean >= score.mean)
-            groups.setdefault(unbeaten, []).append(score.method)
+            groups.setdefault(unbeaten, []).append(score.name)
     sentences = []
-    for unbeaten, methods in groups.items():
+    for unbeaten, names in groups.items():
         if unbeaten:
-            verb = "does" if len(methods) == 1 else "do"
-            others = "; ".join(score.method for score in unbeaten)
-            sentences.append(f"{_capital('; '.join(methods))} {verb} not beat: {others}.")
+            verb = "does" if len(names) == 1 else "do"
+            others = "; ".join(score.name for score in unbeaten)
+            sentences.append(f"{_capital('; '.join(names))} {verb} not beat: {others}.")
         else:
             best = _names(baselines[:1])
-            sentences.append(f"Ahead of every simple baseline, of which the best is {best}: {'; '.join(methods)}.")
+            sentences.append(f"Better than every simple baseline, the best of which is {best}: {'; '.join(names)}.")
     return sentences
 
 
-def not_improved(task, found, sets):
+def not_improved(dataset: str, found: list[Score], sets: list[ShiftScores]) -> list[str]:
     """What pre-training does not improve, a list of phrases.
 
     Args:
-        task: its name.
-        found: the task's Scores on plain test images.
-        sets: {name of a robustness set: Scores}.
+        dataset: its name.
+        found: its Scores on plain test images.
+        sets: its Scores under shifts.
     """
     phrases = []
     for difference in differences(found):
-        phrases += _no_better(f"{task}, {difference.pretrained.method} against from scratch", difference)
-    for score in found:
-        control = next((each for each in found if each.method == score.method.replace("MTM", "random")), None)
-        if score.kind == "frozen" and control is not None and score.mean <= control.mean:
-            phrases.append(f"{task}, {score.method} ({score.text} %) against {_names([control])}")
-    for name in [name for name in sets if name != "clean"]:
-        for difference in differences(sets[name]):
-            phrases += _no_better(f"{task} on {name} images, {difference.pretrained.method}", difference)
+        phrases += _no_better(f"{dataset}, {difference.pretrained.name} against from scratch", difference)
+    for score in [score for score in found if score.kind == "frozen"]:
+        control = next((each for each in found if each.method == score.method.control), None)
+        if control is not None and score.mean <= control.mean:
+            phrases.append(f"{dataset}, {score.name} ({score.text} %) against {_names([control])}")
+    for each in [each for each in sets if each.shift]:
+        for difference in differences(each.scores):
+            phrases += _no_better(f"{dataset} on {each.name} images, {difference.pretrained.name}", difference)
     return phrases
 
 
@@ -95,44 +98,47 @@ def _no_better(phrase, difference):
     return [f"{phrase} ({difference.text}{doubt})"]
 
 
-def robustness_sentences(sets):
-    """Where the pre-trained classifier is ahead of the one from scratch, and where not.
+def robustness_sentences(sets: list[ShiftScores]) -> list[str]:
+    """Where the pre-trained classifier is better than the one from scratch, and where not.
 
     Args:
-        sets: {name: Scores}, "clean" among them or not.
+        sets: Scores under each shift, clean images among them or not.
     """
     by_verdict = {}
-    for name, measured in sets.items():
-        for difference in differences(measured):
-            by_verdict.setdefault(difference.verdict, []).append(f"{name} ({difference.text})")
-    words = {
-        "better": "Pre-training is ahead of training from scratch, by more than the deviation over seeds, on",
-        "even": "No difference beyond the deviation on",
-        "worse": "It is behind on",
-        "unknown": "With one seed, so without a deviation, the differences are on",
+    for each in sets:
+        for difference in differences(each.scores):
+            by_verdict.setdefault(difference.verdict, []).append(f"{each.name} ({difference.text})")
+    openings = {
+        "better": f"Pre-training is better than training from scratch by more than {_ONE_STD} on",
+        "even": f"The difference is at most {_ONE_STD} on",
+        "worse": f"Pre-training is worse by more than {_ONE_STD} on",
+        "unknown": "With one seed there is no standard deviation. The differences are on",
     }
-    return [f"{text} {', '.join(by_verdict[verdict])}." for verdict, text in words.items() if verdict in by_verdict]
+    return [f"{text} {', '.join(by_verdict[verdict])}." for verdict, text in openings.items() if verdict in by_verdict]
 
 
-def entropy_sentence(summary):
-    """How the masked-token cross-entropy stands against the baselines that know frequencies only."""
+def entropy_sentence(summary: dict[str, float]) -> str:
+    """How the cross-entropy of hidden tokens stands against the context-free baselines."""
     paid = summary["eval_cross_entropy"]
-    names = {"unigram_baseline": "token frequencies", "position_baseline": "frequencies at each position"}
+    names = {"unigram_baseline": "token frequencies", "position_baseline": "token frequencies at each position"}
     known = {key: name for key, name in names.items() if key in summary}
-    sentence = f"a hidden token costs it {paid:.2f} nats"
+    sentence = f"its cross-entropy is {paid:.2f} nats per hidden token"
     if known:
-        sentence += ", a guess " + " and ".join(f"from {name} {summary[key]:.2f}" for key, name in known.items())
+        baselines = " and ".join(f"{summary[key]:.2f} ({name})" for key, name in known.items())
+        sentence += f"; context-free baselines reach {baselines}"
     unbeaten = [name for key, name in known.items() if paid >= summary[key]]
-    if unbeaten:
-        sentence += f", so it does not beat {' or '.join(unbeaten)}"
+    if len(unbeaten) == len(names):
+        sentence += ", so it beats neither"
+    elif unbeaten:
+        sentence += f", so it does not beat {unbeaten[0]}"
     return f"{sentence}."
 
 
-def view_sentences(agreement):
+def view_sentences(agreement) -> list[str]:
     """Whether TokenAdapt's tokens are nearer to the true ones than those of the naive ways.
 
     Args:
-        agreement: DataFrame of shares, a row a geometry ("all" among them), a column a method.
+        agreement: DataFrame of fractions, a row a geometry ("all" among them), a column a method.
     """
     naive = [name for name in ("naive embedding", "naive id") if name in agreement]
     if "TokenAdapt" not in agreement or not naive:
@@ -152,6 +158,10 @@ def view_sentences(agreement):
     return sentences
 
 
+def _with_start(score):
+    return f"{score.text} % ({words.from_start(score.method.init)})"
+
+
 def _seeds(difference):
     return f"{min(difference.pretrained.seeds, difference.scratch.seeds)} seeds"
 
@@ -162,4 +172,4 @@ def _capital(text):
 
 def _names(found):
     """Methods with their accuracies in brackets."""
-    return "; ".join(f"{score.method} ({score.text} %)" for score in found)
+    return "; ".join(f"{score.name} ({score.text} %)" for score in found)

@@ -1,7 +1,8 @@
 """What a report is made of: the runs, token stores and command logs that lie in some folders.
 
 A folder with a `config.yaml` that names a `stage` is a run, one with a `store.json` is a token store. The folders in
-which a run keeps its own things (`seed-0`, `choice`, `checkpoints`, `weights`) belong to it and are not searched.
+which a run keeps its own things (`seed-0`, `choice`, `checkpoints`, `weights`; `stores` inside a run) belong to it and
+are not searched.
 """
 
 import json
@@ -17,7 +18,7 @@ import yaml
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
-from seitpp.runtime.results import COLUMNS, read_results
+from seitpp.runtime.results import read_results
 from seitpp.runtime.run_folder import read_metrics
 from seitpp.tokens.format.size import count_rows
 
@@ -67,13 +68,7 @@ class Run:
     @cached_property
     def results(self):
         """results.csv as a DataFrame, without rows if there is none."""
-        with reading(self.path / "results.csv"):
-            results = read_results([self.path])
-            missing = [name for name in COLUMNS if name not in results]
-            if missing:
-                raise ValueError(f"no column {missing[0]}")
-            results["value"] = results["value"].astype(float)
-        return results
+        return read_results([self.path])
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,12 @@ def _folders_below(folder, skipped):
 
     for parent, names, _ in os.walk(folder, onerror=refuse):
         here = Path(parent)
-        names[:] = [name for name in sorted(names) if not _OWNED.match(name) and (here / name).resolve() not in skipped]
+        in_run = (here / "config.yaml").is_file()
+        names[:] = [
+            name
+            for name in sorted(names)
+            if not (_OWNED.match(name) or (in_run and name == "stores") or (here / name).resolve() in skipped)
+        ]
         yield here
 
 

@@ -1,5 +1,11 @@
-"""Report sections of the results: for each task the accuracies, what they say, fine-tuning's curves, robustness."""
+"""Report sections of the results: for each data set the accuracies, what they say, fine-tuning's curves, robustness."""
 
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from seitpp.report import words
 from seitpp.report.charts import bar, curve, line_chart
 from seitpp.report.findings import (
     baseline_sentences,
@@ -7,74 +13,62 @@ from seitpp.report.findings import (
     not_improved,
     robustness_sentences,
 )
-from seitpp.report.scores import differences, scores
+from seitpp.report.found_runs import Found
+from seitpp.report.methods import Method
+from seitpp.report.scores import differences, scores, shift_scores
 
 COLOURS = {"pretrained": "mtm", "frozen": "mtm", "scratch": "scratch", "baseline": "baseline"}
 
 
-def task_sections(found, results):
-    """Accuracies of each task, what they say, and the curves of fine-tuning.
+def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]]:
+    """Accuracies of each data set, what they say, and the curves of fine-tuning.
 
     Args:
         found: Found.
-        results: tidy rows of all runs.
+        results: rows of all runs, as from `all_results`.
     """
-    kinds = trained_kinds(found)
+    accuracies = results[(results["metric"] == "accuracy") & (results["part"] != "ablation")]
     sections = []
-    for task, rows in results.groupby("task", sort=False):
-        measured = scores(rows, "accuracy", kinds)
-        runs = [run for run in found.of("finetune.train") if run.config.get("task") == task]
-        sets = robustness_sets(rows, kinds)
+    for dataset, rows in accuracies.groupby("dataset", sort=False):
+        measured = scores(rows[rows["part"] == "main"])
+        runs = [run for run in found.of("finetune.train") if run.config.get("dataset") == dataset]
+        sets = shift_scores(rows[rows["part"] == "robustness"])
         if not measured and not sets:
             continue
-        limit = max((score.mean + (score.deviation or 0) for score in measured), default=0)
+        limit = max((score.mean + (score.std or 0) for score in measured), default=0)
         sections.append(
             {
-                "task": task,
+                "dataset": dataset,
                 "scores": measured,
-                "bars": [
-                    bar(score.mean, limit, colour=COLOURS[score.kind], deviation=score.deviation) for score in measured
-                ],
+                "bars": [bar(score.mean, limit, colour=COLOURS[score.kind], std=score.std) for score in measured],
                 "drawn": {COLOURS[score.kind] for score in measured},
                 "differences": differences(measured),
                 "sentences": [difference_sentence(each) for each in differences(measured)]
                 + baseline_sentences(measured),
-                "not_improved": not_improved(task, measured, sets),
-                "chart": _finetuning_chart(runs, task, kinds),
+                "not_improved": not_improved(dataset, measured, sets),
+                "chart": _finetuning_chart(runs, dataset),
                 "equal_budget": _equal_budget(runs),
                 "sets": sets,
                 "methods": _methods(sets),
+                "corruptions": _corruptions(sets),
                 "robustness": robustness_sentences(sets),
             }
         )
     return sections
 
 
-def robustness_sets(rows, kinds):
-    """{name of a set of images: Scores} of one task's rows with the metric "accuracy, <name>"."""
-    names = [metric.removeprefix("accuracy, ") for metric in rows["metric"].unique() if metric.startswith("accuracy, ")]
-    sets = {name: scores(rows, f"accuracy, {name}", kinds) for name in names}
-    return {name: measured for name, measured in sets.items() if measured}
-
-
-def trained_kinds(found):
-    """{method: "pretrained" or "scratch"} as the runs of finetune.train say, with and without the run's label."""
-    kinds = {}
-    for run in found.of("finetune.train"):
-        method = method_name(run.config)
-        kinds[method] = kinds[f"{method} ({run.label})"] = "pretrained" if run.config.get("weights") else "scratch"
-    return kinds
-
-
-def method_name(config):
-    """What the tables call a run of seitpp.finetune.train."""
-    return config.get("method") or ("fine-tuned from MTM" if config.get("weights") else "from scratch")
-
-
 def _methods(sets):
-    """Methods of the robustness table: those that start from MTM first, each kind best first."""
-    order = {score.method: score.kind for measured in sets.values() for score in measured}
-    return sorted(order, key=lambda method: list(COLOURS).index(order[method]))
+    """Names in the robustness table: methods that start from MTM first, each kind best first."""
+    kinds = {score.name: score.kind for each in sets for score in each.scores}
+    return sorted(kinds, key=lambda name: list(COLOURS).index(kinds[name]))
+
+
+def _corruptions(sets):
+    """What the columns of corrupted images are: "gaussian noise, contrast (average over severities 1, 3, 5)"."""
+    by_levels = {}
+    for each in [each for each in sets if each.severities]:
+        by_levels.setdefault(each.severities, []).append(words.shift(each.shift))
+    return "; ".join(f"{', '.join(names)} ({words.severities(levels)})" for levels, names in by_levels.items())
 
 
 def _equal_budget(runs):
@@ -83,16 +77,17 @@ def _equal_budget(runs):
     return len({tuple(run.config.get(key) for key in keys) for run in runs}) == 1
 
 
-def _finetuning_chart(runs, task, kinds):
+def _finetuning_chart(runs, dataset):
     """Training loss of every seed, one colour a kind of start."""
-    methods = [method_name(run.config) for run in runs]
+    methods = [Method(protocol="finetune", init="mtm" if run.config.get("weights") else "scratch") for run in runs]
+    shared = Counter(methods)
     lines = []
     for run, method in zip(runs, methods, strict=True):
-        label = run.label if methods.count(method) > 1 else method.removeprefix("fine-tuned ")
+        label = run.label if shared[method] > 1 else words.from_start(method.init)
         for records in run.seed_metrics.values():
-            lines.append(curve(records, "loss", offset=1, label=label, colour=COLOURS[kinds[method]]))
+            lines.append(curve(records, "loss", offset=1, label=label, colour=COLOURS[method.kind]))
             label = ""
     return line_chart(
-        lines, title=f"Training loss against the step on {task}, a line a seed", x_label="step",
-        y_label="training loss, nats an image",
+        lines, title=f"Training loss against the step on {dataset}, a line a seed", x_label="step",
+        y_label="training loss, nats per image",
     )  # fmt: skip

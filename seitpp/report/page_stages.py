@@ -165,7 +165,7 @@ def _entropy_chart(run, numbers):
     ]
     return line_chart(
         [replace(line, label=f"{line.label} {line.points[-1][1]:.2f}") for line in lines if line.points],
-        rules=rules, x_label="step", y_label="cross-entropy, nats a hidden token",
+        rules=rules, x_label="step", y_label="cross-entropy, nats per hidden token",
         title="Masked-token cross-entropy against the step, in training and evaluation, baselines as horizontal lines",
     )  # fmt: skip
 

@@ -2,15 +2,15 @@
 
 from seitpp.report.findings import summary_sentence
 from seitpp.report.page_results import COLOURS
+from seitpp.report.words import TIMES
 
-TIMES = "\u00d7"
 STEPS = (
     ("images", "Images", "read once"),
     ("tokenizers", "Tokenizer", "pixels to codes"),
     ("storage", "Token store", "all that is kept"),
     ("views", "Augment", "views made of tokens"),
     ("pretrainings", "MTM", "fills in hidden tokens, no labels"),
-    ("tasks", "Probe, fine-tune", "with labels"),
+    ("datasets", "Probe, fine-tune", "with labels"),
     ("robustness", "Robustness", "other images"),
 )
 
@@ -35,13 +35,13 @@ def summary_sentences(page):
         against = f", against {against}" if against else ""
         sentences.append(
             f"{section['images']:,} images{size} became {_by(manifest['grid'])} tokens each, once: "
-            f"{packed['per_image']:,.0f} bytes an image, packed{against}."
+            f"{packed['per_image']:,.0f} bytes per image, packed{against}."
         )
     for section in page["pretrainings"][:1]:
         if section["sentence"]:
             learned = "a transformer learned to fill in hidden tokens (masked token modelling, MTM)"
             sentences.append(f"From these alone, without labels, {learned}: {section['sentence']}")
-    sentences += [summary_sentence(section["task"], section["scores"]) for section in page["tasks"]]
+    sentences += [summary_sentence(section["dataset"], section["scores"]) for section in page["datasets"]]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -51,20 +51,20 @@ def tiles(page):
     for section in page["storage"][:1]:
         jpeg = f"as JPEG of quality 75: {section['jpeg']:,.0f}" if section["jpeg"] else "packed tokens"
         figure = f"{section['rows'][0]['per_image']:,.0f}"
-        found.append({"figure": figure, "unit": "bytes an image", "text": jpeg})
+        found.append({"figure": figure, "unit": "bytes per image", "text": jpeg})
     for section in page["tokenizers"][:1]:
         if section["psnr"] is not None:
             known = section["codes_used"] is not None and section["codebook_size"] is not None
-            used = f"{section['codes_used']:,} of {section['codebook_size']:,} codes used" if known else ""
-            found.append({"figure": f"{section['psnr']:.1f}", "unit": "dB, decoded images", "text": used})
+            used = f"; {section['codes_used']:,} of {section['codebook_size']:,} codes used" if known else ""
+            found.append({"figure": f"{section['psnr']:.1f}", "unit": "dB PSNR", "text": f"decoded images{used}"})
     for section in page["pretrainings"][:1]:
         if section["eval_cross_entropy"] is not None:
             known = section["position_baseline"]
-            text = "" if known is None else f"knowing frequencies at each position: {known:.2f}"
+            text = "" if known is None else f"context-free baseline: {known:.2f}"
             found.append(
-                {"figure": f"{section['eval_cross_entropy']:.2f}", "unit": "nats a hidden token", "text": text}
+                {"figure": f"{section['eval_cross_entropy']:.2f}", "unit": "nats per hidden token", "text": text}
             )
-    for section in page["tasks"][:1]:
+    for section in page["datasets"][:1]:
         for difference in section["differences"][:1]:
             figure = f"{100 * difference.scratch.mean:.1f} \u2192 {100 * difference.pretrained.mean:.1f}"
             found.append(
@@ -86,19 +86,18 @@ def steps(page):
     texts = dict.fromkeys(key for key, _, _ in STEPS)
     for section in page["storage"][:1]:
         figures["storage"] = f"{section['rows'][0]['per_image']:,.0f} B"
-        texts["storage"] = "an image: all that is kept"
-        texts["images"] = (
-            f"{section['images']:,} of {_by(section['manifest']['preprocessing']['image_size'])}, read once"
-        )
+        texts["storage"] = "per image: all that is kept"
+        size = f" of {_by(section['size'])}" if section["size"] else ""  # imported stores do not know it
+        texts["images"] = f"{section['images']:,}{size}, read once"
         texts["tokenizers"] = (
             f"{_by(section['manifest']['grid'])} codes out of {section['manifest']['codebook_size']:,}"
         )
-    for section in page["tasks"][:1]:
+    for section in page["datasets"][:1]:
         trained = [score for score in section["scores"] if COLOURS[score.kind] == "mtm"]
         if trained:
-            figures["tasks"] = f"{100 * trained[0].mean:.0f} %"
-            texts["tasks"] = f"accuracy on {section['task']}, from MTM"
-    measured = [name for section in page["tasks"] for name in section["sets"] if name != "clean"]
+            figures["datasets"] = f"{100 * trained[0].mean:.0f} %"
+            texts["datasets"] = f"accuracy on {section['dataset']}, from MTM"
+    measured = [each.name for section in page["datasets"] for each in section["sets"] if each.shift]
     if measured:
         figures["robustness"] = f"{len(measured)} sets"
         texts["robustness"] = ", ".join(measured)

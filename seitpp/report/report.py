@@ -1,4 +1,4 @@
-"""One self-contained page, and results.csv, of any runs and token stores.
+"""One self-contained page, and results.csv, of any runs and token stores; of an ablation its table in Markdown, too.
 
     python -m seitpp.report.report runs/demo --out report.html
     python -m seitpp.report.report runs/mtm runs/finetune stores/train --out report.html --images photos
@@ -12,32 +12,35 @@ import datetime
 import math
 import re
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 
+from seitpp.report.ablation import ablation_sections, as_markdown
+from seitpp.report.found_results import all_results
 from seitpp.report.found_runs import find_runs
-from seitpp.report.page_results import task_sections
+from seitpp.report.page_results import dataset_sections
 from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
-from seitpp.report.page_summary import TIMES, steps, summary_sentences, tiles
+from seitpp.report.page_summary import steps, summary_sentences, tiles
 from seitpp.report.provenance import command_section, environment_section
-from seitpp.report.scores import MINUS
+from seitpp.report.words import MINUS, TIMES, size
 from seitpp.runtime.command import explain
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import replacing
-from seitpp.runtime.results import COLUMNS
+from seitpp.runtime.files import replacing, write_text
+from seitpp.runtime.results import write_results
 
 
-def write_report(folders, out, *, images=None):
-    """Write the page and results.csv beside it.
+def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str | Path | None = None) -> list[Path]:
+    """Write the page, and beside it results.csv and, where there is an ablation, ablation.md.
 
     Args:
         folders: runs, token stores, or folders that hold some.
         out: the HTML file.
         images: the folder that was tokenised, or the one that holds train and test; None: `images` in a folder of
             `folders`, where it holds the images of the stores beside it.
+    Returns: the files that were written.
     Raises: UserError where there is nothing to report, a file is broken, or `out` cannot be written.
     """
     out = Path(out)
@@ -52,21 +55,12 @@ def write_report(folders, out, *, images=None):
     page = page_of(found, results, images=images, folders=folders)
     with replacing(out) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
-    with replacing(out.parent / "results.csv") as temporary:
-        results.to_csv(temporary, index=False)
-
-
-def all_results(found):
-    """Tidy rows of all runs; where two runs measured the same, the method's name says which run it is."""
-    frames = [(run, run.results) for run in found.runs]
-    frames = [(run, frame) for run, frame in frames if len(frame)]
-    if not frames:
-        return pd.DataFrame(columns=COLUMNS)
-    table = pd.concat([frame[list(COLUMNS)].assign(run=run.label) for run, frame in frames], ignore_index=True)
-    runs = table.groupby(["task", "method", "metric", "seed"])["run"].transform("nunique")
-    repeated = table["run"].isin(table.loc[runs > 1, "run"])
-    table.loc[repeated, "method"] += " (" + table.loc[repeated, "run"] + ")"
-    return table[list(COLUMNS)]
+    write_results(out.parent, results)
+    written = [out, out.parent / "results.csv"]
+    if page["ablations"]:
+        written.append(out.parent / "ablation.md")
+        write_text(written[-1], as_markdown(page["ablations"]))
+    return written
 
 
 def page_of(found, results, *, images=None, folders=()):
@@ -76,12 +70,12 @@ def page_of(found, results, *, images=None, folders=()):
         "storage": storage_sections(found, images),
         "views": view_sections(found),
         "pretrainings": pretraining_sections(found),
-        "tasks": task_sections(found, results),
+        "datasets": dataset_sections(found, results),
+        "ablations": ablation_sections(found),
         "commands": command_section(found),
         "environments": environment_section(found),
         "attributions": _attributions([images] if images else [Path(folder) / "images" for folder in folders]),
         "runs": found.runs,
-        "robustness": found.of("downstream.robustness"),
         "rows": len(results),
         "version": _version(),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -101,7 +95,7 @@ def render(page):
     environment.filters |= {
         "percent": _percent,
         "number": _number,
-        "size": _size,
+        "size": size,
         "duration": _duration,
         "unbroken": _unbroken,
     }
@@ -137,14 +131,6 @@ def _unbroken(text):
     return re.sub(rf"(?<=\d) (?=[%±{TIMES}\u2192]|nats|points|dB)|(?<=[±{TIMES}\u2192]) (?=\d)", "\u00a0", text)
 
 
-def _size(value):
-    """Bytes in the unit that fits."""
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= step:
-            return f"{value / step:.3g} {unit}"
-    return f"{value:.0f} bytes"
-
-
 def _duration(seconds):
     """Seconds as "8 min 12 s"."""
     minutes, rest = divmod(round(seconds), 60)
@@ -159,14 +145,14 @@ class _Parser(argparse.ArgumentParser):
 def cli(argv=None):
     """Run the report from the command line; exit code 1 and one line on standard error where something is wrong."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = _Parser(prog="seitpp report", description="One self-contained page and results.csv of many runs.")
+    parser = _Parser(prog="seitpp report", description="One self-contained page, and results.csv, of many runs.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, a token store, or a folder that holds some")
-    parser.add_argument("--out", default="report.html", help="the page; results.csv goes beside it (%(default)s)")
+    parser.add_argument("--out", default="report.html", help="the page; tables go beside it (%(default)s)")
     parser.add_argument("--images", help="folder of the images, to compare bytes (default: RUN/images, if there)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     try:
         arguments = parser.parse_args(argv)
-        write_report(arguments.runs, arguments.out, images=arguments.images)
+        written = write_report(arguments.runs, arguments.out, images=arguments.images)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -174,7 +160,7 @@ def cli(argv=None):
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
-    print(f"{arguments.out} and {Path(arguments.out).parent / 'results.csv'} are written")
+    print(f"written: {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

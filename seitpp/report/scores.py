@@ -1,47 +1,69 @@
-"""Accuracies of a task's methods, and what pre-training changes: the numbers behind the report's sentences."""
+"""Accuracies of a data set's methods, and what pre-training changes: the numbers behind the report's sentences."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from seitpp.runtime.results import mean_and_deviation
-
-MINUS = "\u2212"
+from seitpp.report import words
+from seitpp.report.methods import KEY, Kind, Method, method_of
+from seitpp.runtime.results import mean_and_std
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One method's accuracy on one set.
+    """One method's accuracy on one set of images.
 
     Attributes:
-        method: its name in the tables.
-        kind: "pretrained" or "scratch" (a network trained on labels), "frozen" (a probe of pre-trained features) or
-            "baseline".
-        mean: share of right answers, mean over seeds.
-        deviation: sample deviation over seeds; None with one seed.
+        method: a Method.
+        name: what its table calls it.
+        mean: fraction of right answers, mean over seeds.
+        std: sample standard deviation over seeds; None with one seed.
         seeds: how many.
         train_images: labelled images that it learned from.
         test_images: images that it was measured on.
     """
 
-    method: str
-    kind: str
+    method: Method
+    name: str
     mean: float
-    deviation: float | None
+    std: float | None
     seeds: int
     train_images: int
     test_images: int
 
     @property
-    def text(self):
-        """In percent, with the deviation if there is one: "58.0 ± 0.3"."""
-        return f"{100 * self.mean:.1f}" + ("" if self.deviation is None else f" ± {100 * self.deviation:.1f}")
+    def kind(self) -> Kind:
+        """See Method.kind."""
+        return self.method.kind
 
     @property
-    def standard_error(self):
+    def text(self) -> str:
+        """In percent, with the standard deviation if there is one: "58.0 ± 0.3"."""
+        return words.percent(self.mean, self.std)
+
+    @property
+    def standard_error(self) -> float:
         """Of an accuracy like this one that is measured on so many images: sqrt(p (1 - p) / n)."""
         return math.sqrt(self.mean * (1 - self.mean) / self.test_images) if self.test_images else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftScores:
+    """The Scores under one shift of the images, best first.
+
+    Attributes:
+        shift: "" for clean images.
+        severities: that accuracies are averaged over; () where the shift has none.
+        name: what the table calls it.
+        scores: list of Score.
+    """
+
+    shift: str
+    severities: tuple[int, ...]
+    name: str
+    scores: list[Score]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,71 +79,81 @@ class Difference:
     scratch: Score
 
     @property
-    def value(self):
-        """The difference, a share."""
+    def value(self) -> float:
+        """The difference, a fraction."""
         return self.pretrained.mean - self.scratch.mean
 
     @property
-    def deviation(self):
-        """Root of the sum of both squared deviations; None where one has a single seed."""
-        parts = (self.pretrained.deviation, self.scratch.deviation)
+    def std(self) -> float | None:
+        """Root of the sum of both squared standard deviations; None where one has a single seed."""
+        parts = (self.pretrained.std, self.scratch.std)
         return None if None in parts else math.hypot(*parts)
 
     @property
-    def verdict(self):
-        """One of "better", "worse", "even" (not more than the deviation) and "unknown" (one seed)."""
-        if self.deviation is None:
+    def verdict(self) -> str:
+        """One of "better", "worse", "even" (not more than the standard deviation) and "unknown" (one seed)."""
+        if self.std is None:
             return "unknown"
-        if abs(self.value) <= self.deviation:
+        if abs(self.value) <= self.std:
             return "even"
         return "better" if self.value > 0 else "worse"
 
     @property
-    def text(self):
+    def text(self) -> str:
         """In percentage points: "+6.2 ± 0.7 points"."""
-        deviation = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
-        return f"{points(self.value)}{deviation} points"
+        return f"{words.points(self.value, self.std)} points"
 
 
-def points(value):
-    """A signed share in percentage points, "+6.2"."""
-    return f"{100 * value:+.1f}".replace("-", MINUS)
-
-
-def scores(results, metric, kinds):
-    """Scores of one task's methods, best first.
+def scores(results: pd.DataFrame, names: dict[Method, str] | None = None) -> list[Score]:
+    """Accuracies of one data set's methods, best first.
 
     Args:
-        results: tidy rows of one task.
-        metric: "accuracy", or "accuracy, …" of a robustness set.
-        kinds: {method: kind} of the trained methods; the others are told by their names.
+        results: rows as from `all_results`, of one metric, a row a method and seed.
+        names: what to call methods; None: by what differs between them.
     """
-    table = mean_and_deviation(results[results["metric"] == metric])
+    table = mean_and_std(results, by=KEY)
+    rows = [(method_of(row), row) for row in table.itertuples() if math.isfinite(row.mean)]
+    names = names or words.method_names(method for method, _ in rows)
     found = [
         Score(
-            method=row.method, kind=kind_of(row.method, kinds), mean=row.mean,
-            deviation=None if pd.isna(row.std) else row.std, seeds=row.seeds, train_images=int(row.train_images),
-            test_images=int(row.test_images),
+            method=method, name=names[method], mean=row.mean, std=None if pd.isna(row.std) else row.std,
+            seeds=row.seeds, train_images=int(row.train_images), test_images=int(row.test_images),
         )
-        for row in table.itertuples()
-        if math.isfinite(row.mean)
+        for method, row in rows
     ]  # fmt: skip
     return sorted(found, key=lambda score: -score.mean)
 
 
-def kind_of(method, kinds):
-    """Kind of a method, see Score."""
-    if method in kinds:
-        return kinds[method]
-    if method.startswith("from scratch"):
-        return "scratch"
-    if method.startswith("fine-tuned"):
-        return "pretrained"
-    return "frozen" if "MTM encoder" in method else "baseline"
+def shift_scores(results: pd.DataFrame) -> list[ShiftScores]:
+    """Accuracies under each shift, averaged over its severities seed by seed; the clean images first.
+
+    Args:
+        results: rows as from `all_results`, of one data set and metric. A shift that was measured at other severities
+            for some methods is a set of its own for these.
+    """
+    names = words.method_names(method_of(row) for row in results.itertuples())
+    sets = {}
+    for key, rows in results.groupby(["shift", *KEY], sort=False, dropna=False):
+        levels = tuple(sorted(int(level) for level in rows["severity"].dropna().unique()))
+        sets.setdefault((key[0], levels), []).append(rows)
+    found = []
+    for (shift, levels), groups in sorted(sets.items(), key=lambda each: each[0][0] != ""):
+        by_seed = pd.concat(groups).groupby([*KEY, "seed"], sort=False, dropna=False)
+        counts = {name: (name, "first") for name in ("train_images", "test_images")}
+        averaged = by_seed.agg(value=("value", "mean"), **counts).reset_index()
+        alone = sum(other == shift for other, _ in sets) == 1
+        name = words.shift(shift) if alone else f"{words.shift(shift)}, {words.severities(levels)}"
+        measured = scores(averaged, names)
+        if measured:
+            found.append(ShiftScores(shift=shift, severities=levels, name=name, scores=measured))
+    return found
 
 
-def differences(found):
-    """Each pre-trained classifier against the best one from scratch, a list of Difference."""
-    scratch = next((score for score in found if score.kind == "scratch"), None)
-    pretrained = [score for score in found if score.kind == "pretrained"]
-    return [Difference(pretrained=score, scratch=scratch) for score in pretrained] if scratch else []
+def differences(found: Iterable[Score]) -> list[Difference]:
+    """Each pre-trained classifier against the best one from scratch that learned from as many labels."""
+    found = sorted(found, key=lambda score: -score.mean)
+    pairs = []
+    for score in [score for score in found if score.kind == "pretrained"]:
+        scratch = [each for each in found if each.kind == "scratch" and each.method.same_labels(score.method)]
+        pairs += [Difference(pretrained=score, scratch=each) for each in scratch[:1]]
+    return pairs

@@ -5,6 +5,7 @@ accelerate launch -m seitpp.mtm.pretrain --config configs/pretrain/vit_base.yaml
 """
 
 import errno
+import json
 import os
 import sys
 import traceback
@@ -12,9 +13,9 @@ from itertools import accumulate
 from pathlib import Path
 
 from seitpp.runtime.config import field_names, flattened
-from seitpp.runtime.ending import end, leave_process_group, lost_a_process, tell
+from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
-from seitpp.runtime.recipes import find_recipe
+from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
 
 _FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
@@ -38,7 +39,7 @@ def run_command(main, config_class, *, recipes, argv=None):
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     rank = int(os.environ.get("RANK", "0"))
-    config = None
+    config, ending = None, Ending()
     try:
         config = parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes)
         main(config)
@@ -60,7 +61,7 @@ def run_command(main, config_class, *, recipes, argv=None):
         tell(error, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}", rank=rank, said=said)
     finally:
         leave_process_group()
-    end(code)
+    ending.end(code)
 
 
 def _say(line, rank):
@@ -99,23 +100,15 @@ def parse(config_class, argv, *, recipes):
 
 
 def _checked_recipe(name, recipes, known):
-    """Path of the recipe `name`, all of whose keys are known."""
-    import yaml
-
-    path = find_recipe(name, recipes)
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a recipe: expected lines of `key: value`")
+    """The recipe `name`, all of whose keys are known, as jsonargparse takes it: its content in one line."""
+    path, content = read_recipe(name, recipes)
     for key in flattened(content):
         for part in accumulate(key.split("."), "{}.{}".format):
             if part not in known:
                 raise UserError(f"{path}: unknown key {part}; {did_you_mean(part, known, _HELP)}")
             if not any(name.startswith(f"{part}.") for name in known):
                 break  # no configuration of its own: what lies in a field that is a dictionary is the user's
-    return str(path)
+    return json.dumps(content)
 
 
 def explain(error, config=None):

@@ -19,7 +19,8 @@ from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
-from seitpp.runtime.foreign_weights import fill, read_weights, translated
+from seitpp.runtime.foreign.conversion import fill, translated
+from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.pictures import image_grid
 from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.images import open_image_folder, read_all

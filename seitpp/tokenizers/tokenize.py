@@ -66,19 +66,35 @@ def main(config):
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
     job = processes.agree(lambda: TokenizeJob(config, accelerator.device))
-    missing = [job.shards[number] for number in processes.from_main(job.prepare)]
-    mine = missing[processes.rank :: processes.count]
-    with Progress(len(job.images), "tokenise", enabled=processes.is_main) as progress:
-        watch = _Watch(job, mine, missing, progress)
-        make_shards(job, mine, accelerator.device, on_images=watch.add)
-        processes.wait(watch.look)
-        if processes.is_main:
-            line = job.finish()
-            if progress.done < len(job.images):
-                progress.update(len(job.images))
+    (line,) = run_jobs([job], processes, accelerator.device)
     if processes.is_main:
         print(line)
     accelerator.end_training()
+
+
+def run_jobs(jobs: list[TokenizeJob], processes: Processes, device) -> list[str]:
+    """Make what is missing of some stores, all their shards divided among the processes; called on all of them.
+
+    Args:
+        jobs: TokenizeJobs, the same on every process.
+        processes: the launch's.
+        device: torch.device of the jobs' tokenizers.
+    Returns: a line a job that says what its store holds.
+    Raises: UserError if a folder holds a store of other input, or too many images were skipped.
+    """
+    numbers = processes.from_main(lambda: [job.prepare() for job in jobs])
+    missing = [job.shards[number] for job, some in zip(jobs, numbers, strict=True) for number in some]
+    mine = missing[processes.rank :: processes.count]
+    images = sum(len(job.images) for job in jobs)
+    with Progress(images, "tokenise", enabled=processes.is_main) as progress:
+        watch = _Watch(images, mine, missing, progress)
+        for job in jobs:
+            make_shards(job, [shard for shard in mine if shard.folder == job.folder], device, on_images=watch.add)
+        processes.wait(watch.look)
+        lines = processes.from_main(lambda: [job.finish() for job in jobs])
+        if progress.done < images:
+            progress.update(images)
+    return lines
 
 
 def make_shards(job, shards, device, on_images=lambda count: None):
@@ -110,10 +126,10 @@ def spare_cores():
 class _Watch:
     """Show images done by all processes: one's own as they are made, others' shards as they appear in the folder."""
 
-    def __init__(self, job, mine, missing, progress):
-        numbers = {shard.number for shard in mine}
-        self.others = [shard for shard in missing if shard.number not in numbers]
-        self.there = len(job.images) - sum(len(shard.rows) for shard in missing)
+    def __init__(self, images, mine, missing, progress):
+        own = set(mine)
+        self.others = [shard for shard in missing if shard not in own]
+        self.there = images - sum(len(shard.rows) for shard in missing)
         self.own = self.theirs = 0
         self.progress = progress
         self.started = self.looked = time.monotonic()

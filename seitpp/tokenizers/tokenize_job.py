@@ -19,6 +19,10 @@ class TokenizeJob:
     Args:
         config: a TokenizeConfig.
         device: where the tokenizer runs.
+        images: an ImageSource to read instead of `config.images`.
+        tokenizer: a Tokenizer on `device`, instead of loading `config.tokenizer`.
+        about: what else the pixels depend on, such as a corruption's name and seed: kept in job.json, so that a store
+            of other pixels is refused. A dict that JSON can hold.
 
     Attributes:
         images: an ImageSource.
@@ -26,15 +30,12 @@ class TokenizeJob:
         shards: ShardJobs, all of the store's.
     """
 
-    def __init__(self, config, device):
+    def __init__(self, config, device, *, images=None, tokenizer=None, about=None):
         self.config = config
         self.folder = Path(config.output_dir)
-        self.tokenizer = load_tokenizer(config.tokenizer, device)
-        classes = open_store(config.like).classes if config.like else None
-        self.images = open_source(
-            config.images, classes, split=config.split, root=config.root,
-            image_column=config.image_column, label_column=config.label_column,
-        )  # fmt: skip
+        self.tokenizer = load_tokenizer(config.tokenizer, device) if tokenizer is None else tokenizer
+        self.images = _open_images(config) if images is None else images
+        self.about = about or {}
         starts = range(0, len(self.images), config.rows_per_shard)
         ends = [min(start + config.rows_per_shard, len(self.images)) for start in starts]
         self.shards = [
@@ -55,6 +56,7 @@ class TokenizeJob:
             "labels": hashlib.sha256(self.images.labels.astype("<i4").tobytes()).hexdigest(),
             "rows_per_shard": self.config.rows_per_shard,
             "classes": self.images.classes,
+            **self.about,
         }
         file = self.folder / "job.json"
         if self.config.resume == "none":
@@ -115,6 +117,14 @@ class TokenizeJob:
     @property
     def _tokenizer(self):
         return {"name": self.tokenizer.name, "fingerprint": self.tokenizer.fingerprint}
+
+
+def _open_images(config):
+    classes = open_store(config.like).classes if config.like else None
+    return open_source(
+        config.images, classes, split=config.split, root=config.root, image_column=config.image_column,
+        label_column=config.label_column,
+    )  # fmt: skip
 
 
 def _remove(paths):

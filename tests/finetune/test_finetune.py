@@ -43,12 +43,12 @@ def test_a_run_is_not_gone_on_with_under_other_labels(stores, table, tmp_path):
         return str(table("key,label\n" + "".join(f"{row:04d}.png,{names[row % 3]}\n" for row in range(15))))
 
     config = make_config(stores, tmp_path / "run", labels=labels("xyz"), batch_size=6, steps=1)
-    stage.main(config)
-    stage.main(config)  # the same again: nothing to do
+    stage.finetune(config)
+    stage.finetune(config)  # the same again: nothing to do
     for names in ("zyx", "xyw"):
         labels(names)
         with pytest.raises(UserError, match="run holds a run on other input"):
-            stage.main(config)
+            stage.finetune(config)
 
 
 def accuracy_by_hand(folder, store_folder):
@@ -66,7 +66,7 @@ def scratch(stores, tmp_path_factory):
     config = make_config(
         stores, tmp_path_factory.mktemp("run") / "scratch", seeds=2, blr_candidates=(1e-6, 0.1, 1e-7), dataset="colours"
     )
-    stage.main(config)
+    stage.finetune(config)
     return config
 
 
@@ -103,7 +103,7 @@ def test_the_choice_of_the_rate_never_reads_the_test_set(scratch, stores, tmp_pa
     ids, labels = tiny.random_ids(9, tiny.CODES, tiny.GRID, seed=9), [2, 2, 1, 1, 0, 0, 0, 1, 2]
     tiny.make_store(tmp_path / "other", ids, labels=labels)
     config = replace(scratch, output_dir=str(tmp_path / "run"), eval_store=str(tmp_path / "other"), seeds=1)
-    stage.main(config)
+    stage.finetune(config)
     one, other = (read_json(Path(folder) / "summary.json") for folder in (scratch.output_dir, tmp_path / "run"))
     assert other["blr"] == one["blr"]
     assert other["held_out"] == one["held_out"]
@@ -121,13 +121,13 @@ def test_runs_that_are_finished_are_not_run_again(scratch, tmp_path, capsys):
     config = replace(scratch, output_dir=str(folder))
     for path in folder.rglob("config.yaml"):
         path.write_text(path.read_text().replace(scratch.output_dir, str(folder)))
-    stage.main(config)
+    stage.finetune(config)
     assert "finished before, nothing to do" in capsys.readouterr().out
     (folder / "summary.json").unlink()
     (folder / "results.csv").unlink()
     shutil.rmtree(folder / "seed-1")
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
-    stage.main(config)
+    stage.finetune(config)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     again, before = (read_results([each]).drop(columns="run") for each in (folder, scratch.output_dir))
     assert again.equals(before)
@@ -136,7 +136,7 @@ def test_runs_that_are_finished_are_not_run_again(scratch, tmp_path, capsys):
 def test_fine_tuning_starts_from_the_pre_trained_weights(stores, tmp_path):
     weights = tiny.make_mtm(tmp_path / "mtm")
     config = make_config(stores, tmp_path / "run", weights=str(weights), steps=12, layer_decay=0.7)
-    stage.main(config)
+    stage.finetune(config)
     results = read_results([tmp_path / "run"])
     assert set(results.init) == {"mtm"}
     assert results.value[0] == pytest.approx(accuracy_by_hand(tmp_path / "run" / "seed-0", stores / "test"))
@@ -151,7 +151,7 @@ def mixing(**fields):
 
 def test_mixed_samples_teach_what_they_are_mixed_of_and_the_test_set_stays_whole(stores, tmp_path):
     config = make_config(stores, tmp_path / "run", augment=mixing(cutmix=1.0, mixup=0.8), steps=60)
-    stage.main(config)
+    stage.finetune(config)
     accuracy = pd.read_csv(tmp_path / "run" / "results.csv").value[0]
     assert accuracy > 0.8
     assert accuracy == pytest.approx(accuracy_by_hand(tmp_path / "run" / "seed-0", stores / "test"))
@@ -163,7 +163,7 @@ def test_the_loss_of_mixed_samples_is_that_of_smoothed_soft_labels_and_the_heavi
     config = make_config(
         stores, tmp_path / "run", augment=mixing(cutmix=1.0), steps=10, lr=1e-12, label_smoothing=0.2, log_every=10
     )
-    stage.main(config)
+    stage.finetune(config)
     logged = read_metrics(tmp_path / "run" / "seed-0")[0]
     classifier, _, _ = load_classifier(tmp_path / "run" / "seed-0")  # as it began: the rate is nothing
     store, order = TokenStore(stores / "train"), SampleOrder(length=36, batch_size=12, seed=config.seed)
@@ -189,11 +189,11 @@ def test_the_loss_of_mixed_samples_is_that_of_smoothed_soft_labels_and_the_heavi
 def test_weights_of_another_tokenizer_are_refused(stores, tmp_path):
     weights = tiny.make_mtm(tmp_path / "mtm", fingerprint="b" * 64)
     with pytest.raises(UserError, match="tokenizer bbbbbbbbbbbb"):
-        stage.main(make_config(stores, tmp_path / "run", weights=str(weights)))
+        stage.finetune(make_config(stores, tmp_path / "run", weights=str(weights)))
 
 
 def test_a_test_store_of_other_classes_is_refused(stores, tmp_path):
     ids = tiny.random_ids(4, tiny.CODES, tiny.GRID)
     tiny.make_store(tmp_path / "other", ids, labels=[0, 1, 0, 1], classes=["bee", "cow"])
     with pytest.raises(UserError, match="classes"):
-        stage.main(make_config(stores, tmp_path / "run", eval_store=str(tmp_path / "other"), steps=1))
+        stage.finetune(make_config(stores, tmp_path / "run", eval_store=str(tmp_path / "other"), steps=1))

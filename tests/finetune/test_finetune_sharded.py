@@ -17,7 +17,7 @@ def test_fsdp2_gives_the_losses_weights_and_results_of_one_process(stores, tmp_p
         "augment": AugmentConfig(crop=False), "steps": 4, "lr": 1e-3, "log_every": 1, "mixed_precision": "no",
         "trackers": (),
     }  # fmt: skip
-    stage.main(stage.FinetuneConfig(output_dir=str(tmp_path / "one"), batch_size=12, **fields))
+    stage.finetune(stage.FinetuneConfig(output_dir=str(tmp_path / "one"), batch_size=12, **fields))
     sharded = stage.FinetuneConfig(output_dir=str(tmp_path / "sharded"), batch_size=6, **fields)
     done = run_sharded(sharded, tmp_path, "seitpp.finetune.train")
     assert done.returncode == 0, done.stderr

@@ -136,7 +136,7 @@ def config(tmp_path_factory, images, test_images):
 
 @pytest.fixture(scope="module")
 def probed(config):
-    stage.main(config)
+    stage.probe(config)
     return read_results([config.output_dir]).set_index(["protocol", "init"])
 
 
@@ -203,11 +203,11 @@ def test_regularisation_is_chosen_on_the_held_out_part_alone(config):
 
 
 def test_a_finished_probe_is_not_run_again(config, probed, capsys):
-    stage.main(config)
+    stage.probe(config)
     assert "finished before, nothing to do" in capsys.readouterr().out
 
 
 def test_weights_of_another_tokenizer_are_refused(config, tmp_path):
     other = tiny.make_mtm(tmp_path / "mtm", fingerprint="b" * 64)
     with pytest.raises(UserError, match="tokenizer bbbbbbbbbbbb"):
-        stage.main(replace(config, weights=str(other), features=("mtm",), output_dir=str(tmp_path / "run")))
+        stage.probe(replace(config, weights=str(other), features=("mtm",), output_dir=str(tmp_path / "run")))

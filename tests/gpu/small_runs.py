@@ -62,7 +62,7 @@ def make_config(world, output, **fields):
 def run(config):
     """Pre-train; returns the losses that were logged."""
     tiny.forget_accelerator()
-    pretrain.main(config)
+    pretrain.pretrain(config)
     return losses(config.output_dir)
 
 

@@ -35,7 +35,7 @@ def pretrained(world):
 
 def test_finetuning_runs_with_mixed_labels_and_leaves_results(world, pretrained, tmp_path):
     mixed = small_runs.everything(world, mix=MixConfig(cutmix=1.0, token_adapt_mixup=0.8))
-    finetune.main(
+    finetune.finetune(
         finetune.FinetuneConfig(
             store=str(world / "train"), eval_store=str(world / "test"), weights=str(pretrained),
             output_dir=str(tmp_path), augment=mixed, batch_size=16, steps=6, layer_decay=0.75, drop_path=0.1,
@@ -48,7 +48,7 @@ def test_finetuning_runs_with_mixed_labels_and_leaves_results(world, pretrained,
 
 
 def test_a_probe_reads_features_from_the_device(world, pretrained, tmp_path):
-    probe.main(
+    probe.probe(
         probe.ProbeConfig(
             store=str(world / "train"), eval_store=str(world / "test"), weights=str(pretrained),
             output_dir=str(tmp_path), features=("mtm", "random"), inverse_regularisation=(0.01,),

@@ -37,7 +37,7 @@ def test_no_step_of_pretraining_waits_for_the_gpu(watched, world, tmp_path):
 
 def test_no_step_of_finetuning_waits_for_the_gpu(watched, world, tmp_path):
     tiny.forget_accelerator()
-    finetune.main(
+    finetune.finetune(
         finetune.FinetuneConfig(
             store=str(world / "train"), eval_store=str(world / "test"), output_dir=str(tmp_path), view=VIEW,
             encoder=EncoderConfig(width=96, depth=2, heads=4), batch_size=16, clip_grad=1.0, trackers=(),

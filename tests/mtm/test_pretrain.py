@@ -75,7 +75,7 @@ def trained(world, tokenizer_folder):
         world, world / "run", steps=500, save_every=200, lr=1e-2, warmup_steps=10, clip_grad=1.0,
         eval_store=str(world / "test"), tokenizer=str(tokenizer_folder),
     )  # fmt: skip
-    stage.main(config)
+    stage.pretrain(config)
     return config
 
 
@@ -132,7 +132,7 @@ def seeded_model(seed):
 def test_the_first_losses_are_those_of_each_steps_views_under_its_masks(world, tmp_path):
     mask = MaskConfig(mask_ratio_min=0.3, mask_ratio_max=0.9, mask_ratio_mean=0.7, mask_ratio_std=0.2)
     config = make_config(world, tmp_path, mask=mask, augment=everything(world), steps=2, lr=1e-12, seed=5)
-    stage.main(config)
+    stage.pretrain(config)
     store, model = TokenStore(config.store), seeded_model(5).eval()
     augment = Augment(config.augment, store=store, view=tiny.GRID, device="cpu")
     batches, expected = TrainingBatches(store, 8, seed=5), []
@@ -146,7 +146,7 @@ def test_the_first_losses_are_those_of_each_steps_views_under_its_masks(world, t
 
 def test_weight_decay_shrinks_matrices_alone_by_the_rate_times_the_decay(world, tmp_path):
     for name, decay in (("without", 0.0), ("with", 20.0)):
-        stage.main(make_config(world, tmp_path / name, steps=1, lr=0.01, weight_decay=decay))
+        stage.pretrain(make_config(world, tmp_path / name, steps=1, lr=0.01, weight_decay=decay))
     plain, decayed = (load_model(tmp_path / name)[0].state_dict() for name in ("without", "with"))
     spared = ("embeddings.weight", "pos_embed", "cls_token", "mask_token")
     for name, parameter in seeded_model(0).named_parameters():
@@ -156,7 +156,7 @@ def test_weight_decay_shrinks_matrices_alone_by_the_rate_times_the_decay(world, 
 
 
 def test_a_finished_training_is_not_run_again(trained, capsys):
-    stage.main(trained)
+    stage.pretrain(trained)
     assert "finished before, nothing to do" in capsys.readouterr().out
 
 
@@ -164,24 +164,24 @@ def test_accumulated_micro_batches_are_one_large_batch(world, tmp_path):
     whole = make_config(world, tmp_path / "whole", augment=everything(world))
     divided = make_config(world, tmp_path / "divided", augment=everything(world), batch_size=4, accum_iter=2)
     for config in (whole, divided):
-        stage.main(config)
+        stage.pretrain(config)
     assert entropies(tmp_path / "divided") == pytest.approx(entropies(tmp_path / "whole"), abs=1e-5)
 
 
 def test_another_seed_is_another_training(world, tmp_path):
     for seed in (0, 1):
-        stage.main(make_config(world, tmp_path / str(seed), seed=seed, steps=2))
+        stage.pretrain(make_config(world, tmp_path / str(seed), seed=seed, steps=2))
     assert entropies(tmp_path / "0")[0] != entropies(tmp_path / "1")[0]
 
 
 def test_all_patches_may_be_hidden(world, tmp_path):
     mask = MaskConfig(mask_ratio_min=0.5, mask_ratio_max=1.0, mask_ratio_mean=9.0, mask_ratio_std=0.1)
-    stage.main(make_config(world, tmp_path, mask=mask, steps=2))
+    stage.pretrain(make_config(world, tmp_path, mask=mask, steps=2))
     assert np.isfinite(entropies(tmp_path)).all()
 
 
 def test_a_smaller_view_is_trained_on(world, tmp_path):
-    stage.main(make_config(world, tmp_path, view=(2, 4), augment=AugmentConfig(), steps=2, ema_decay=0.9))
+    stage.pretrain(make_config(world, tmp_path, view=(2, 4), augment=AugmentConfig(), steps=2, ema_decay=0.9))
     for name in ("weights", "weights_ema"):
         model, _ = load_model(tmp_path / name)
         assert model.encoder.view == (2, 4)
@@ -191,13 +191,13 @@ def test_a_smaller_view_is_trained_on(world, tmp_path):
 @pytest.mark.parametrize("view", [(3, 4), (6, 6), (4, 8)])
 def test_a_view_that_does_not_fit_is_refused(world, tmp_path, view):
     with pytest.raises(UserError, match="view"):
-        stage.main(make_config(world, tmp_path, view=view, steps=1))
+        stage.pretrain(make_config(world, tmp_path, view=view, steps=1))
 
 
 def test_an_evaluation_store_of_another_tokenizer_is_refused(world, tmp_path):
     other = tiny.make_store(tmp_path / "other", tiny.random_ids(4, tiny.CODES, tiny.GRID), fingerprint="b" * 64)
     with pytest.raises(UserError, match="other was made by tokenizer bbbbbbbbbbbb, but the training store"):
-        stage.main(make_config(world, tmp_path / "run", eval_store=str(other)))
+        stage.pretrain(make_config(world, tmp_path / "run", eval_store=str(other)))
 
 
 def test_a_run_is_not_gone_on_with_on_other_rows_but_its_checkpoint_may_be(world, tmp_path):
@@ -206,22 +206,22 @@ def test_a_run_is_not_gone_on_with_on_other_rows_but_its_checkpoint_may_be(world
         return make_config(world, tmp_path / "run", steps=1), str(store)
 
     config, store = make(seed=1)
-    stage.main(replace(config, store=store))
+    stage.pretrain(replace(config, store=store))
     known = json.loads((tmp_path / "run/env.json").read_text())["inputs"]
     assert known["store"] == TokenStore(store).fingerprint
     config, store = make(seed=2)
     with pytest.raises(UserError, match=r"run holds a run on other input"):
-        stage.main(replace(config, store=store))
+        stage.pretrain(replace(config, store=store))
     (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
     elsewhere = replace(config, store=store, output_dir=str(tmp_path / "two"), steps=2, resume=str(checkpoint))
-    stage.main(elsewhere)
+    stage.pretrain(elsewhere)
     assert [line["step"] for line in read_metrics(tmp_path / "two")] == [1]
 
 
 def test_embeddings_may_start_as_the_codebook(world, tmp_path):
     encoder = EncoderConfig(width=24, depth=1, heads=3, patch_size=2, embedding_std=0.25, embedding_init="codebook")
     config = make_config(world, tmp_path, model=ModelConfig(encoder=encoder, decoder=MODEL.decoder), steps=1, lr=1e-12)
-    stage.main(config)
+    stage.pretrain(config)
     codebook = TokenStore(world / "train").codebook.numpy()
     expected = (codebook - codebook.mean(0)) / codebook.std(0, ddof=1) * 0.25
     table = load_model(tmp_path)[0].encoder.stem.embeddings.weight.detach().numpy()
@@ -238,7 +238,7 @@ def test_killed_and_started_again_is_as_if_nothing_had_happened(world, tmp_path)
         "model": ModelConfig(encoder=encoder, decoder=DecoderConfig(width=16, depth=1, heads=2)), "steps": 150,
         "save_every": 11, "log_every": 3, "augment": everything(world), "clip_grad": 1.0,
     }  # fmt: skip
-    stage.main(make_config(world, tmp_path / "whole", **fields))
+    stage.pretrain(make_config(world, tmp_path / "whole", **fields))
     killed = make_config(world, tmp_path / "killed", **fields)
     words = [sys.executable, *command(killed, tmp_path)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
@@ -255,7 +255,7 @@ def test_killed_and_started_again_is_as_if_nothing_had_happened(world, tmp_path)
 def test_one_process_and_two_give_the_same_losses(world, tmp_path):
     one = make_config(world, tmp_path / "one", augment=everything(world))
     two = make_config(world, tmp_path / "two", augment=everything(world), batch_size=4)
-    stage.main(one)
+    stage.pretrain(one)
     done = tiny.run(
         "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command(two, tmp_path),
         ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1",
@@ -286,7 +286,7 @@ def test_pretraining_from_a_url_depends_neither_on_the_cache_nor_on_a_stop(world
         config = make_config(
             world, tmp_path / name, steps=14, batch_size=6, save_every=3, keep_checkpoints=9, cache=cache
         )
-        stage.main(replace(config, store=remote))
+        stage.pretrain(replace(config, store=remote))
         return entropies(tmp_path / name), (tmp_path / name / "weights" / "model.safetensors").read_bytes()
 
     whole = run("whole", 1.0)

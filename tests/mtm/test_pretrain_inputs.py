@@ -39,20 +39,20 @@ def config(tmp_path, fingerprint):
 def test_a_tokenizer_of_other_tokens_is_refused_before_anything_is_trained(config, tmp_path):
     other = tiny.make_tokenizer(tmp_path / "other", seed=5)
     with pytest.raises(UserError, match=r"store was made by tokenizer .*, but the one in .*other belongs to"):
-        stage.main(replace(config, tokenizer=str(other)))
+        stage.pretrain(replace(config, tokenizer=str(other)))
     with pytest.raises(UserError, match="is not a tokenizer"):
-        stage.main(replace(config, tokenizer=str(tmp_path)))
+        stage.pretrain(replace(config, tokenizer=str(tmp_path)))
     assert not Path(config.output_dir).exists()
 
 
 def test_a_tokenizer_may_be_named_or_left_out_when_a_run_is_gone_on_with(config, tokenizer_folder):
-    stage.main(config)
+    stage.pretrain(config)
     run = Path(config.output_dir)
     for name in ("summary.json", "weights/model.safetensors"):  # as if it had been killed at the very end
         (run / name).unlink()
-    stage.main(replace(config, tokenizer=str(tokenizer_folder)))
+    stage.pretrain(replace(config, tokenizer=str(tokenizer_folder)))
     assert (run / "completions.png").exists()
-    stage.main(config)
+    stage.pretrain(config)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_an_evaluation_store_that_does_not_fit_is_refused(config, tmp_path, fing
     ids = tiny.random_ids(rows, tiny.CODES, grid)
     store = tiny.make_store(tmp_path / "test", ids, codes=codes, fingerprint=fingerprint)
     with pytest.raises(UserError, match=message):
-        stage.main(replace(config, eval_store=str(store)))
+        stage.pretrain(replace(config, eval_store=str(store)))
 
 
 def test_every_loss_stands_beside_what_frequencies_alone_would_pay(config):
-    stage.main(config)
+    stage.pretrain(config)
     unigram = frequency_baselines(TokenStore(config.store))["unigram"]
     lines = [line for line in read_metrics(config.output_dir) if "loss" in line]
     assert len(lines) == 3
@@ -80,11 +80,11 @@ def test_every_loss_stands_beside_what_frequencies_alone_would_pay(config):
 
 
 def test_a_checkpoint_at_or_beyond_the_end_is_refused_where_it_was_asked_for(config, tmp_path):
-    stage.main(config)
+    stage.pretrain(config)
     (checkpoint,) = Path(config.output_dir, "checkpoints").iterdir()
     for steps in (3, 2):
         further = replace(config, output_dir=str(tmp_path / f"two-{steps}"), steps=steps, resume=str(checkpoint))
         with pytest.raises(UserError, match=f"is of step 3, and this training ends at step {steps}: nothing is left"):
-            stage.main(further)
-    stage.main(replace(config, output_dir=str(tmp_path / "three"), steps=4, resume=str(checkpoint)))
+            stage.pretrain(further)
+    stage.pretrain(replace(config, output_dir=str(tmp_path / "three"), steps=4, resume=str(checkpoint)))
     assert [line["step"] for line in read_metrics(tmp_path / "three")] == [3]

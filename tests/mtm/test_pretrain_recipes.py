@@ -31,7 +31,7 @@ def test_every_recipe_takes_one_step_at_a_shrunken_size(recipe, large_grid, tmp_
     }  # fmt: skip
     flags = [word for name, value in shrunken.items() for word in (f"--{name}", str(value))]
     words = ["--config", recipe, "--store", str(large_grid), "--output_dir", str(tmp_path), *flags]
-    pretrain.main(parse(pretrain.PretrainConfig, words, recipes="pretrain"))
+    pretrain.pretrain(parse(pretrain.PretrainConfig, words, recipes="pretrain"))
     assert np.isfinite(entropies(tmp_path)).all()
     assert len(entropies(tmp_path)) == 1
 

@@ -58,11 +58,11 @@ def test_a_checkpoint_of_another_codebook_grid_tokenizer_or_model_is_one_clear_l
     else:
         model = replace(MODEL, encoder=replace(MODEL.encoder, depth=3))
     other = tiny.make_store(tmp_path / "store", tiny.random_ids(20, stored["codes"], grid), **stored)
-    pretrain.main(make_config(world, tmp_path / "first"))
+    pretrain.pretrain(make_config(world, tmp_path / "first"))
     checkpoint = tmp_path / "first" / "checkpoints" / "step-00000004"
     config = make_config(world, tmp_path / "second", store=str(other), model=model, resume=str(checkpoint))
     with pytest.raises(UserError, match=said) as refused:
-        pretrain.main(config)
+        pretrain.pretrain(config)
     assert str(checkpoint) in tiny.one_line(str(refused.value))
 
 
@@ -72,25 +72,25 @@ def load_tokenizer_of(world):
 
 def test_a_batch_larger_than_the_set_is_one_clear_line(world, tmp_path):
     with pytest.raises(UserError, match=r"has 48 samples, fewer than one effective batch of 64 .*: lower --batch_size"):
-        pretrain.main(make_config(world, tmp_path, batch_size=64))
+        pretrain.pretrain(make_config(world, tmp_path, batch_size=64))
 
 
 def test_a_shrunken_micro_batch_gives_the_losses_of_the_whole_one(world, tmp_path, monkeypatch):
-    pretrain.main(make_config(world, tmp_path / "whole"))
+    pretrain.pretrain(make_config(world, tmp_path / "whole"))
 
     def short_of_memory(model, batches, step, config, accelerator, size):
         take_memory(model, batches, step, config, accelerator, size)
         torch.empty(1 if size <= 4 else 2**50, dtype=torch.uint8)
 
     monkeypatch.setattr(fit, "take_memory", short_of_memory)
-    pretrain.main(make_config(world, tmp_path / "shrunk", shrink_batch=True))
+    pretrain.pretrain(make_config(world, tmp_path / "shrunk", shrink_batch=True))
     assert read_json(tmp_path / "shrunk" / "micro_batch.json") == {"batch_size": 4, "accum_iter": 2}
     assert entropies(tmp_path / "shrunk") == pytest.approx(entropies(tmp_path / "whole"), abs=1e-5)
 
 
 def test_a_trial_of_memory_changes_nothing_where_all_fits(world, tmp_path):
-    pretrain.main(make_config(world, tmp_path / "plain"))
-    pretrain.main(make_config(world, tmp_path / "tried", shrink_batch=True))
+    pretrain.pretrain(make_config(world, tmp_path / "plain"))
+    pretrain.pretrain(make_config(world, tmp_path / "tried", shrink_batch=True))
     assert entropies(tmp_path / "tried") == entropies(tmp_path / "plain")
 
 
@@ -122,7 +122,7 @@ def test_the_moving_average_is_that_of_a_slow_loop(tmp_path):
 
 def test_averaged_weights_are_measured_kept_in_checkpoints_and_left_at_the_end(world, tmp_path):
     def start(name, **fields):
-        pretrain.main(make_config(world, tmp_path / name, ema_decay=0.9, eval_store=str(world / "test"), **fields))
+        pretrain.pretrain(make_config(world, tmp_path / name, ema_decay=0.9, eval_store=str(world / "test"), **fields))
         return load_file(tmp_path / name / "weights_ema" / "model.safetensors")
 
     whole = start("run")
@@ -145,11 +145,11 @@ def test_averaged_weights_are_measured_kept_in_checkpoints_and_left_at_the_end(w
 
 
 def test_a_compiled_model_has_the_same_losses_and_few_shapes(world, tmp_path, monkeypatch):
-    pretrain.main(make_config(world, tmp_path / "plain"))
+    pretrain.pretrain(make_config(world, tmp_path / "plain"))
     monkeypatch.setattr(fit, "compile_in_place", partial(compile_in_place, backend="eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    pretrain.main(make_config(world, tmp_path / "compiled", compile=True))
+    pretrain.pretrain(make_config(world, tmp_path / "compiled", compile=True))
     assert entropies(tmp_path / "compiled") == pytest.approx(entropies(tmp_path / "plain"), abs=1e-6)
     assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 6
     assert load_model(tmp_path / "compiled")[0].mask_token.shape == (1, 1, 24)
@@ -157,7 +157,7 @@ def test_a_compiled_model_has_the_same_losses_and_few_shapes(world, tmp_path, mo
 
 def test_pictures_are_made_every_so_many_epochs_and_perplexity_is_logged(world, tmp_path, tokenizer_folder):
     config = make_config(world, tmp_path, tokenizer=str(tokenizer_folder), preview_every=1, steps=14, save_every=50)
-    pretrain.main(config)
+    pretrain.pretrain(config)
     first, second = sorted((tmp_path / "previews").iterdir())
     assert [path.name for path in (first, second)] == ["epoch-0001.png", "epoch-0002.png"]
     assert first.read_bytes() != second.read_bytes()  # the model of its time completes each
@@ -169,7 +169,7 @@ def test_pictures_are_made_every_so_many_epochs_and_perplexity_is_logged(world, 
 def test_pictures_hide_the_share_of_patches_that_cross_entropy_is_measured_at(
     world, tmp_path, tokenizer_folder, ratio, hidden
 ):
-    pretrain.main(
+    pretrain.pretrain(
         make_config(world, tmp_path, tokenizer=str(tokenizer_folder), steps=1, batch_size=48, eval_mask_ratio=ratio)
     )
     with Image.open(tmp_path / "completions.png") as picture:
@@ -183,5 +183,5 @@ def test_pictures_change_no_loss(world, tmp_path, tokenizer_folder):
     with_dropout = replace(MODEL, decoder=replace(MODEL.decoder, dropout=0.2))
     for name, every in (("with", 1), ("without", 0)):
         fields = {"tokenizer": str(tokenizer_folder), "preview_every": every, "model": with_dropout}
-        pretrain.main(make_config(world, tmp_path / name, **fields))
+        pretrain.pretrain(make_config(world, tmp_path / name, **fields))
     assert entropies(tmp_path / "with") == entropies(tmp_path / "without")

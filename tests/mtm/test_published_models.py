@@ -20,7 +20,7 @@ from seitpp.mtm.masking import Masks, make_masks
 from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig, load_model
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
-from seitpp.runtime.foreign_weights import read_weights
+from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.tokenadapt import published as token_adapt_published
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig, load_token_adapt
 

@@ -19,7 +19,7 @@ from seitpp.mtm.pretrain import PretrainConfig
 from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import Interrupted
-from seitpp.runtime.recipes import find_recipe, recipes_folder
+from seitpp.runtime.recipes import find_recipe, read_recipe, recipes_folder
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.tokenadapt.train import TrainTokenAdaptConfig
 from seitpp.tokenizers.import_tokenizer import ImportTokenizerConfig
@@ -296,7 +296,7 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
         "signal": (Interrupted(15, "saved"), 143, f"saved. Give {command} to go on"),
         "ctrl-c": (KeyboardInterrupt(), 130, f"stopped. Give {command} to go on"),
         "lost process": (
-            RuntimeError("Connection closed by peer"), 1,
+            RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"), 1,
             f"error: another process ended before its work was done: give {command} to go on",
         ),
     }  # fmt: skip
@@ -397,7 +397,7 @@ def test_every_folder_of_recipes_belongs_to_a_stage():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_loads(path):
     _, config_class = STAGES[path.parent.name]
-    given = dict(flat(yaml.safe_load(path.read_text())))
+    given = dict(flat(read_recipe(str(path), path.parent.name)[1]))
     extra = []
     if config_class is ProbeConfig:
         extra = ["--weights", "w", "--images", "i", "--eval_images", "e"]
@@ -415,7 +415,10 @@ def test_every_recipe_loads(path):
 def test_every_recipe_states_only_what_differs_from_the_defaults(path):
     _, config_class = STAGES[path.parent.name]
     usual = dict(defaults(config_class))
-    repeated = [name for name, value in flat(yaml.safe_load(path.read_text())) if usual[name] == value]
+    own = yaml.safe_load(path.read_text())
+    if "base" in own:
+        usual |= dict(flat(read_recipe(own.pop("base"), path.parent.name)[1]))
+    repeated = [name for name, value in flat(own) if usual[name] == value]
     assert repeated == []
 
 

@@ -8,7 +8,8 @@ import pytest
 
 import tiny
 from seitpp.runtime.command import parse
-from seitpp.runtime.recipes import recipes_folder
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.recipes import read_recipe, recipes_folder
 
 STAGES = {  # folder of recipes: module, its configuration's class, flags that it needs
     "train_tokenizer": ("seitpp.tokenizers.train", "TrainTokenizerConfig", ["--images", "i"]),
@@ -77,3 +78,59 @@ def test_recipes_of_fine_tuning_take_a_step(recipe, tmp_path):
     module, config = load("finetune", recipe, *words)
     module.main(config)
     assert (tmp_path / "run/results.csv").exists()
+
+
+# Recipes on recipes
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write recipes, {name: text}; returns the path of the last."""
+
+    def write(**texts):
+        for name, text in texts.items():
+            (tmp_path / f"{name}.yaml").write_text(text)
+        return str(tmp_path / f"{list(texts)[-1]}.yaml")
+
+    return write
+
+
+def test_a_recipe_is_its_base_with_what_it_says_itself(written):
+    path = written(
+        one="model: {encoder: {width: 8, heads: 2}, smoothing: 0.1}\nsteps: 5\nview: [2, 2]\n",
+        two="base: one\nmodel: {encoder: {heads: 4}}\nview: [4, 4]\n",
+        three="# a comment\nbase: two\nsteps: 7\n",
+    )
+    assert read_recipe(path, "pretrain")[1] == {
+        "model": {"encoder": {"width": 8, "heads": 4}, "smoothing": 0.1}, "steps": 7, "view": [4, 4],
+    }  # fmt: skip
+
+
+def test_a_base_is_one_beside_the_recipe_or_one_of_the_stage(written):
+    own = read_recipe(written(mine="base: vit_base\nepochs: 3\n"), "pretrain")[1]
+    packaged = read_recipe("vit_base", "pretrain")[1]
+    assert own == {**packaged, "epochs": 3}
+    beside = read_recipe(written(vit_base="seed: 4\n", mine="base: vit_base\n"), "pretrain")[1]
+    assert beside == {"seed": 4}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ({"a": "base: b\n", "b": "base: a\n"}, "b.yaml is its own base.*a.yaml"),
+        ({"a": "base: a\n"}, "a.yaml is its own base"),
+        ({"a": "base: [x]\n"}, r"a.yaml: base = \['x'\]"),
+        ({"a": "base: vit_bsae\n"}, r"no recipe vit_bsae.*vit_base"),
+    ],
+)
+def test_a_base_that_can_not_be_is_named(written, texts, said):
+    with pytest.raises(UserError, match=said):
+        read_recipe(written(**texts), "pretrain")
+
+
+def test_sizes_of_a_vit_differ_from_the_base_in_their_size_and_batches_alone():
+    base = read_recipe("vit_base", "pretrain")[1]
+    for name in ("vit_tiny", "vit_small", "vit_large"):
+        other = read_recipe(name, "pretrain")[1]
+        assert set(other["model"].pop("encoder")) <= {"width", "depth", "heads"}
+        assert {key for key in other if other[key] != base.get(key)} <= {"batch_size", "accum_iter"}

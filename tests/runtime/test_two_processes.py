@@ -97,7 +97,7 @@ def test_a_launcher_that_ends_all_with_the_first_lets_the_main_process_speak(tmp
 
 
 ORPHAN = """
-import subprocess, sys
+import os, subprocess, sys
 import torch.distributed as dist
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig
@@ -108,8 +108,9 @@ HOST = "import time; from torch.distributed import TCPStore; s = TCPStore('127.0
 
 def main(config):
     host = subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True)
-    store = dist.TCPStore("127.0.0.1", int(host.stdout.readline()), is_master=False)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=host.stdout.readline().strip())
+    os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True")
+    dist.init_process_group("gloo", rank=0, world_size=1)
     host.kill()
     host.wait()
     raise UserError("its shard is gone")
@@ -135,11 +136,11 @@ class Kept:
         os.write(1, b"interpreter taken down ")
 
 def main(config):
+    atexit.register(lambda: os.write(1, b"exit functions called "))
     threading.Thread(target=lambda: (time.sleep(0.3), os.write(1, b"thread ended "))).start()
     sys.stdout.write("written ")
 
 kept = Kept()
-atexit.register(lambda: os.write(1, b"exit functions called "))
 run_command(main, StageConfig, recipes="pretrain", argv=["--output_dir", "out"])
 """
 

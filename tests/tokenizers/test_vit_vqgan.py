@@ -10,7 +10,7 @@ from torch import nn
 import published
 import tiny
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.safe_unpickle import read_state_dict
+from seitpp.runtime.foreign.state_dict import read_state_dict
 from seitpp.tokenizers.networks.foreign_vit import from_published
 from seitpp.tokenizers.networks.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
 from seitpp.tokenizers.tokenizer import load_tokenizer

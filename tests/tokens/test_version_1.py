@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from seitpp.mtm.pretrain import main as pretrain
+from seitpp.mtm.pretrain import pretrain as pretrain
 from seitpp.tokenizers.store_export import ExportConfig
 from seitpp.tokenizers.store_export import main as export_store
 from seitpp.tokenizers.store_import import ImportConfig

@@ -32,7 +32,7 @@ def test_the_launchers_configurations_load(name):
 @pytest.mark.slow
 def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_process(world, tmp_path):
     fields = {"eval_store": str(world / "test"), "clip_grad": 1.0}
-    pretrain.main(make_config(world, tmp_path / "one", **fields))
+    pretrain.pretrain(make_config(world, tmp_path / "one", **fields))
     done = run_sharded(make_config(world, tmp_path / "sharded", **{**fields, "batch_size": 4}), tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sharded" / "checkpoints" / "step-00000008" / "pytorch_model_fsdp_0").is_dir()
@@ -43,7 +43,7 @@ def test_fsdp2_shards_the_weights_and_gives_the_losses_and_weights_of_one_proces
 
 @pytest.mark.slow
 def test_fsdp2_in_bf16_keeps_the_loss_in_float32(world, tmp_path):
-    pretrain.main(make_config(world, tmp_path / "one"))
+    pretrain.pretrain(make_config(world, tmp_path / "one"))
     done = run_sharded(make_config(world, tmp_path / "sharded", batch_size=4, mixed_precision="bf16"), tmp_path)
     assert done.returncode == 0, done.stderr
     found = entropies(tmp_path / "sharded")

@@ -9,7 +9,7 @@ import math
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign_weights import fill, translated
+from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.tokenizers.networks.vit_vqgan import HEAD_WIDTH, TransformerConfig, ViTVQGAN, ViTVQGANConfig
 
 _RULES = [

@@ -3,7 +3,7 @@
 import re
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign_weights import fill, translated
+from seitpp.runtime.foreign.conversion import fill, translated
 
 _WANTED = ("encoder.conv_in.weight", "quant_conv.weight", "quantize.embedding.weight")
 _COMMON = [  # all of them have the parts of taming-transformers (Esser et al. 2021)

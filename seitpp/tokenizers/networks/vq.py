@@ -10,7 +10,8 @@ from torch import nn
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
-from seitpp.runtime.foreign_weights import fill, read_weights
+from seitpp.runtime.foreign.conversion import fill
+from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokens.codebook import embed, nearest_code
 

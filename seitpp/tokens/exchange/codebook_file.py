@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.safe_unpickle import read_tensors
+from seitpp.runtime.foreign.torch_file import read_tensors
 from seitpp.runtime.weights import fingerprint_of
 
 

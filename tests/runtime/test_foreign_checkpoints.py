@@ -2,9 +2,12 @@
 
 import argparse
 import functools
+import os
 import pickle
+import shutil
 import struct
 import sys
+import time
 import types
 import zipfile
 from collections import OrderedDict
@@ -22,8 +25,8 @@ import tiny
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.pickle_machine import Placeholder
-from seitpp.runtime.safe_unpickle import read_state_dict, read_tensors
+from seitpp.runtime.foreign.state_dict import read_state_dict
+from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors
 
 
 class Block(nn.Module):
@@ -39,7 +42,7 @@ class Block(nn.Module):
         self.fold = nn.Sequential(Rearrange("b (h w) c -> b c h w", h=2), nn.Conv2d(3, 2, 1))
         self.make_norm = functools.partial(nn.LayerNorm, eps=1e-6)
         self.device, self.dtype, self.shape = torch.device("cpu"), torch.bfloat16, torch.Size([2, 3])
-        self.folder, self.root = Path("a/b"), np.float64(0.5)
+        self.folder, self.root, self.table = Path("a/b"), np.float64(0.5), np.arange(3)
         self.head = nn.Linear(3, 5)
         self.head.weight = self.layers[0].weight
         self.unused = None
@@ -116,16 +119,15 @@ def test_plain_data_comes_back_as_it_was(file):
         7: (1, (2,), ()),
         "nested": OrderedDict(a=[{}], b=torch.Size([2, 3])), "empty": [[], {}, set()], "type": torch.float16,
     }  # fmt: skip
-    for protocol in (2, 4, 5):
-        torch.save(value, file, pickle_protocol=protocol)
-        assert read_tensors(file) == value
+    torch.save(value, file)
+    assert read_tensors(file) == value
 
 
 def test_an_object_is_kept_as_its_name_and_its_attributes(file):
     torch.save({"args": argparse.Namespace(lr=0.1, name="x")}, file)
     kept = read_tensors(file)["args"]
     assert isinstance(kept, Placeholder)
-    assert (str(kept.cls), kept.state) == ("argparse.Namespace", {"lr": 0.1, "name": "x"})
+    assert (kept.named, kept.state) == ("argparse.Namespace", {"lr": 0.1, "name": "x"})
 
 
 @pytest.mark.parametrize(
@@ -163,10 +165,11 @@ class Call:
         return self.parts
 
 
-def write_archive(file, program, records=None, folder="archive"):
+def write_archive(file, program, records=None, *, folder="archive", byteorder=b"little"):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{folder}/data.pkl", program)
-        archive.writestr(f"{folder}/byteorder", b"little")
+        archive.writestr(f"{folder}/version", b"3\n")
+        archive.writestr(f"{folder}/byteorder", byteorder)
         for key, content in (records or {}).items():
             archive.writestr(f"{folder}/data/{key}", content)
     return file
@@ -186,42 +189,49 @@ def text(value):
 
 def hostile(marker):
     """Name, what the refusal names, and a program that makes the file `marker` in a machine that trusts it."""
-    touch = f"touch {marker}"
-    write = f"__import__('pathlib').Path({marker!r}).touch()"
-    arguments = b"(" + text(touch) + b"t"
-    yield "reduce", "os.system", b"cos\nsystem\n" + arguments + b"R."
-    yield "reduce in protocol 4", "os.system", b"\x80\x04" + text("os") + text("system") + b"\x93" + arguments + b"R."
-    yield "inst", "os.system", b"(" + text(touch) + b"ios\nsystem\n."
-    yield "obj", "os.system", b"(cos\nsystem\n" + text(touch) + b"o."
+    touch, write = f"touch {marker}", f"__import__('pathlib').Path({marker!r}).touch()"
+    shell, arguments = b"csubprocess\ngetoutput\n", b"(" + text(touch) + b"t"
+    yield "reduce", "subprocess.getoutput", shell + arguments + b"R."
+    stacked = b"\x80\x04" + text("subprocess") + text("getoutput") + b"\x93"
+    yield "reduce in protocol 4", "protocol 4", stacked + arguments + b"R."
+    yield "reduce in hidden protocol 4", "operand 147", stacked[2:] + arguments + b"R."
+    yield "inst", "operand 105", b"(" + text(touch) + b"isubprocess\ngetoutput\n."
+    yield "obj", "operand 111", b"(" + shell + text(touch) + b"o."
     yield "eval", "builtins.eval", b"cbuiltins\neval\n(" + text(write) + b"tR."
     yield "exec", "builtins.exec", b"cbuiltins\nexec\n(" + text(write) + b"tR."
-    yield "old eval", "__builtin__.eval", b"c__builtin__\neval\n(" + text(write) + b"tR."
-    dotted = text("os") + text("system.__call__") + b"\x93"
-    yield "dotted", "os.system.__call__", b"\x80\x04" + dotted + arguments + b"R."
-    yield "getattr", "builtins.getattr", b"cbuiltins\ngetattr\n(cos\npath\n" + text("join") + b"tR" + arguments + b"R."
-    yield "partial", "functools.partial", b"cfunctools\npartial\n(cos\nsystem\n" + text(touch) + b"tR)R."
-    yield "map", "builtins.map", b"cbuiltins\nlist\n(cbuiltins\nmap\n(cos\nsystem\n](" + text(touch) + b"etRtR."
-    yield (
-        "in a state",
-        "os.system",
-        (b"cargparse\nNamespace\n)\x81}" + text("a") + b"cos\nsystem\n" + arguments + b"Rsb."),
-    )
+    yield "old eval", "builtins.eval", b"c__builtin__\neval\n(" + text(write) + b"tR."
+    dotted = text("subprocess") + text("getoutput.__call__") + b"\x93"
+    yield "dotted", "protocol 4", b"\x80\x04" + dotted + arguments + b"R."
+    dotted = b"csubprocess\ngetoutput.__call__\n"
+    yield "dotted in protocol 2", "subprocess.getoutput.__call__", dotted + arguments + b"R."
+    yield "getattr", "builtins.getattr", b"cbuiltins\ngetattr\n(" + shell + text("__call__") + b"tR" + arguments + b"R."
+    yield "partial", "functools.partial", b"cfunctools\npartial\n(" + shell + text(touch) + b"tR)R."
+    yield "map", "builtins.map", b"cbuiltins\nlist\n(cbuiltins\nmap\n(" + shell + b"](" + text(touch) + b"etRtR."
+    state = b"cargparse\nNamespace\n)\x81}" + text("a") + shell
+    yield "in a state", "subprocess.getoutput", state + arguments + b"Rsb."
     yield "as an object", "subprocess.Popen", b"csubprocess\nPopen\n(" + text(touch) + b"tR."
-    reconstructor = b"ccopy_reg\n_reconstructor\n(cos\nsystem\ncbuiltins\nobject\nNtR"
-    yield "copyreg", "copy_reg._reconstructor", reconstructor + arguments + b"R."
-    setstate = b"cargparse\nNamespace\n)\x81}" + text("__setstate__") + b"cos\nsystem\nsb"
-    yield "setstate", "argparse.Namespace", setstate + text(touch) + b"bq\x00" + b"cos\nsystem\n0h\x00" + b")R."
-    append = b"cargparse\nNamespace\n)\x81}" + text("append") + b"cos\nsystem\nsb"
+    reconstructor = b"ccopy_reg\n_reconstructor\n(" + shell + b"cbuiltins\nobject\nNtR"
+    yield "copyreg", "copyreg._reconstructor", reconstructor + arguments + b"R."
+    setstate = b"cargparse\nNamespace\n)\x81}" + text("__setstate__") + shell + b"sb" + text(touch) + b"b"
+    yield "setstate", "argparse.Namespace", setstate + b")R."
+    yield "setstate and more", "operand 48", setstate + b"q\x000" + shell + b"h\x00)R."
+    append = b"cargparse\nNamespace\n)\x81}" + text("append") + shell + b"sb"
     yield "append", "argparse.Namespace", append + text(touch) + b"a."
     yield "extend", "argparse.Namespace", append.replace(b"append", b"extend") + b"(" + text(touch) + b"e."
-    yield "items of a class", "os.environ", b"cos\nenviron\n" + text("A") + text("B") + b"s."
-    yield "attributes of a class", "torch.nn.Module", b"ctorch.nn\nModule\n}" + text("forward") + b"cos\nsystem\nsb."
-    yield "extension", "EXT1", b"\x80\x02\x82\x01."
-    yield "extension 2", "EXT2", b"\x80\x02\x83\x01\x00."
-    yield "extension 4", "EXT4", b"\x80\x02\x84\x01\x00\x00\x00."
-    yield "persistent text", "PERSID", b"Pmodule\n."
-    yield "odd storage", "os.system", b"(" + text("storage") + b"cos\nsystem\n" + text("0") + text("cpu") + b"K\x01tQ."
-    yield "object of a call", "dict", b"}(" + text(touch) + b"t\x81."
+    yield "items of a class", "_Inert", b"cshutil\nwhich\n" + text("A") + text("B") + b"s."
+    yield "attributes of a class", "only build", b"ctorch.nn\nModule\n}" + text("forward") + shell + b"sb."
+    yield "slots of a class", "only build", b"ctorch.nn\nModule\n}}" + text("forward") + shell + b"s\x86b."
+    yield "extension", "operand 130", b"\x80\x02\x82\x01."
+    yield "extension 2", "operand 131", b"\x80\x02\x83\x01\x00."
+    yield "extension 4", "operand 132", b"\x80\x02\x84\x01\x00\x00\x00."
+    yield "persistent text", "operand 80", b"Pmodule\n."
+    storage = b"(" + text("storage") + shell + text("0") + text("cpu")
+    yield "odd storage", "subprocess.getoutput", storage + b"K\x01tQ."
+    yield "object of a call", "got {}", b"}(" + text(touch) + b"t\x81."
+    rebuild = b"ctorch._tensor\n_rebuild_from_type_v2\n(" + shell + b"ctorch\nTensor\n" + arguments + b"}tR."
+    yield "call through torch", "subprocess.getoutput", rebuild
+    for module in ("os", "posix", "nt", "sys"):
+        yield f"named of {module}", f"{module}.system", f"c{module}\nsystem\n.".encode()
 
 
 PROGRAMS = {name: (named, program) for name, named, program in hostile("MARKER")}
@@ -231,54 +241,77 @@ PROGRAMS = {name: (named, program) for name, named, program in hostile("MARKER")
 def test_a_hostile_pickle_runs_nothing(file, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     named, program = PROGRAMS[name]
-    line = refusal(write_archive(file, program))
-    assert named in line
-    assert "refused, and nothing of it was run" in line
+    assert named in refusal(write_archive(file, program))
     assert not (tmp_path / "MARKER").exists()
 
 
-@pytest.mark.parametrize("name", ["reduce", "reduce in protocol 4", "inst", "obj", "eval", "exec", "in a state"])
+@pytest.mark.parametrize(
+    "name", ["reduce", "reduce in protocol 4", "inst", "obj", "eval", "exec", "dotted", "partial", "map", "in a state"]
+)
 def test_the_hostile_pickles_would_run_elsewhere(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     pickle.loads(PROGRAMS[name][1])
     assert (tmp_path / "MARKER").exists()
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("function", [os.system, shutil.rmtree])
 @pytest.mark.parametrize("where", ["alone", "beside weights", "in an attribute", "as an argument"])
-def test_torch_files_with_a_call_in_them_are_refused(file, tmp_path, protocol, where):
-    import os
-
+def test_torch_files_with_a_call_in_them_are_refused(file, tmp_path, function, where):
     marker = tmp_path / "marker"
-    call = Call(os.system, f"touch {marker}")
+    call = Call(function, f"touch {marker}")
     value = {
         "alone": call,
         "beside weights": {"model": {"a": torch.zeros(2)}, "args": call},
         "in an attribute": argparse.Namespace(deep=[{"a": call}]),
         "as an argument": functools.partial(print, call),
     }[where]
-    torch.save(value, file, pickle_protocol=protocol)
-    assert ".system to be called" in refusal(file)
+    torch.save(value, file)
+    assert f"{function.__module__}.{function.__name__}" in refusal(file)
     assert not marker.exists()
 
 
 def test_a_call_without_arguments_is_refused_too(file):
-    import os
+    torch.save({"model": Call(time.time)}, file)
+    assert "time.time" in refusal(file)
 
-    torch.save({"model": Call(os.getcwd)}, file)
-    assert ".getcwd to be called" in refusal(file)
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_newer_pickle_protocols_are_named(file, protocol):
+    torch.save({"a": torch.zeros(2)}, file, pickle_protocol=protocol)
+    assert f"protocol {protocol}" in refusal(file)
+
+
+class Allowed:
+    """A class that some other package has allowed to be made."""
+
+    def __setstate__(self, state):
+        raise AssertionError("nothing of the file runs")
+
+    def __getstate__(self):
+        return {"a": 1}
+
+
+@pytest.mark.parametrize("beside", [[], Call(time.time)])
+def test_what_others_allow_is_not_made_here_and_stays_allowed_there(file, beside):
+    torch.save([Allowed(), beside], file)
+    with torch.serialization.safe_globals([Allowed]):
+        if beside:
+            assert "time.time" in refusal(file)
+        else:
+            assert read_tensors(file)[0].state == {"a": 1}
+        assert Allowed in torch.serialization.get_safe_globals()
+    assert Allowed not in torch.serialization.get_safe_globals()
 
 
 def test_what_a_terminal_would_obey_is_not_shown(file):
-    line = refusal(write_archive(file, b"cos\nsys\x1b[2Jtem\n)R."))
-    assert "asks for os.sys?[2Jtem to be called" in line
+    assert "a.b?[2Jc" in refusal(write_archive(file, b"ca\nb\x1b[2Jc\n)R."))
     torch.save({"a\x1b[2J": torch.zeros(1)}, file)
     assert "it holds a?[2J" in refusal(file)
 
 
 def test_a_placeholder_is_never_called(file):
     program = b"cargparse\nNamespace\n)\x81)R."
-    assert "an object of argparse.Namespace to be called" in refusal(write_archive(file, program))
+    assert "an object of argparse.Namespace" in refusal(write_archive(file, program))
 
 
 def test_the_line_on_the_console_is_one(file, capsys):
@@ -286,7 +319,7 @@ def test_the_line_on_the_console_is_one(file, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_command(lambda _: read_tensors(file), StageConfig, recipes="tokenize", argv=["--output_dir", "x"])
     assert stopped.value.code == 1
-    assert "asks for os.system to be called" in tiny.one_line(capsys.readouterr().err)
+    assert "subprocess.getoutput" in tiny.one_line(capsys.readouterr().err)
 
 
 # Damage
@@ -311,35 +344,77 @@ def test_a_tensor_written_by_hand_is_read(file):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"offset": 1}, "reaches outside its storage of 6"),
-        ({"offset": -1}, "impossible size"),
-        ({"stride": (3, 2)}, "reaches outside its storage of 6"),
-        ({"stride": (2**61, 1)}, "reaches outside its storage of 6"),
-        ({"stride": (-3, 1)}, "impossible size"),
-        ({"size": (2**40, 3), "stride": (0, 0)}, "reaches outside its storage of 6"),
-        ({"size": (2**62, 3)}, "impossible size"),
-        ({"size": (2, 3, 1)}, "another form"),
-        ({"size": (True, 3)}, "impossible size"),
-        ({"count": 7}, "has 24 bytes, not 7 values"),
-        ({"count": 2**62}, "has 24 bytes, not 4611686018427387904 values"),
-        ({"storage": "DoubleStorage"}, "has 24 bytes, not 6 values"),
-        ({"storage": "QInt8Storage"}, "a storage of torch.QInt8Storage"),
+        ({"offset": 1}, "storage"),
+        ({"offset": -1}, "-1"),
+        ({"stride": (3, 2)}, "storage"),
+        ({"stride": (2**61, 1)}, str(2**61)),
+        ({"stride": (-3, 1)}, "-3"),
+        ({"size": (2**40, 3), "stride": (0, 0)}, str(3 * 2**40)),
+        ({"size": (2**62, 3)}, "overflow"),
+        ({"size": (2, 3, 1)}, "3"),
+        ({"size": (True, 3)}, "set_"),
+        ({"size": (-2, 3)}, "overflow"),
+        ({"count": 7}, "6 values"),
+        ({"count": 2**62}, "6 values"),
+        ({"count": -6}, "storage"),
+        ({"storage": "DoubleStorage"}, "6 values"),
+        ({"storage": "QInt8Storage"}, "form"),
     ],
 )
 def test_a_tensor_outside_its_storage_is_refused(file, fields, reason):
     assert reason in refusal(write_archive(file, tensor_program(**fields), {"0": SIX}))
 
 
+@pytest.mark.parametrize("record", [10**6, 2**30])
+def test_a_storage_larger_than_its_part_is_refused(file, record):
+    """As CVE-2026-24747 has it: torch before 2.10 would read, and write, outside the part's memory."""
+    body = tensor_program(size=(record,), stride=(1,), count=record)[2:-1]
+    written = b"\x80\x02(" + body + b"q\x01K\x05cbuiltins\ncomplex\n(K\x01K\x00tRs\x75h\x01."
+    for program in (b"\x80\x02" + body + b".", written):
+        refusal(write_archive(file, program, {"0": SIX}))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.eye(2).to_sparse(), torch.empty(2, device="meta"), torch.ones(2, dtype=torch.complex64).conj()],
+    ids=["sparse", "meta", "conjugate"],
+)
+def test_a_tensor_of_another_form_is_refused(file, tensor):
+    torch.save({"a": tensor}, file)
+    assert "damaged" in refusal(file)
+
+
+def test_attributes_in_a_file_hide_no_method(file):
+    parameter = nn.Parameter(torch.ones(2))
+    parameter.detach = "nothing to call"
+    torch.save({"a": parameter}, file)
+    assert_same(read_state_dict(file), {"a": torch.ones(2)})
+    shadowed = b"\x80\x02ccollections\nOrderedDict\n)R}" + text("items") + b"K\x05sb"
+    write_archive(file, shadowed + text("a") + tensor_program()[2:-1] + b"s.", {"0": SIX})
+    assert_same(read_state_dict(file), {"a": torch.arange(6.0).reshape(2, 3)})
+
+
+def test_weights_stay_though_the_file_changes_and_the_file_though_they_change(file):
+    torch.save({"a": torch.arange(10**5)}, file)
+    content = file.read_bytes()
+    weights = read_state_dict(file)
+    weights["a"][:] += 1
+    assert file.read_bytes() == content
+    with file.open("r+b") as written:
+        written.write(bytes(len(content)))
+    assert torch.equal(weights["a"], torch.arange(1, 10**5 + 1))
+
+
 def test_a_missing_storage_is_named(file):
-    assert "damaged in its part 'data/0'" in refusal(write_archive(file, tensor_program()))
+    assert "data/0" in refusal(write_archive(file, tensor_program()))
 
 
-def test_a_flipped_byte_is_found(module, file):
+def test_a_flipped_byte_is_found(file):
     torch.save({"a": torch.arange(1000.0)}, file)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert "is damaged in its part 'data/0' (Bad CRC-32" in refusal(file)
+    assert "data/0 (wrong CRC-32)" in refusal(file)
 
 
 def test_a_file_cut_short_is_damaged_wherever_it_is_cut(module, file):
@@ -353,12 +428,12 @@ def test_a_file_cut_short_is_damaged_wherever_it_is_cut(module, file):
 def test_a_pickle_cut_short_is_damaged_wherever_it_is_cut(file):
     program = pickle.dumps({"a": [1, (2, "three"), {4: 5.0}], "b": {6}}, 2)
     for length in range(len(program)):
-        assert "its pickle can't be read" in refusal(write_archive(file, program[:length]))
+        refusal(write_archive(file, program[:length]))
 
 
 @pytest.mark.parametrize(
     ("program", "reason"),
-    [(b"0.", "stack"), (b"(0.", "stack"), (b"h\x07.", "read (7)"), (b"}]Ns.", "key"), (b"}(]t)s.", "key"), (b"t.", "")],
+    [(b"0.", "operand 48"), (b"R.", "pop"), (b"h\x07.", "(7)"), (b"}]Ns.", "list"), (b"}(]t)s.", "list"), (b"t.", "")],
 )
 def test_a_broken_pickle_is_one_line(file, program, reason):
     assert reason in refusal(write_archive(file, program))
@@ -411,14 +486,28 @@ def test_other_files_are_no_checkpoints(file):
 def test_compressed_parts_are_not_read(file):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"N." + b"0" * 10**6)
-    assert "it is compressed" in refusal(file)
+    assert "compressed" in refusal(file)
 
 
-def test_big_endian_files_are_refused(file):
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", b"N.")
-        archive.writestr("archive/byteorder", b"big")
-    assert "big-endian" in refusal(file)
+def test_parts_that_overlap_are_not_read(file):
+    write_archive(file, tensor_program(), {"0": SIX * 1000})
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.filelist *= 3
+        archive._didModify = True
+    assert "overlap" in refusal(file)
+
+
+def test_a_compiled_module_is_no_checkpoint(file):
+    write_archive(file, b"N.")
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("archive/constants.pkl", b").")
+    assert "torchscript" in refusal(file)
+
+
+def test_big_endian_files_are_read(file):
+    content = np.arange(6, dtype=">f4").tobytes()
+    found = read_state_dict(write_archive(file, tensor_program(), {"0": content}, byteorder=b"big"))[""]
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize("value", [3, "text", {}, {"epoch": 1}, {"model": {"a": 1}}, [torch.zeros(2)], Path("x")])

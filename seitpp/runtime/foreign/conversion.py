@@ -1,29 +1,8 @@
-"""Weights of tokenizers: read from a file without running it, and put in their places, all of them."""
+"""Foreign weights under our names, put in their places, all of them."""
 
 import re
-from pathlib import Path
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.safe_unpickle import read_state_dict
-
-
-def read_weights(path):
-    """Name to tensor of a safetensors file, or of what torch.save wrote.
-
-    Raises: UserError if there is no such file, it is damaged, or it holds no weights.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is no file: give the file of the weights")
-    if path.suffix != ".safetensors":
-        return read_state_dict(path)
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}): get it again") from error
 
 
 def translated(weights, rules, source):

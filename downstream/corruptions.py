@@ -1,0 +1,125 @@
+"""Corrupted images as an image source: each is decoded at the size asked for, then corrupted as in ImageNet-C.
+
+The corruptions are those of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), by the package
+imagecorruptions-imaug.
+"""
+
+import threading
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from einops import rearrange
+
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.images import DECODING_ERRORS
+from seitpp.tokenizers.sources.source import ImageSource
+
+LEAST_SIDE = 32
+"""pixels a side that the package takes at least"""
+_OWN_GENERATOR = frozenset({"impulse_noise", "glass_blur"})
+"""Corruptions that draw from a generator of their own, which they seed from the system unless they are given a seed."""
+_GLOBAL_GENERATOR = threading.Lock()
+"""All other corruptions draw from numpy's global generator: one image at a time, or threads would share its state."""
+
+
+@dataclass(frozen=True)
+class CorruptedImages:
+    """An ImageSource whose images are those of another, corrupted. What is read does not depend on who reads when.
+
+    Attributes:
+        images: the ImageSource.
+        name: of the corruption, such as "gaussian_noise".
+        severity: 1 to 5.
+        seed: of the noise; each image has its own, by its index.
+    """
+
+    images: ImageSource
+    name: str
+    severity: int
+    seed: int
+
+    @property
+    def keys(self) -> list[str]:
+        """A name for each image."""
+        return self.images.keys
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each, (n,) int32."""
+        return self.images.labels
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names."""
+        return self.images.classes
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """Corrupted pixels of one image, (3, height, width) uint8.
+
+        Raises: UserError where the corruption fails; what the source raises where the image can't be decoded.
+        """
+        pixels = self.images.read(index, size)
+        seed = zlib.crc32(f"{self.seed} {self.name} {self.severity} {index}".encode())
+        try:
+            return corrupt(pixels, self.name, self.severity, seed=seed)
+        except DECODING_ERRORS as error:  # it must not count as an image that can't be decoded
+            raise UserError(
+                f"{self.name} fails on {self.where(index)} ({error}): leave it out of --corruptions"
+            ) from error
+
+    def where(self, index: int) -> str:
+        """Where one image lies, for messages."""
+        return self.images.where(index)
+
+
+def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int) -> np.ndarray:
+    """Corrupt one image as ImageNet-C does.
+
+    Args:
+        pixels: (3, height, width) uint8, at least 32 pixels a side.
+        name: of the corruption.
+        severity: 1 to 5.
+        seed: of its noise, 32 bits. numpy's global generator is left as it was.
+    Returns: the same shape and type, new.
+    """
+    from imagecorruptions import corrupt as corrupt_one
+
+    options = {"seed": seed} if name in _OWN_GENERATOR else {}
+    with _GLOBAL_GENERATOR:
+        state = np.random.get_state()
+        np.random.seed(seed)
+        try:
+            image = rearrange(pixels, "c h w -> h w c")
+            corrupted = corrupt_one(np.ascontiguousarray(image), severity=severity, corruption_name=name, **options)
+        finally:
+            np.random.set_state(state)
+    return np.ascontiguousarray(rearrange(corrupted, "h w c -> c h w"))
+
+
+def check_corruptions(names: tuple[str, ...], size: tuple[int, int]) -> None:
+    """Refuse corruptions that can't be made.
+
+    Args:
+        names: of corruptions.
+        size: (height, width) of the images.
+    Raises: UserError if the extra is missing, there is no such corruption, or the images are too small for any.
+    """
+    if not names:
+        return
+    try:
+        from imagecorruptions import get_corruption_names
+    except ImportError as error:
+        raise UserError("robustness needs its extra: pip install 'seitpp[robustness]'") from error
+    known = get_corruption_names("all")
+    for name in names:
+        if name not in known:
+            raise UserError(f"no corruption {name!r}; there are: {', '.join(known)}")
+    if min(size) < LEAST_SIDE:
+        raise UserError(
+            f"corruptions need images of at least {LEAST_SIDE} pixels a side, this tokenizer reads {size[0]} x "
+            f"{size[1]}: give --corruptions '[]'"
+        )

@@ -1,0 +1,83 @@
+"""The sets of images that robustness is measured on, each a store to be made: clean, corrupted, of other domains."""
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from seitpp.downstream.corruptions import CorruptedImages
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.selected import SelectedImages
+from seitpp.tokenizers.sources.source import ImageSource, open_source
+from seitpp.tokenizers.tokenize import TokenizeConfig
+from seitpp.tokenizers.tokenize_job import TokenizeJob
+from seitpp.tokenizers.tokenizer import Tokenizer
+
+CLEAN = "clean"
+"""Name of the clean images' store; results call their shift ""."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftedSet:
+    """Labelled test images under one shift.
+
+    Attributes:
+        shift: a corruption, a domain, or "" for the clean images.
+        severity: of a corruption, 1 to 5; else None.
+        images: an ImageSource, all labelled.
+    """
+
+    shift: str
+    severity: int | None = None
+    images: ImageSource
+
+    @property
+    def name(self) -> str:
+        """Of its store, such as "contrast-3"."""
+        return "-".join(str(part) for part in (self.shift or CLEAN, self.severity) if part is not None)
+
+    def job(self, config, folder: Path, tokenizer: Tokenizer) -> TokenizeJob:
+        """The job that makes its store in `folder`; it refuses a store of other images, tokenizer or noise.
+
+        Args:
+            config: a RobustnessConfig.
+            folder: of all stores.
+            tokenizer: a Tokenizer on its device.
+        """
+        about = {}
+        if self.severity is not None:
+            package = metadata.version("imagecorruptions-imaug")
+            about = {"corruption": self.name, "seed": config.seed, "imagecorruptions-imaug": package}
+        details = TokenizeConfig(
+            images=config.images, tokenizer=config.tokenizer, output_dir=str(folder / self.name),
+            batch_size=config.batch_size, max_skipped=config.max_skipped, resume=config.resume,
+        )  # fmt: skip
+        return TokenizeJob(details, None, images=self.images, tokenizer=tokenizer, about=about)
+
+
+def shifted_sets(config, classes: list[str]) -> list[ShiftedSet]:
+    """The clean images, each corruption of them at each severity, and each domain. No image is decoded yet.
+
+    Args:
+        config: a RobustnessConfig.
+        classes: class names, in the classifiers' order.
+    Raises: UserError if images can't be opened, are of a class that `classes` lacks, or have no labels.
+    """
+    clean = _labelled(config.images, classes)
+    corrupted = [
+        ShiftedSet(shift=name, severity=level, images=CorruptedImages(clean, name, level, config.seed))
+        for name in config.corruptions
+        for level in config.severities
+    ]
+    domains = [ShiftedSet(shift=name, images=_labelled(images, classes)) for name, images in config.domains.items()]
+    return [ShiftedSet(shift="", images=clean), *corrupted, *domains]
+
+
+def _labelled(spec, classes):
+    """The labelled images of a source; the noise of a corruption is keyed by the place among them."""
+    images = open_source(spec, classes)
+    rows = np.flatnonzero(images.labels >= 0)
+    if not len(rows):
+        raise UserError(f"{spec} holds no labelled image: expected one folder a class")
+    return SelectedImages(images, rows)

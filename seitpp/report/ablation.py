@@ -1,0 +1,132 @@
+"""The ablation's section of the page, and the same tables as Markdown."""
+
+from typing import Any
+
+import pandas as pd
+
+from seitpp.report import words
+from seitpp.report.found_results import ABLATION
+from seitpp.report.found_runs import Found, Run
+
+
+def ablation_sections(found: Found) -> list[dict[str, Any]]:
+    """What each ablation measured, a section a run and data set.
+
+    Returns: [{label, legend, rehearsal, tables}]; tables, one a label fraction: [{title, counts, measures, rows}];
+        rows, one a start of the network: [{name, cells}]; cells, one a measure: {mean, difference, best}, or None where
+        nothing was measured.
+    """
+    return [
+        {
+            "label": run.label,
+            "legend": _legend(run, results),
+            "rehearsal": bool(run.config.get("quick")),
+            "tables": _tables(dataset, results),
+        }
+        for run in found.of(ABLATION)
+        for dataset, results in run.results.groupby("dataset", sort=False)
+    ]
+
+
+def as_markdown(sections: list[dict[str, Any]]) -> str:
+    """The sections of `ablation_sections` as Markdown, ready for a README."""
+    lines = []
+    for section in sections:
+        if len(sections) > 1:
+            lines += [f"## {section['label']}", ""]
+        if section["rehearsal"]:
+            lines += ["A rehearsal of a few steps: these numbers mean nothing.", ""]
+        lines += [section["legend"], ""]
+        for table in section["tables"]:
+            lines += [
+                f"**{table['title']}** ({table['counts']})",
+                "",
+                f"| | {' | '.join(table['measures'])} |",
+                f"|---|{'---|' * len(table['measures'])}",
+                *(f"| {row['name']} | {' | '.join(map(_cell_text, row['cells']))} |" for row in table["rows"]),
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def _tables(dataset, results):
+    # Imported here, as it brings torch, which a report without an ablation does not need.
+    from seitpp.downstream.ablation_table import ablation_table
+
+    means = ablation_table(results)
+    accuracies = means[means["metric"] == "accuracy"]
+    return [
+        {
+            "title": f"{dataset}, {words.label_fraction(fraction)}",
+            "counts": f"{part['train_images'].max():,} images; {_test_images(part):,} test images",
+            "measures": [words.measure(*each) for each in _distinct(part, "protocol", "shift")],
+            "rows": _rows(part),
+        }
+        for fraction, part in accuracies.groupby("label_fraction", sort=False)
+    ]
+
+
+def _rows(part):
+    cells = {(row.protocol, row.shift, row.init, row.augmentation): row for row in part.itertuples()}
+    measures = _distinct(part, "protocol", "shift")
+    best = {each: max(row.mean for key, row in cells.items() if key[:2] == each) for each in measures}
+    return [
+        {
+            "name": words.start(*start),
+            "cells": [_cell(cells.get((*each, *start)), best[each]) for each in measures],
+        }
+        for start in _distinct(part, "init", "augmentation")
+    ]
+
+
+def _cell(row, best):
+    if row is None:
+        return None
+    difference = None if pd.isna(row.difference) else words.points(row.difference, _known(row.difference_std))
+    return {"mean": words.percent(row.mean, _known(row.std)), "difference": difference, "best": row.mean == best}
+
+
+def _cell_text(cell):
+    if cell is None:
+        return "\u2013"
+    return cell["mean"] if cell["difference"] is None else f"{cell['mean']} ({cell['difference']})"
+
+
+def _test_images(part):
+    """Of the images without a shift, where there are any: other domains are of other sizes."""
+    plain = part[part["shift"] == ""]
+    return (part if plain.empty else plain)["test_images"].max()
+
+
+def _legend(run: Run, results: pd.DataFrame) -> str:
+    seeds = results["seed"].nunique()
+    over = "of one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
+    sentence = f"Accuracy in %, {over}"
+    starts = set(_distinct(results, "init", "augmentation"))
+    if ("mtm", "") in starts:
+        sentence += f"; in brackets the difference to plain {words.start('mtm')} in points, paired by seed"
+    sentences = [sentence]
+    levels = results["severity"].dropna().unique()
+    if len(levels):
+        sentences.append(f"Corrupted images: {words.severities(map(int, levels))}")
+    if any(init == "scratch" for init, _ in starts):
+        sentences.append(
+            f"Probes in the row \u201c{words.start('scratch')}\u201d are of the same encoder before any training"
+        )
+    recipes = [
+        f"{name} {run.config[key]}"
+        for key, name in (("pretrain", "pre-training"), ("finetune", "fine-tuning"))
+        if key in run.config
+    ]
+    if recipes:
+        sentences.append(f"Recipes: {', '.join(recipes)}")
+    return f"{'. '.join(sentences)}."
+
+
+def _distinct(table, *columns):
+    """The combinations of some columns, in order, as a list of tuples."""
+    return list(table[list(columns)].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _known(value):
+    return None if pd.isna(value) else value

@@ -1,0 +1,56 @@
+"""What tells methods apart in results, and what kind each is."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+
+Kind = Literal["pretrained", "scratch", "frozen", "baseline"]
+KEY = ("protocol", "init", "augmentation", "label_fraction", "budget_bytes", "label")
+"""Columns of `seitpp.report.found_results.all_results` that tell methods apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How accuracies came about, in identifiers of `seitpp.runtime.results.Result`.
+
+    Attributes:
+        protocol: how labels were learned: "finetune", "linear", "knn10", "majority", …
+        init: where the network or the features come from: "scratch", "mtm", "random", "pixels", …
+        augmentation: of pre-training.
+        label_fraction: fraction of the labels that was learned from.
+        budget_bytes: of the training tokens; None: not limited.
+        run: label of the run that measured it, where several measured the same; else "".
+    """
+
+    protocol: str
+    init: str
+    augmentation: str = ""
+    label_fraction: float = 1.0
+    budget_bytes: int | None = None
+    run: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Pre-trained or from scratch, and then trained on labels; a probe of pre-trained features; or a baseline."""
+        if self.protocol == "finetune":
+            return "scratch" if self.init == "scratch" else "pretrained"
+        return "frozen" if self.init == "mtm" else "baseline"
+
+    @property
+    def control(self) -> "Method":
+        """The same protocol on an encoder that was never trained."""
+        return replace(self, init="random", augmentation="")
+
+    def same_labels(self, other: "Method") -> bool:
+        """Whether both learned from the same fraction of the labels, within the same budget."""
+        own, others = ((each.label_fraction, each.budget_bytes) for each in (self, other))
+        return own == others
+
+
+def method_of(row) -> Method:
+    """The Method of a row (named tuple) that has the columns of KEY."""
+    return Method(
+        protocol=row.protocol, init=row.init, augmentation=row.augmentation, label_fraction=float(row.label_fraction),
+        budget_bytes=None if pd.isna(row.budget_bytes) else int(row.budget_bytes), run=row.label,
+    )  # fmt: skip
