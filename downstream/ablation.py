@@ -46,7 +46,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.runtime.results import write_results
 from seitpp.runtime.run_folder import RunFolder
-from seitpp.runtime.step_runner import StepRunner
+from seitpp.runtime.steps.runner import StepRunner
 from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt

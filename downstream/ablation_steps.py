@@ -14,7 +14,7 @@ from pathlib import Path
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.pretrain import PretrainConfig
-from seitpp.runtime.step_runner import Step
+from seitpp.runtime.steps.step import Step
 
 SCRATCH, PLAIN = "scratch", "mtm"
 INGREDIENTS = {

@@ -17,7 +17,7 @@ from seitpp.demo.openmoji import prepare_openmoji
 from seitpp.demo.steps import make_steps
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.step_runner import StepRunner
+from seitpp.runtime.steps.runner import StepRunner
 
 
 @dataclass(frozen=True, kw_only=True)

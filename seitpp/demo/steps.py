@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from seitpp.runtime.step_runner import Step
+from seitpp.runtime.steps.step import Step
 
 QUICK = {  # of each stage: enough steps for every part of it to run
     "train-tokenizer": ("--steps", "60", "--warmup_steps", "5"),

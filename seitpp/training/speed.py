@@ -4,23 +4,34 @@ import re
 
 import torch
 
-_BF16_PEAKS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "T4": 65e12,
-    "V100": 125e12,
+_PEAKS = {
+    "B200": 2250e12,  # NVIDIA Blackwell Architecture Technical Brief, HGX B200: 4.5 PFLOPS with sparsity
+    "H200 NVL": 835e12,  # NVIDIA H200 Tensor Core GPU data sheet: 1,671 TFLOPS with sparsity
+    "H200": 989e12,  # the same, SXM: 1,979 with sparsity
+    "H100 NVL": 835e12,  # NVIDIA H100 Tensor Core GPU data sheet: 1,671 with sparsity
+    "H100 PCIe": 756e12,  # the same: 1,513 with sparsity
+    "H100": 989e12,  # the same, SXM: 1,979 with sparsity
+    "A100": 312e12,  # NVIDIA A100 Tensor Core GPU data sheet, SXM and PCIe
+    "L40S": 362e12,  # NVIDIA L40S data sheet
+    "L40": 181e12,  # NVIDIA L40 data sheet
+    "L4": 121e12,  # NVIDIA L4 Tensor Core GPU data sheet: 242 with sparsity
+    "A10G": 70e12,  # NVIDIA A10G Tensor Core GPU data sheet (17 February 2022, given out by AWS): half an A10's
+    "A10": 125e12,  # NVIDIA A10 Tensor Core GPU data sheet
+    "RTX 4090": 165e12,  # NVIDIA Ada GPU Architecture whitepaper, appendix A: sums in float32, as torch has them
+    "RTX 3090": 71e12,  # NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A: sums in float32
 }
-"""Operations a second of dense matrix products with 16-bit inputs, as the makers state them (written from memory)."""
+"""Operations a second of dense matrix products with bfloat16 or float16 inputs, as the maker states them.
+
+Where a document gives the number with sparsity alone, it is twice the dense one.
+"""
+_FLOAT16_PEAKS = {
+    "T4": 65e12,  # NVIDIA T4 Tensor Core GPU data sheet
+    "V100-SXM2": 125e12,  # NVIDIA V100 Tensor Core GPU data sheet, with NVLink
+    "V100-PCIE": 112e12,  # the same
+}
+"""The same of GPUs whose tensor cores do not take bfloat16."""
+_OTHER_MODEL = re.compile(r"\b(MIG|Ti|SUPER|D|Laptop|Max-Q)\b")
+"""A part of one of these GPUs, or another that bears its name."""
 
 
 class Speed:
@@ -55,9 +66,10 @@ class Speed:
 
 def peak_flops(device_name, precision):
     """Peak operations a second of a GPU in 16 bits, from a table; None for one that is not in it, and in 32 bits."""
-    if precision not in ("bf16", "fp16"):
+    peaks = {"bf16": _PEAKS, "fp16": _PEAKS | _FLOAT16_PEAKS}.get(precision, {})
+    if _OTHER_MODEL.search(device_name):
         return None
-    return next((peak for name, peak in _BF16_PEAKS.items() if re.search(rf"\b{name}\b", device_name)), None)
+    return next((peak for name, peak in peaks.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
 def count_flops(function):

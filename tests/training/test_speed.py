@@ -10,12 +10,31 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.training.speed import Speed, count_flops, peak_flops
 
 
-def test_the_share_of_the_peak_is_known_where_the_device_is():
-    assert peak_flops("NVIDIA H200", "bf16") == peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
-    assert peak_flops("NVIDIA A100-SXM4-80GB", "fp16") == 312e12
-    assert peak_flops("NVIDIA A100-SXM4-80GB", "no") is peak_flops("cpu", "bf16") is None
-    assert peak_flops("NVIDIA RTX A1000", "bf16") is None  # no A100
+@pytest.mark.parametrize(
+    ("device", "precision", "teraflops"),
+    [
+        ("NVIDIA H200", "bf16", 989),
+        ("NVIDIA H200 NVL", "bf16", 835),
+        ("NVIDIA H100 80GB HBM3", "bf16", 989),
+        ("NVIDIA H100 PCIe", "bf16", 756),
+        ("NVIDIA A100-SXM4-80GB", "fp16", 312),
+        ("NVIDIA A100-SXM4-80GB", "no", None),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", "bf16", None),  # a seventh of it
+        ("NVIDIA A10", "bf16", 125),
+        ("NVIDIA A10G", "bf16", 70),
+        ("NVIDIA RTX A1000", "bf16", None),  # no A100
+        ("NVIDIA GeForce RTX 3090", "fp16", 71),
+        ("NVIDIA GeForce RTX 3090 Ti", "fp16", None),
+        ("Tesla T4", "fp16", 65),
+        ("Tesla T4", "bf16", None),  # its tensor cores do not take it
+        ("cpu", "bf16", None),
+    ],
+)
+def test_the_peak_is_that_of_the_device_and_precision_or_unknown(device, precision, teraflops):
+    assert peak_flops(device, precision) == (teraflops and teraflops * 1e12)
+
+
+def test_the_share_of_the_peak_is_told_where_it_is_known():
     speed = Speed(make_accelerator("no"), 2e12)
     assert speed.of(300, 2.0) == ({"images_per_second": 150.0}, "150 images/s")
     speed.peak = 600e12
