@@ -33,6 +33,7 @@ wheels: | .venv/bin/python
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 bench: .venv/test.stamp
 	for name in start loader store tokenize pretrain finetune; do $(BIN)/python -m benchmarks.$$name || exit 1; done
