@@ -34,12 +34,13 @@ from seitpp.downstream.ablation_steps import (
     make_steps,
 )
 from seitpp.downstream.ablation_table import ablation_table, gather
+from seitpp.downstream.robustness import RobustnessConfig, measure_robustness
 from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
-from seitpp.finetune.probe import ProbeConfig
-from seitpp.finetune.train import FinetuneConfig
+from seitpp.finetune.probe import ProbeConfig, probe
+from seitpp.finetune.train import FinetuneConfig, finetune
 from seitpp.mtm.augmentation.augment import Augment
 from seitpp.mtm.encoder import fitting_view
-from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.mtm.pretrain import PretrainConfig, pretrain
 from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
@@ -47,6 +48,7 @@ from seitpp.runtime.files import replacing
 from seitpp.runtime.results import write_results
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.steps.runner import StepRunner
+from seitpp.runtime.steps.step import Step
 from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt
@@ -54,6 +56,13 @@ from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.subset import write_subset
 
+STAGES = {
+    "pretrain": (PretrainConfig, pretrain),
+    "finetune": (FinetuneConfig, finetune),
+    "probe": (ProbeConfig, probe),
+    "robustness": (RobustnessConfig, measure_robustness),
+}
+"""What each step's command starts."""
 MAY_CHANGE = ("seeds", "label_fractions", "lanes")
 
 
@@ -126,7 +135,7 @@ def main(config):
         for fraction in [each for each in config.label_fractions if each < 1]:
             write_fraction(folder_of(config, seed, fraction, "labels"), train_set, fraction, seed=seed)
     lanes = config.lanes or _usual_lanes()
-    StepRunner(make_steps(config, recipes), run.path, lanes=lanes, on_finish=drop_checkpoints).run()
+    StepRunner(make_steps(config, recipes), run.path, lanes=lanes, on_finish=drop_checkpoints, call=run_step).run()
     results = gather(config)
     table = ablation_table(results)
     write_results(run.path, results)
@@ -136,6 +145,13 @@ def main(config):
     shown = table[table.metric == "accuracy"].drop(columns=["metric", "train_images", "test_images"])
     print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
     print(f"{run.path}: results.csv and ablation.csv are written. seitpp report {run.path} makes a page of them")
+
+
+def run_step(step: Step) -> None:
+    """Do in this process what a step's command does: call the stage's function."""
+    _, stage, *words = step.command
+    config_class, function = STAGES[stage]
+    function(parse(config_class, words, recipes=stage))
 
 
 def read_inputs(config):
@@ -155,18 +171,18 @@ def read_inputs(config):
         )
     stores = ["--store", config.store, "--eval_store", config.eval_store]
     labels = [] if config.labels is None else ["--labels", config.labels]
-    pretrain = _recipe(config, "pretrain", PretrainConfig, stores)
-    finetune = _recipe(config, "finetune", FinetuneConfig, [*stores, *labels])
-    probe = _recipe(config, "probe", ProbeConfig, [*stores, "--features", "[random]"])
-    train_set, test_set = open_train_and_test(finetune)
+    pretraining = _recipe(config, "pretrain", PretrainConfig, stores)
+    finetuning = _recipe(config, "finetune", FinetuneConfig, [*stores, *labels])
+    probing = _recipe(config, "probe", ProbeConfig, [*stores, "--features", "[random]"])
+    train_set, test_set = open_train_and_test(finetuning)
     store = train_set.store
     if "://" in config.store and min(config.label_fractions) < 1:
         raise UserError(
             f"{config.store}: fractions of the labels need a store on this machine; or give --label_fractions '[1]'"
         )
-    view = fitting_view(pretrain.view, store.grid, pretrain.model.encoder.patch_size)
+    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size)
     for ingredient in config.ingredients:
-        augment = augment_of(ingredient, pretrain.augment, config.token_adapt)
+        augment = augment_of(ingredient, pretraining.augment, config.token_adapt)
         Augment(augment, store=store, view=view, device="cpu")
         if "ColorAdapt" in INGREDIENTS[ingredient] and not augment.color_adapt:
             raise UserError(
@@ -177,7 +193,7 @@ def read_inputs(config):
         _check_robustness(config, train_set)
     labelled = {each: len(part_of(train_set, each, seed=config.seed).rows) for each in config.label_fractions}
     recipes = Recipes(
-        pretrain=pretrain, finetune=finetune, probe=probe, view=view, images=len(store), labelled=labelled
+        pretrain=pretraining, finetune=finetuning, probe=probing, view=view, images=len(store), labelled=labelled
     )
     return train_set, test_set, recipes
 

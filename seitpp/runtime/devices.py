@@ -15,6 +15,7 @@ def make_accelerator(mixed_precision="auto"):
             which costs more to prepare than to make.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from timm.layers import set_fused_attn
 
     if not torch.cuda.is_available():
@@ -24,6 +25,8 @@ def make_accelerator(mixed_precision="auto"):
         mixed_precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
         if mixed_precision is None:
             mixed_precision = "bf16" if torch.cuda.is_available() else "no"
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
+        AcceleratorState._reset_state()  # another stage of this process; Accelerate has no public way to choose anew
     accelerator = Accelerator(mixed_precision=mixed_precision)
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.fsdp_version == 2 and mixed_precision == "bf16":

@@ -296,6 +296,19 @@ def test_severities_of_a_shift_are_averaged_and_label_fractions_and_metrics_kept
     ]  # fmt: skip
 
 
+def test_in_one_lane_the_stages_are_called_and_give_what_processes_give(config):
+    small = replace(config, seeds=1, label_fractions=(0.5,), ingredients=("scratch", "mtm"))
+    tables = []
+    for lanes in (1, 2):
+        run = replace(small, lanes=lanes, output_dir=f"{config.output_dir}-{lanes}")
+        main(run)
+        tables.append(read_results([run.output_dir]).drop(columns="run"))
+        assert len(finished(Path(run.output_dir))) == 5
+        assert any(Path(run.output_dir).glob("logs/*")) == (lanes == 2)
+    assert len(tables[0]) == 2 * (2 + 2)
+    pd.testing.assert_frame_equal(*tables)
+
+
 # Bad input
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -47,7 +48,7 @@ class StepProcess:
                     log.flush()
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = self.code = os.waitstatus_to_exitcode(status)
-        self.peak_memory_mb = usage.ru_maxrss // (1024 if sys.platform != "darwin" else 1024 * 1024)
+        self.peak_memory_mb = peak_memory_mb(usage)
 
     def signal(self, number):
         """Send a signal to the step and all that it started."""
@@ -65,6 +66,11 @@ class StepProcess:
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or ["it ended without a word"])[-1].removeprefix("error: ")
+
+
+def peak_memory_mb(usage: resource.struct_rusage) -> int:
+    """Most memory that a process has held, in MB."""
+    return usage.ru_maxrss // (1024 if sys.platform != "darwin" else 1024 * 1024)
 
 
 def _executable(command):

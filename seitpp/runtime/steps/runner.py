@@ -2,46 +2,58 @@
 
 import json
 import os
+import resource
 import shlex
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.files import write_text
 from seitpp.runtime.progress import readable_seconds
 from seitpp.runtime.steps.display import StepDisplay
-from seitpp.runtime.steps.process import StepProcess
+from seitpp.runtime.steps.process import StepProcess, peak_memory_mb
+from seitpp.runtime.steps.step import Step
 
 
 class StepRunner:
     """Run steps in an order that respects what each needs.
 
     Every step is a process of its own, with as many threads as lanes it takes; what it prints goes to
-    logs/<step>.log. Finished steps are lines of commands.jsonl and are not run again.
+    logs/<step>.log. With one lane and a `call`, steps are function calls in this process instead. Finished steps are
+    lines of commands.jsonl and are not run again.
 
     Args:
         steps: list of Step.
         folder: where logs/ and commands.jsonl go.
         lanes: steps of one core that run at a time.
         on_finish: called with each Step when it has finished; None: nobody asks.
+        call: does in this process what a Step's command does; None: there is always a process.
     """
 
-    def __init__(self, steps, folder, *, lanes, on_finish=None):
+    def __init__(
+        self, steps: list[Step], folder: str | Path, *, lanes: int, on_finish: Callable[[Step], object] | None = None,
+        call: Callable[[Step], object] | None = None,
+    ) -> None:  # fmt: skip
         self.steps = steps
         self.folder = Path(folder)
         self.lanes = lanes
         self.on_finish = on_finish
+        self.call = call if lanes == 1 else None
         self.records = {record["stage"]: record for record in _read_lines(self.folder / "commands.jsonl")}
         self.running = {}
         self.received = []
 
-    def run(self):
+    def run(self) -> None:
         """Run all steps.
 
         Raises: UserError with the failed step's own message; Interrupted after Ctrl-C or SIGTERM, once every step
             has saved its state.
         """
+        if self.call is not None:
+            self._run_here(self.call)
+            return
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -60,6 +72,19 @@ class StepRunner:
                 signal.signal(number, handler)
             for running in self.running.values():
                 running.signal(signal.SIGTERM)
+
+    def _run_here(self, call):
+        """Call one step after the other; each says itself how far it is, and saves its state where it is stopped."""
+        while not self._all_finished():
+            (step,) = self._ready()
+            print(f"\n{step.name}\n  $ {shlex.join(step.command)}", flush=True)
+            started, finished = time.monotonic(), False
+            try:
+                call(step)
+                finished = True
+            finally:
+                own = peak_memory_mb(resource.getrusage(resource.RUSAGE_SELF))
+                self._record(step, finished=finished, seconds=time.monotonic() - started, peak_memory_mb=own)
 
     def _note(self, number, frame):
         if self.received:
@@ -94,21 +119,27 @@ class StepRunner:
             if running.thread.is_alive():
                 continue
             del self.running[name]
-            self._record(running, finished=running.code == 0)
+            self._record_process(running)
             if running.code != 0 and not self.received:
                 raise UserError(f"{name}: {running.last_words()} (all of it: {running.log})")
             display.say(f"{name}: {readable_seconds(self.records[name]['seconds'])}")
 
-    def _record(self, running, *, finished):
-        name = running.step.name
+    def _record_process(self, running):
+        self._record(
+            running.step, finished=running.code == 0, seconds=time.monotonic() - running.started,
+            peak_memory_mb=running.peak_memory_mb,
+        )  # fmt: skip
+
+    def _record(self, step, *, finished, seconds, peak_memory_mb):
+        name = step.name
         if finished and self.on_finish is not None:
-            self.on_finish(running.step)
+            self.on_finish(step)
         former = self.records.get(name, {"seconds": 0.0, "peak_memory_mb": 0})
         self.records[name] = {
             "stage": name,
-            "command": shlex.join(running.step.command),
-            "seconds": round(former["seconds"] + time.monotonic() - running.started, 1),
-            "peak_memory_mb": max(former["peak_memory_mb"], running.peak_memory_mb),
+            "command": shlex.join(step.command),
+            "seconds": round(former["seconds"] + seconds, 1),
+            "peak_memory_mb": max(former["peak_memory_mb"], peak_memory_mb),
             "finished": finished,
         }
         write_text(
@@ -121,7 +152,7 @@ class StepRunner:
             running.signal(signal.SIGTERM)
         for running in list(self.running.values()):
             running.thread.join()
-            self._record(running, finished=running.code == 0)
+            self._record_process(running)
         self.running.clear()
         raise Interrupted(self.received[0], f"stopped; {self.folder} keeps what is done")
 
