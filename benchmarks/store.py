@@ -43,7 +43,7 @@ def main():
         report("verify", len(store) / (time.perf_counter() - start), "rows/s")
         start = time.perf_counter()
         with redirect_stdout(sys.stderr):  # the command's own line is no measure
-            make_subset(SubsetConfig(store=str(store.folder), output_dir=str(folder / "part"), share=0.2))
+            make_subset(SubsetConfig(store=str(store.folder), output_dir=str(folder / "part"), fraction=0.2))
         report("subset of a fifth, class-balanced", time.perf_counter() - start, "s")
 
 

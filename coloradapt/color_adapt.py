@@ -4,19 +4,19 @@ import torch
 
 
 def color_adapt(embeddings, partners, *, eps=1e-6):
-    """Give each map the channel mean and deviation of its partner.
+    """Give each map the channel mean and standard deviation of its partner.
 
     Args:
         embeddings: (b, c, h, w), float.
         partners: index of each sample's partner, (b,) int64; its own index leaves a sample as it is.
-        eps: least deviation to divide by; a constant channel becomes the partner's mean.
+        eps: least std to divide by; a constant channel becomes the partner's mean.
     Returns: new tensor, shape and dtype of `embeddings`.
-    Source: SeiT++ (arXiv 2312.10105), section 3.3, after AdaIN (arXiv 1703.06868), eq. 8; unbiased deviations. (The
+    Source: SeiT++ (arXiv 2312.10105), section 3.3, after AdaIN (arXiv 1703.06868), eq. 8; unbiased stds. (The
         published code draws once a step whether the batch is recoloured, then recolours half of it, in place; here each
         sample is drawn for itself.)
     """
     mean = embeddings.mean(dim=(2, 3), keepdim=True)
-    deviation = embeddings.std(dim=(2, 3), keepdim=True)
-    adapted = (embeddings - mean) / deviation.clamp_min(eps) * deviation[partners] + mean[partners]
+    std = embeddings.std(dim=(2, 3), keepdim=True)
+    adapted = (embeddings - mean) / std.clamp_min(eps) * std[partners] + mean[partners]
     unchanged = partners == torch.arange(len(partners), device=partners.device)
     return torch.where(unchanged[:, None, None, None], embeddings, adapted)

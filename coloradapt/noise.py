@@ -11,8 +11,8 @@ def add_noise(embeddings, chosen, channel_noise, element_noise, *, channel_scale
         chosen: which samples change, (b,) bool.
         channel_noise: standard normal, (b, c, 1, 1).
         element_noise: standard normal, (b, c, h, w).
-        channel_scale: deviation of the part that a whole channel shares.
-        element_scale: deviation of the part of each element.
+        channel_scale: std of the part that a whole channel shares.
+        element_scale: std of the part of each element.
     Returns: new tensor, shape and dtype of `embeddings`.
     Source: SeiT (arXiv 2303.11114), Emb-Noise.
     """

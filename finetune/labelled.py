@@ -111,12 +111,12 @@ def open_labelled(folder, table=None, *, cache=None, fingerprint=None):
     return LabelledRows(store, rows, labels, classes)
 
 
-def split_labelled(labelled, share, *, seed):
+def split_labelled(labelled, fraction, *, seed):
     """Divide into two parts, class by class, so that every class of two or more rows is on both sides.
 
     Args:
         labelled: LabelledRows.
-        share: of each class that goes to the second part.
+        fraction: of each class that goes to the second part.
         seed: of the choice.
     Returns: (LabelledRows, LabelledRows).
     """
@@ -124,7 +124,7 @@ def split_labelled(labelled, share, *, seed):
     for label in np.unique(labelled.targets):
         rows = labelled.rows[labelled.targets == label]
         rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(int(label),))]
-        held = min(max(1, round(share * len(rows))), len(rows) - 1)
+        held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])
     return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))

@@ -62,7 +62,7 @@ class ProbeConfig(StageConfig):
     inverse_regularisation: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     """values of C to choose from"""
     held_out: float = 0.2
-    """share of the training set that C is chosen on"""
+    """fraction of the training set that C is chosen on"""
     neighbours: int = 10
     """k of k-NN (cosine); 0: no k-NN"""
     batch_size: int = 256
@@ -89,7 +89,7 @@ def probe(config):
     if run.finished:
         print(f"{run.path}: finished before, nothing to do")
         return
-    learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
+    fit_set, validation_set = split_labelled(train_set, config.held_out, seed=config.seed)
     results, chosen = [], {}
 
     def note(protocol, value, **origin):
@@ -107,7 +107,7 @@ def probe(config):
             else:
                 torch.manual_seed(config.seed)
                 features = make_features(name, config, train_set, test_set, accelerator.device, accelerator.autocast)
-                chosen[name], accuracy = linear_probe(features, learned, judged, train_set, test_set, config)
+                chosen[name], accuracy = linear_probe(features, fit_set, validation_set, train_set, test_set, config)
                 origin = {"init": name, "augmentation": augmentation_of(config.weights) if name == "mtm" else ""}
                 note("linear", accuracy, **origin)
                 if config.neighbours and name in ("mtm", "random"):
@@ -121,13 +121,13 @@ def probe(config):
     accelerator.end_training()
 
 
-def linear_probe(features, learned, judged, train_set, test_set, config):
+def linear_probe(features, fit_set, validation_set, train_set, test_set, config):
     """Choose C on the held-out part, fit on all labelled training rows.
 
     Args:
         features: (rows, d) arrays of the training and of the test store.
-        learned: part of the training set to fit on.
-        judged: the rest of it, to choose C on.
+        fit_set: part of the training set to fit on.
+        validation_set: the rest of it, to choose C on.
         train_set: LabelledRows.
         test_set: LabelledRows.
         config: a ProbeConfig.
@@ -135,8 +135,8 @@ def linear_probe(features, learned, judged, train_set, test_set, config):
     """
     train_features, test_features = features
     scores = {
-        value: _fit(train_features[learned.rows], learned.targets, value).score(
-            train_features[judged.rows], judged.targets
+        value: _fit(train_features[fit_set.rows], fit_set.targets, value).score(
+            train_features[validation_set.rows], validation_set.targets
         )
         for value in config.inverse_regularisation
     }

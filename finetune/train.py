@@ -60,7 +60,7 @@ class FinetuneConfig(TrainConfig):
     blr_candidates: tuple[float, ...] = ()
     """base learning rates to choose from on the held-out part; none: `blr` as it is"""
     held_out: float = 0.2
-    """share of the training set that the learning rate is chosen on"""
+    """fraction of the training set that the learning rate is chosen on"""
     layer_decay: float = 1.0
     """learning rate of a layer relative to the one above"""
     drop_path: float = 0.0
@@ -119,7 +119,7 @@ def choose_blr(
 ) -> tuple[float, dict[float, dict[str, float]]]:
     """The base learning rate of least cross-entropy on a held-out part of the training set.
 
-    By cross-entropy: of a hundred images one is a point of accuracy, so that accuracies tie or differ by chance.
+    By cross-entropy: of a hundred images one is a point of accuracy, so that accuracies tie or differ by noise.
 
     Args:
         config: a FinetuneConfig with `blr_candidates`; with one or none nothing is trained.
@@ -130,11 +130,11 @@ def choose_blr(
     candidates = config.blr_candidates or (config.blr,)
     if len(candidates) == 1:
         return candidates[0], {}
-    learned, judged = split_labelled(train_set, config.held_out, seed=config.seed)
+    fit_set, validation_set = split_labelled(train_set, config.held_out, seed=config.seed)
     tried = {}
     for candidate in candidates:
         each = replace(config, blr=candidate, output_dir=str(folder / f"blr-{candidate:g}"))
-        tried[candidate] = fit_classifier(each, learned, judged, title=f"blr {candidate:g}")
+        tried[candidate] = fit_classifier(each, fit_set, validation_set, title=f"blr {candidate:g}")
     return min(tried, key=lambda candidate: tried[candidate].get("cross_entropy", math.inf)), tried
 
 

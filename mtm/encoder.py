@@ -23,7 +23,7 @@ class EncoderConfig:
     """Shape of the encoder. Defaults: ViT-B/2 on 28 x 28 tokens as in the papers."""
 
     width: int = 768
-    """d"""
+    """embedding dimension"""
     depth: int = 12
     """blocks"""
     heads: int = 12
@@ -33,7 +33,7 @@ class EncoderConfig:
     token_dropout: float = 0.1
     """dropout of token embeddings"""
     embedding_std: float = 0.02
-    """deviation of the initial token embeddings. Short trainings want about 1 / sqrt(embedding dimension)"""
+    """std of the initial token embeddings. Short trainings want about 1 / sqrt(embedding dimension)"""
     embedding_init: Literal["normal", "codebook"] = "normal"
     """normal: at random, as published; codebook: the tokenizer's own embeddings, each channel centred and scaled to
     embedding_std, so that like codes start alike: small stores learn much faster"""

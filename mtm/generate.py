@@ -47,7 +47,7 @@ def generate(
         draws: a Draws of the batch.
         steps: passes of the model. One pass at temperature 0 is `model.complete`.
         temperature: of the drawn ids; 0: the likeliest.
-        choice_noise: deviation, roughly, of the confidence's noise at the first pass; 0: none.
+        choice_noise: std, roughly, of the confidence's noise at the first pass; 0: none.
         dropped_count: at most so many of the hidden patches never enter the encoder; None: all of them (of the sample
             that hides least).
     Returns: filled ids, (b, h, w) int64.

@@ -21,7 +21,7 @@ class MaskConfig:
     """Mask ratio: a normal truncated to [min, max], one draw a step. Defaults: the papers' (after MAGE)."""
 
     mask_ratio_min: float = 0.4
-    """least ratio; this share of the patches is dropped: never encoded"""
+    """least ratio; this fraction of the patches is dropped: never encoded"""
     mask_ratio_max: float = 1.0
     """largest ratio"""
     mask_ratio_mean: float = 0.45

@@ -149,8 +149,8 @@ class MaskedTokenModel(nn.Module):
         flat, wanted = rearrange(logits.float(), "b m t k -> (b m t) k"), rearrange(targets, "b m t -> (b m t)")
         logarithms = F.log_softmax(flat, dim=1)
         cross_entropy = F.nll_loss(logarithms, wanted)
-        share = self.label_smoothing
-        loss = (1 - share) * cross_entropy - share * logarithms.mean()  # smoothed: the target has a share of all codes
+        smoothing = self.label_smoothing  # spread over all codes
+        loss = (1 - smoothing) * cross_entropy - smoothing * logarithms.mean()
         accuracy = (flat.detach().argmax(dim=1) == wanted).float().mean()
         return loss, {"cross_entropy": cross_entropy.detach(), "accuracy": accuracy}
 

@@ -29,7 +29,7 @@ def completion_picture(
         tokenizer: the Tokenizer of its ids.
         ids: (n, h, w) int64; the model sees the centre of its view's size.
         path: the PNG.
-        ratio: share of patches hidden, such as the one that cross-entropy is measured at.
+        ratio: fraction of patches hidden, such as the one that cross-entropy is measured at.
         seed: of the masks.
     """
     patches = math.prod(model.encoder.patch_grid)

@@ -56,7 +56,7 @@ class PretrainConfig(TrainConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """how views are made"""
     eval_mask_ratio: float = 0.6
-    """share of patches hidden when cross-entropy is measured, and in pictures of completions"""
+    """fraction of patches hidden when cross-entropy is measured, and in pictures of completions"""
 
     preview_every: int = 0
     """epochs between pictures of completions during the training (previews/); 0: none. They need `tokenizer`"""

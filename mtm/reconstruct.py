@@ -49,7 +49,7 @@ class ReconstructConfig:
     mask: Literal["right", "centre", "random"] = "right"
     """what is hidden: columns at the right, a rectangle in the middle, or patches anywhere"""
     ratio: float = 0.5
-    """share of the model's view that is hidden: patches rounded up, columns and rectangles to the nearest"""
+    """fraction of the model's view that is hidden: patches rounded up, columns and rectangles to the nearest"""
     steps: int = 8
     """passes of iterative decoding"""
     temperature: float = 0.0
@@ -61,7 +61,7 @@ class ReconstructConfig:
     measured: int = 256
     """images that the accuracy is measured on, spaced evenly over the store; the picture shows some of them"""
     seed: int = 0
-    """all chance is a function of it"""
+    """seed of all random streams"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how a store behind a URL is read"""
 
@@ -111,7 +111,7 @@ def hidden_patches(kind: str, ratio: float, patch_grid: tuple[int, int], draws: 
 
     Args:
         kind: "right", "centre" or "random".
-        ratio: share of the patches, above 0; at least one is hidden. Columns and rectangles are as near as whole
+        ratio: fraction of the patches, above 0; at least one is hidden. Columns and rectangles are as near as whole
             patches come.
         patch_grid: (rows, columns) of patches.
         draws: the Draws of the batch.
@@ -151,7 +151,7 @@ def fill(
 def report(
     model: MaskedTokenModel, ids: Tensor, masked: Tensor, at_once: Tensor, in_steps: Tensor, config: ReconstructConfig
 ) -> str:
-    """A line: the share of hidden ids that are restored, and that of the id which is most frequent there."""
+    """A line: the fraction of hidden ids that are restored, and that of the id which is most frequent there."""
     hidden = rearrange(masked, "b n -> b n 1").expand(model.targets(ids).shape)
     wanted, once, steps = (model.targets(each)[hidden] for each in (ids, at_once, in_steps))
     right = [float((each == wanted).float().mean()) for each in (once, steps)]

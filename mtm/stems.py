@@ -41,14 +41,14 @@ class PatchStem(Stem):
         _xavier(self.patches)
 
     def initialise_embeddings(self) -> None:
-        """Normal of deviation `embedding_std` for the embeddings."""
+        """Normal of std `embedding_std` for the embeddings."""
         nn.init.normal_(self.embeddings.weight, std=self.embedding_std)
 
     @torch.no_grad()
     def start_from(self, codebook: Tensor, config: EncoderConfig) -> None:
         """Set the token embeddings to a codebook, (k, c), where `config.embedding_init` asks for it.
 
-        Each channel gets mean 0 and deviation `config.embedding_std`.
+        Each channel gets mean 0 and std `config.embedding_std`.
         """
         if config.embedding_init == "codebook":
             centred = codebook - codebook.mean(dim=0)

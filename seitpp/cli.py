@@ -7,21 +7,21 @@ from seitpp.runtime.suggest import did_you_mean
 
 STAGES = {
     "train-tokenizer": ("seitpp.tokenizers.train", "train a VQ tokenizer on your own images"),
-    "import-tokenizer": ("seitpp.tokenizers.import_tokenizer", "make a published tokenizer's checkpoint one of ours"),
+    "import-tokenizer": ("seitpp.tokenizers.import_tokenizer", "convert a published tokenizer's checkpoint"),
     "tokenize": ("seitpp.tokenizers.tokenize", "turn images into a token store, once"),
     "tokenize-ray": ("seitpp.tokenizers.tokenize_ray", "the same on a Ray cluster"),
     "reduce-codebook": ("seitpp.tokenizers.reduce_codebook", "keep the codes that a store uses, and remap it"),
     "train-tokenadapt": ("seitpp.tokenadapt.train", "train TokenAdapt's f and g for a tokenizer"),
     "pretrain": ("seitpp.mtm.pretrain", "pre-train a ViT on a token store by masked token modelling"),
     "reconstruct": ("seitpp.mtm.reconstruct", "fill half-masked images of a store, as a picture"),
-    "import-model": ("seitpp.mtm.import_model", "make a run of a published SeiT++ or TokenAdapt checkpoint"),
+    "import-model": ("seitpp.mtm.import_model", "convert a published SeiT++ or TokenAdapt checkpoint"),
     "export-model": ("seitpp.mtm.export", "write a model as the release's file, as a timm ViT or for the Hub"),
     "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
     "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
-    "demo": ("seitpp.demo.demo", "the whole way on OpenMoji or on your own images, in minutes on a CPU"),
+    "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),
     "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),
     "report": ("seitpp.report.report", "one self-contained page and results.csv of many runs"),
 }
@@ -35,7 +35,7 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     try:
         _start(argv)
-    except KeyboardInterrupt:  # a stage that runs says itself how to go on; this one was still being imported
+    except KeyboardInterrupt:  # a running stage says itself how to resume; this one was still being imported
         print("stopped before it began", file=sys.stderr)
         sys.exit(130)
 

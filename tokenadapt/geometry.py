@@ -22,11 +22,11 @@ class GeometryConfig:
     rotation: float = 30.0
     """largest rotation to either side, degrees"""
     translation: float = 0.2
-    """largest shift along either axis, share of the side"""
+    """largest shift along either axis, fraction of the side"""
     shear: float = 15.0
     """largest shear along either axis, to both signs, degrees"""
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    """share of the area that a random resized crop keeps"""
+    """fraction of the area that a random resized crop keeps"""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """width to height of the crop"""
 

@@ -46,7 +46,7 @@ def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
         images: (n, 3, H, W) in [0, 1], not seen in training.
         config: the GeometryConfig that TokenAdapt was trained on.
         seed: of the drawn geometries.
-    Returns: DataFrame with columns geometry, method, agreement (share of ids equal to those of the transformed
+    Returns: DataFrame with columns geometry, method, agreement (fraction of ids equal to those of the transformed
         image), agreement_foreground (the same where the true id is not the images' most frequent one) and psnr (dB, of
         the decoded ids against the transformed pixels); the method "tokenizer" is the limit: its own reconstruction.
     """

@@ -52,9 +52,9 @@ class TrainTokenAdaptConfig(TrainConfig):
     """tokens (h, w) of the views, for trainings that see fewer than are stored; None: all. The papers see 28 x 28 of
     32 x 32"""
     unchanged: float = 0.1
-    """share of samples that learn the identity"""
+    """fraction of samples that learn the identity"""
     held_out: float = 0.05
-    """share of the images that token agreement is measured on"""
+    """fraction of the images that token agreement is measured on"""
     blr: float = 8e-3
     """base learning rate, for an effective batch of 256"""
     eval_every: int | None = 0

@@ -47,16 +47,19 @@ class AugmentConfig:
     noise: float = 0.0
     """probability of Emb-Noise; the two exclude each other"""
     noise_channel: float = 1.0
-    """deviation of the noise that a channel shares, where the codebook's own is 1"""
+    """std of the noise that a channel shares, in stds of the codebook"""
     noise_element: float = 1.0
-    """deviation of the noise of each element, where the codebook's own is 1"""
+    """std of the noise of each element, in stds of the codebook"""
     eda: EdaConfig = field(default_factory=EdaConfig)
     """edits of the stored ids"""
     mix: MixConfig = field(default_factory=MixConfig)
     """mixtures of two samples, and of their labels where there are any"""
 
     def __post_init__(self):
-        require(self, "noise", self.noise >= 0 and self.noise + self.color_adapt <= 1, "and color_adapt exceed 1")
+        require(self, "noise", self.noise >= 0, "must not be below 0")
+        require(
+            self, "noise", self.noise + self.color_adapt <= 1, f"+ color_adapt = {self.color_adapt} must be at most 1"
+        )
         require(self, "color_adapt", 0 <= self.color_adapt <= 1, "must be a probability")
         for name in ("noise_channel", "noise_element"):
             require(self, name, getattr(self, name) >= 0, "must not be below 0")
@@ -91,7 +94,7 @@ class Augment:
         self.grid = store.grid
         self.codebook = store.codebook.to(device)
         self.lookup = store.lookup
-        self.deviation = self.codebook.std()
+        self.codebook_std = self.codebook.std()
         if self.view[0] > self.grid[0] or self.view[1] > self.grid[1]:
             raise UserError(f"a view of {self.view} tokens does not fit into stored grids of {self.grid}")
         self.eda = None
@@ -191,8 +194,8 @@ class Augment:
                 chosen,
                 draws.normal("channel noise", channels, 1, 1),
                 draws.normal("element noise", *embeddings.shape[1:]),
-                channel_scale=config.noise_channel * self.deviation,
-                element_scale=config.noise_element * self.deviation,
+                channel_scale=config.noise_channel * self.codebook_std,
+                element_scale=config.noise_element * self.codebook_std,
             )
         return result
 

@@ -28,7 +28,7 @@ class EdaConfig:
     synonym_file: str | None = None
     """JSON that `seitpp store synonyms` writes; None: the nearest codes of the store's codebook"""
     swap_scale: float = 0.25
-    """largest side of the squares, share of the grid's shorter side"""
+    """largest side of the squares, fraction of the grid's shorter side"""
 
     def __post_init__(self):
         for name in ("synonyms", "replaced"):
@@ -115,7 +115,7 @@ def replace_by_synonyms(ids, replaced, which, synonyms):
     Args:
         ids: (b, h, w) int64.
         replaced: which tokens, (b, h, w) bool.
-        which: share of the list of synonyms to go down, in [0, 1), (b, h, w).
+        which: fraction of the list of synonyms to go down, in [0, 1), (b, h, w).
         synonyms: the Synonyms.
     Returns: (b, h, w) int64.
     """
@@ -133,7 +133,7 @@ def sample_swap(draws, grid, scale):
     Args:
         draws: a Draws.
         grid: (h, w), of more than one token.
-        scale: largest side, share of the shorter side; at most 1/3.
+        scale: largest side, fraction of the shorter side; at most 1/3.
     Returns: the place that each place takes its token from, (b, h w) int64; applied twice it changes nothing.
     """
     height, width = grid

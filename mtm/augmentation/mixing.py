@@ -1,7 +1,7 @@
 """CutMix and Mixup on token maps, with the labels that belong to the mixture.
 
-At every place a sample keeps a share of itself and takes the rest from its partner: all or nothing in CutMix, the same
-everywhere in Mixup. Both are one formula, and the label's weight is the mean share.
+At every position a sample keeps a fraction of itself and takes the rest from its partner: all or nothing in CutMix,
+the same everywhere in Mixup. Both are one formula, and the label's weight is the mean fraction.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class MixConfig:
     probability: float = 1.0
     """of each sample to be mixed"""
     cutmix_share: float = 0.5
-    """share of CutMix among the mixed, where both are on"""
+    """fraction of CutMix among the mixed, where both are on"""
 
     def __post_init__(self):
         for name in ("cutmix", "mixup", "token_adapt_mixup"):
@@ -53,7 +53,7 @@ class Mix:
 
     Attributes:
         partners: index of each sample's partner, (b,) int64.
-        own: share of itself that a sample keeps at each place of its view, (b, h, w) in [0, 1].
+        own: fraction of itself that a sample keeps at each place of its view, (b, h, w) in [0, 1].
     """
 
     partners: torch.Tensor
@@ -70,7 +70,7 @@ class Mix:
         return torch.where(self.own > 0.5, ids, ids[self.partners])
 
     def targets(self, labels, classes):
-        """Class probabilities: each label weighs what share of the tokens is its own.
+        """Class probabilities: each label weighs what fraction of the tokens is its own.
 
         Args:
             labels: (b,) int64.
@@ -100,15 +100,15 @@ class Mixing:
 
     def sample(self, draws):
         """The Mix of a batch."""
-        chance, kind, share, down, right = draws.uniform("mix", 5).unbind(1)
-        mixed = chance < self.config.probability
+        whether, kind, quantile, down, right = draws.uniform("mix", 5).unbind(1)
+        mixed = whether < self.config.probability
         own = torch.ones(len(draws), *self.view, device=draws.device)
         if self.mixup is not None:
-            kept = rearrange(at_quantile(self.mixup, share), "b -> b 1 1")
+            kept = rearrange(at_quantile(self.mixup, quantile), "b -> b 1 1")
             own = torch.where(rearrange(mixed, "b -> b 1 1"), kept, own)
         if self.cutmix is not None:
             cut = mixed if self.mixup is None else mixed & (kind < self.config.cutmix_share)
-            taken = cutmix_boxes(at_quantile(self.cutmix, share), down, right, self.view)
+            taken = cutmix_boxes(at_quantile(self.cutmix, quantile), down, right, self.view)
             own = torch.where(rearrange(cut, "b -> b 1 1"), (~taken).float(), own)
         return Mix(sample_partners(self.pairing, draws, "mix partner"), own)
 
@@ -117,9 +117,9 @@ def cutmix_boxes(kept, down, right, view):
     """The rectangles of CutMix: sides of share sqrt(1 - kept) about a centre anywhere, cut off at the border.
 
     Args:
-        kept: share of the area to keep, before cutting off, (b,) in [0, 1].
-        down: the centre's share of the height, (b,) in [0, 1).
-        right: the centre's share of the width, (b,) in [0, 1).
+        kept: fraction of the area to keep, before cutting off, (b,) in [0, 1].
+        down: the centre's fraction of the height, (b,) in [0, 1).
+        right: the centre's fraction of the width, (b,) in [0, 1).
         view: (h, w).
     Returns: the tokens that come from the partner, (b, h, w) bool.
     Source: CutMix (arXiv 1905.04899), section 3.1; whole tokens as timm counts pixels, but odd sides stay odd.

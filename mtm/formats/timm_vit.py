@@ -1,4 +1,4 @@
-"""The encoder as a timm VisionTransformer, for whoever has timm and not this suite.
+"""The encoder as a timm VisionTransformer, for timm users without seitpp.
 
 The ViT sees a picture of c channels, one token a pixel. What comes before it, embedding and LayerNorm, is a function of
 the id alone: a table of k rows.

@@ -1,11 +1,11 @@
-"""The demo: the whole way from images to a report, each step with the command that you would give yourself.
+"""The demo: the whole pipeline from images to a report, each step by the command that a user would give.
 
     seitpp demo                        OpenMoji, in minutes on two cores
     seitpp demo --images FOLDER        your own folder of class folders
     seitpp demo --quick true           a few steps of everything, to see that it runs
 
-Steps that do not need each other run side by side, one core each. Stopped with Ctrl-C, or killed, the same command
-goes on where it was.
+Steps that do not need each other run side by side, one core each. To resume after Ctrl-C or a kill, rerun the
+same command.
 """
 
 import os

@@ -63,12 +63,12 @@ def merge_near_duplicates(
 
 
 def split_by_hash(names: Sequence[str], classes: Sequence[str], *, test_part: float = 0.3) -> np.ndarray:
-    """Choose the same share of each class for the test set: the names that come first by their SHA-256.
+    """Choose the same fraction of each class for the test set: the names that come first by their SHA-256.
 
     Args:
         names: one name an item, (n,); within a class they should differ.
         classes: class of each item, (n,).
-        test_part: share of each class that is tested, in [0, 1]. Where a class has two items or more, and the share
+        test_part: fraction of each class that is tested, in [0, 1]. Where a class has two items or more, and the share
             is neither 0 nor 1, rounding leaves at least one item on each side.
 
     Returns:
@@ -103,7 +103,7 @@ def assign_parts(
         groups: group index of each image, (n,), integer. The order of the images is the order of preference.
         classes: class of each image, (n,), None where unlabelled.
         names: name of each image, (n,), unique; the representative's name is hashed.
-        test_part: share of each class's groups that is tested, in [0, 1]; see `split_by_hash`.
+        test_part: fraction of each class's groups that is tested, in [0, 1]; see `split_by_hash`.
 
     Returns:
         For each image one of: "test" (the representative of a test group), "dropped" (the rest of a test group, which
@@ -128,7 +128,7 @@ def assign_parts(
 
 
 def hash_of(name: str) -> str:
-    """Give the SHA-256 of a name as hexadecimal digits: an order by chance that is the same everywhere."""
+    """Give the SHA-256 of a name as hexadecimal digits: a random order that is the same everywhere."""
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
 
 

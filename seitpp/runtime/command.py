@@ -27,7 +27,7 @@ def run_command(main, config_class, *, recipes, argv=None):
     """Parse the command line into `config_class`, call `main(config)` and exit.
 
     Exit codes: 0 done; 1 something is wrong, said in one line on standard error; 130 Ctrl-C and 143 SIGTERM: preempted,
-    with the state saved, so that the same command (without `--resume none` or PATH) goes on. Of many processes the main
+    with the state saved, so that the same command (without `--resume none` or PATH) resumes. Of many processes the main
     one speaks, or one that failed alone.
 
     Args:
@@ -46,11 +46,11 @@ def run_command(main, config_class, *, recipes, argv=None):
         code = 0
     except Interrupted as interruption:
         code = 128 + interruption.signal
-        _say(f"{interruption}. Give {_same_command(config)} to go on", rank)
+        _say(f"{interruption}. To resume, rerun {_same_command(config)}", rank)
     except KeyboardInterrupt:
         code = 130
-        _say(f"stopped. Give {_same_command(config)} to go on", rank)
-    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        _say(f"stopped. To resume, rerun {_same_command(config)}", rank)
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         code = 141
     except Exception as error:
@@ -116,7 +116,7 @@ def explain(error, config=None):
 
     Args:
         error: what was raised.
-        config: of the stage, where it is known: it says with which command the stage goes on.
+        config: of the stage, where it is known: it says which command resumes the stage.
     """
     error.explained = True
     if isinstance(error, UserError):
@@ -126,7 +126,7 @@ def explain(error, config=None):
         file = getattr(error, "filename", None) or "a file"
         return f"no space left on the disk while writing {file}: free some and start again"
     if lost_a_process(error):
-        return f"another process ended before its work was done: give {_same_command(config)} to go on"
+        return f"another process ended early; to resume, rerun {_same_command(config)}"
     if isinstance(error, PermissionError):
         return f"no permission to write or read {error.filename}: choose another folder or change its rights"
     if isinstance(error, OSError) and error.filename:
@@ -136,8 +136,8 @@ def explain(error, config=None):
 
 
 def _same_command(config):
-    """What to give to go on: `--resume none` and PATH would leave behind what the stage has saved since."""
+    """The command that resumes: `--resume none` and PATH would ignore what the stage has saved since."""
     resume = getattr(config, "resume", "auto")
     if resume == "none" or (resume != "auto" and any(Path(config.output_dir).glob("**/checkpoints/step-*"))):
         return "the same command without --resume"
-    return "the same command again"
+    return "the same command"

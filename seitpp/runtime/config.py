@@ -11,14 +11,14 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """Every stage has a run folder, a seed and a way to go on."""
+    """Every stage has a run folder, a seed and a way to resume."""
 
     output_dir: str
     """run folder: everything that the stage writes lies in it"""
     resume: str = "auto"
-    """auto: go on from this run folder's newest checkpoint, if any; none: start afresh; or the path of a checkpoint"""
+    """auto: resume from this run folder's newest checkpoint, if any; none: start afresh; or the path of a checkpoint"""
     seed: int = 0
-    """all chance (order, augmentation, masks, initialisation, dropout) is a function of it"""
+    """seed of all random streams: order, augmentation, masks, initialisation, dropout"""
 
     def __post_init__(self):
         require_seed(self)

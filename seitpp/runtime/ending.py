@@ -126,7 +126,7 @@ class Ending:
         if self.code is None:  # it ends in another way
             return
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # whoever read it has had enough, or it is closed
+            with suppress(OSError, ValueError):  # the reader has closed it
                 stream.flush()
         os._exit(self.code)
 

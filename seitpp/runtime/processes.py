@@ -83,5 +83,5 @@ class Processes:
         except RuntimeError as error:
             raise UserError(
                 "another process ended before its work was done, for a reason that it gave itself: "
-                "give the same command again to go on"
+                "to resume, rerun the same command"
             ) from error

@@ -28,8 +28,8 @@ _PREPARED = ("config.yaml", "env.json", "micro_batch.json")  # written before a 
 class RunFolder:
     """Open or create the folder of a run.
 
-    A folder that holds the same stage with the same configuration is gone on with; `config.resume` = "none" clears
-    what the former run wrote, and so does any configuration where it wrote nothing but its own.
+    A folder that holds the same stage with the same configuration is resumed; `config.resume` = "none" clears what the
+    earlier run wrote, and so does any configuration if the earlier run never started.
 
     Args:
         config: the stage's configuration (a StageConfig).

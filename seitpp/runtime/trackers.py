@@ -1,6 +1,6 @@
 """Trackers: the numbers of metrics.jsonl also for TensorBoard, Weights & Biases or trackio, by Accelerate's classes.
 
-What they leave on this machine lies in the run folder. A run that is gone on with goes on there too: TensorBoard
+What they leave on this machine lies in the run folder. A run that is resumed is resumed there too: TensorBoard
 forgets what it holds of the steps that are run again; the other two get the same numbers once more.
 """
 
@@ -22,7 +22,7 @@ def opened_trackers(accelerator, run, first):
     Args:
         accelerator: accelerate.Accelerator.
         run: the RunFolder; `run.config.trackers` says which.
-        first: the step that the run goes on with.
+        first: the step that the run resumes from.
     Raises: UserError if a tracker's package is not installed.
     """
     names = list(dict.fromkeys(run.config.trackers))

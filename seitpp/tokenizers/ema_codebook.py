@@ -64,12 +64,12 @@ class EMACodebook(nn.Module):
 
 
 def patch_weights(images, grid, flat_weight):
-    """How much each patch counts for the codebook, by the deviation of its pixels.
+    """How much each patch counts for the codebook, by the standard deviation of its pixels.
 
     Args:
         images: (b, 3, H, W) in [0, 1].
         grid: (h, w) of the patches.
-        flat_weight: weight of a patch of one colour, relative to one of deviation 1/2, the largest there is.
+        flat_weight: weight of a patch of one colour, relative to one of std 1/2, the largest there is.
     Returns: (b * h * w,) float32 of mean 1.
     """
     patches = rearrange(images, "b c (h p) (w q) -> (b h w) c (p q)", h=grid[0], w=grid[1])

@@ -39,7 +39,7 @@ class ReduceCodebookConfig:
     output_dir: str
     """folder of the new store"""
     coverage: float | None = None
-    """keep the fewest codes that make up this share of all tokens"""
+    """keep the fewest codes that make up this fraction of all tokens"""
     codes: int | None = None
     """keep so many codes, those used most; ties go to the lower id"""
     tokenizer: str | None = None

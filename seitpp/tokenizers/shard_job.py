@@ -1,4 +1,4 @@
-"""The unit of work of tokenising: one shard, made from a range of images by whoever comes to it.
+"""The unit of work of tokenising: one shard, made from a range of images by any process.
 
 What a shard holds is a function of images, tokenizer, rows and batch size. It does not depend on the process that
 makes it, on how many there are, or on how often the job was stopped. Nothing is made twice: a shard is done when it

@@ -51,7 +51,7 @@ class TokenizeConfig(StageConfig):
     rows_per_shard: int = 65536
     """images in a shard"""
     max_skipped: float = 0.001
-    """share of images that may fail to decode before the job ends with an error; they are listed in skipped.csv"""
+    """fraction of images that may fail to decode before the job ends with an error; they are listed in skipped.csv"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -54,6 +54,8 @@ def tokenize_images(
     source = given_images(images, labels, label_column)
     where = tokenizer.codebook.device
     if output_dir is not None:
+        if not isinstance(images, str | Path) and Path(output_dir).is_dir() and any(Path(output_dir).iterdir()):
+            raise UserError(f"{output_dir} is not empty: give another output_dir (images of a list can't be resumed)")
         config = TokenizeConfig(
             images=str(images) if isinstance(images, str | Path) else "", tokenizer="", output_dir=str(output_dir),
             batch_size=batch_size, max_skipped=0.0,

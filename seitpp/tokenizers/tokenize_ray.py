@@ -6,7 +6,7 @@
 
 Without RAY_ADDRESS a Ray of this machine alone is started, which is what the tests do; a cluster of several machines
 was not tried yet. Images, tokenizer and store must lie where every machine sees them under the same path. A killed
-job goes on with the same command, or with `seitpp.tokenizers.tokenize`'s.
+job is resumed by the same command, or with `seitpp.tokenizers.tokenize`'s.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""What a tokenizer is, and how one is loaded: from its folder, or a class of the user's own."""
+"""What a tokenizer is, and how one is loaded: from its folder, or a custom class."""
 
 import importlib
 from pathlib import Path
@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
         lookup: how the nearest code is meant, "cosine" or "euclidean".
         preprocessing: how an image file becomes its input, for the record: a dict that JSON can hold.
         fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused. A
-            class of the user's own may leave it out.
+            custom class may leave it out.
     """
 
     name: str
@@ -52,8 +52,8 @@ def load_tokenizer(spec: str | Path, device: torch.device | str = "cpu") -> Any:
 
     Args:
         spec: the folder that `seitpp import-tokenizer` or `seitpp reduce-codebook` wrote, a run folder of
-            `seitpp train-tokenizer` or `weights/` in it; or `package.module:Class`, a class of the user's own that is
-            made without arguments.
+            `seitpp train-tokenizer` or `weights/` in it; or `package.module:Class`, a custom class that is made
+            without arguments.
         device: where it runs.
     Raises: UserError if it is no tokenizer.
     """

@@ -43,9 +43,9 @@ class TrainTokenizerConfig(TrainConfig):
     model: VQConfig = field(default_factory=VQConfig)
     """shape of the tokenizer"""
     held_out: float = 0.05
-    """share of the images that PSNR is measured on"""
+    """fraction of the images that PSNR is measured on"""
     unquantised: float = 0.2
-    """share of the steps before the codebook starts"""
+    """fraction of the steps before the codebook starts"""
     commitment: float = 0.25
     """weight of the encoder's distance to its codes"""
     codebook_decay: float = 0.95

@@ -1,5 +1,6 @@
 """A token store as a torch Dataset, for training loops of one's own."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class TokenDataset(Dataset[Item]):
         transform: Callable[[torch.Tensor], Any] | None = None,
     ) -> None:
         self._store: TokenStore | None = store if isinstance(store, TokenStore) else open_store(store)
+        self._process = os.getpid()
         self.spec = str(self._store.folder)
         self.length = len(self._store)
         self.labels = None if labels is None else np.asarray(labels)
@@ -46,9 +48,9 @@ class TokenDataset(Dataset[Item]):
 
     @property
     def store(self) -> TokenStore:
-        """The store, opened again in a process that got this object from another."""
-        if self._store is None:
-            self._store = open_store(self.spec)
+        """The store, opened again in a process that got this object from another, forked or not."""
+        if self._store is None or self._process != os.getpid():
+            self._store, self._process = open_store(self.spec), os.getpid()
         return self._store
 
     def __getstate__(self) -> dict[str, Any]:

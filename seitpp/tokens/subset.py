@@ -1,7 +1,7 @@
 """A part of a store as a store of its own: a new manifest over the same shards, nothing copied.
 
     seitpp store subset stores/train --budget 0.3GB --output_dir stores/train-300MB
-    seitpp store subset stores/train --share 0.2 --output_dir stores/train-20
+    seitpp store subset stores/train --fraction 0.2 --output_dir stores/train-20
     seitpp store subset stores/train --classes '[ant, bee]' --count 5000 --output_dir stores/two
 
 Rows are taken class by class in turn (the first of every class, the second of every class, …), each class in an order
@@ -43,24 +43,24 @@ class SubsetConfig:
     """folder of the subset: its manifest points to the shards by relative paths"""
     count: int | None = None
     """rows to take"""
-    share: float | None = None
-    """share of the rows to take, instead of `count`"""
+    fraction: float | None = None
+    """fraction of the rows to take, instead of `count`"""
     budget: str | None = None
     """bytes to stay within, such as 0.3GB or 500MB (10^9 and 10^6 bytes): tokens, labels, key and mask of each row"""
     classes: tuple[str, ...] = ()
     """names of the classes to keep, which are numbered anew in this order; none: all"""
     balanced: bool = True
-    """take as many of each class as there are; false: each row with the same chance"""
+    """take as many of each class as there are; false: every row is equally likely"""
     seed: int = 0
     """of the order that rows are taken in"""
 
     def __post_init__(self) -> None:
         require_seed(self)
-        given = [name for name in ("count", "share", "budget") if getattr(self, name) is not None]
+        given = [name for name in ("count", "fraction", "budget") if getattr(self, name) is not None]
         if len(given) > 1 or not (given or self.classes):
-            raise UserError("SubsetConfig: give one of --count, --share and --budget, or --classes")
+            raise UserError("SubsetConfig: give one of --count, --fraction and --budget, or --classes")
         require(self, "count", self.count is None or self.count >= 1, "must be at least 1")
-        require(self, "share", self.share is None or 0 < self.share <= 1, "must lie in (0, 1]")
+        require(self, "fraction", self.fraction is None or 0 < self.fraction <= 1, "must lie in (0, 1]")
         if self.budget is not None:
             parse_bytes(self.budget)
 
@@ -80,8 +80,8 @@ def main(config: SubsetConfig) -> None:
     ranked = rank_rows(candidates, labels[candidates], seed=config.seed, balanced=config.balanced)
     ranked = ranked[: _count(config, store, ranked)]
     if not len(ranked):
-        raise UserError(f"{config.store}: {config.budget or 'the classes'} hold not a single row: allow more")
-    how = {name: getattr(config, name) for name in ("count", "share", "budget", "balanced", "seed")}
+        raise UserError(f"{config.store}: {config.budget or 'the classes'} select no rows: allow more")
+    how = {name: getattr(config, name) for name in ("count", "fraction", "budget", "balanced", "seed")}
     write_subset(folder, store, np.sort(ranked), how=how, numbers=numbers, classes=classes)
     taken = np.bincount(labels[ranked] + 1, minlength=len(classes) + 1)[1:]
     size = _bytes_of(store, ranked).sum()
@@ -125,8 +125,8 @@ def parse_bytes(text: str) -> int:
 def _count(config: SubsetConfig, store: TokenStore, ranked: np.ndarray) -> int:
     if config.budget is not None:
         return int(np.searchsorted(np.cumsum(_bytes_of(store, ranked)), parse_bytes(config.budget), side="right"))
-    if config.share is not None:
-        return max(1, round(config.share * len(ranked)))
+    if config.fraction is not None:
+        return max(1, round(config.fraction * len(ranked)))
     if config.count is not None and config.count > len(ranked):
         raise UserError(f"{config.store} has {len(ranked)} such rows, fewer than --count {config.count}")
     return len(ranked) if config.count is None else config.count

@@ -64,7 +64,7 @@ def usage_table(counts: Sequence[int] | np.ndarray) -> pd.DataFrame:
 
     Args:
         counts: (k,) integers.
-    Returns: DataFrame with the columns code, count, share and coverage, the share of this code and all above it.
+    Returns: DataFrame with the columns code, count, share and coverage, the fraction of this code and all above it.
     """
     counts = np.asarray(counts)
     order = np.argsort(-counts, kind="stable")

@@ -1,7 +1,7 @@
 """All draws of a training step in one pass of the generator.
 
 Whatever it draws, a pass of Philox is some 130 operations, on a GPU as many kernels, and a step of pre-training asks
-five times: 660 of its 1,500 operations would be chance. What a step asks for, the step before it asked for too, and
+five times: 660 of its 1,500 operations would be draws. What a step asks for, the step before it asked for too, and
 draws are a function of (seed, step, position, name) alone. So with the first of them all the others are made.
 """
 

@@ -24,7 +24,7 @@ def save_checkpoint(accelerator, run, *, next_step, keep, parts, score=None):
     Args:
         accelerator: accelerate.Accelerator.
         run: the RunFolder.
-        next_step: the step to go on with.
+        next_step: the step to resume from.
         keep: how many of the newest to keep.
         parts: name to an object with state_dict and load_state_dict of tensors, saved beside Accelerate's state.
         score: what evaluation gave at this step, less is better; None: not evaluated.
@@ -74,7 +74,7 @@ def _part(name):
 
 
 def _belongs_to(accelerator, run):
-    """What must be the same where a checkpoint is gone on with."""
+    """What must be the same where a checkpoint is resumed."""
     effective_batch = run.config.batch_size * run.config.accum_iter * accelerator.num_processes
     return {"stage": run.stage, "inputs": run.inputs, "effective_batch": effective_batch}
 
@@ -101,7 +101,7 @@ def _step_of(folder):
 
 
 def load_checkpoint(accelerator, run, parts=None):
-    """Load the checkpoint that `run.config.resume` asks for and return the step to go on with.
+    """Load the checkpoint that `run.config.resume` asks for and return the step to resume from.
 
     1. resume: PATH: that checkpoint. 2. resume: auto: the newest whole one of this run folder. 3. none: step 0.
 
@@ -162,4 +162,4 @@ def _load(accelerator, folder, parts):
 
 def _damaged(folder, error):
     first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-    return f"the checkpoint {folder} can't be read ({first_line}): delete that folder to go on from the one before"
+    return f"the checkpoint {folder} can't be read ({first_line}): delete that folder to resume from the one before"

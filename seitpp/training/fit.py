@@ -109,7 +109,7 @@ def fit(
         best_by: which number of an evaluation, less is better, says that a checkpoint is the best; None: none is.
         hooks: what else is done on the way.
         derived: function from the means of a log line to further numbers in it.
-        flops_per_image: operations of a forward and backward pass, for the share of the device's peak (MFU).
+        flops_per_image: operations of a forward and backward pass, for the fraction of the device's peak (MFU).
     Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite, a part of the
         configuration does not work with sharded weights, or a step does not fit into memory.
     """

@@ -2,7 +2,7 @@
 
 It knows nothing of tokens or masks. It gets a batch for any (step, micro-step), a `step` that turns a batch into a
 loss, an optimizer and a schedule; because everything is a function of (config, seed, step), resuming is loading the
-newest checkpoint and going on with the next step.
+newest checkpoint and taking the next step.
 """
 
 import time
@@ -41,7 +41,7 @@ def train(
         hooks: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
         derived: function from the means of a log line to further numbers in it.
         ema: timm's ModelEmaV3 of the model; it is part of the checkpoints.
-        flops_per_image: operations of a forward and backward pass, for the share of the device's peak (MFU).
+        flops_per_image: operations of a forward and backward pass, for the fraction of the device's peak (MFU).
     Returns: the last evaluation.
     Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite, or where the
         checkpoint that `config.resume` names lies at the end.

@@ -3,7 +3,7 @@
 Halving batch_size and doubling accum_iter leaves the samples of a step and their draws (augmentation, masks) as they
 are, so losses agree to rounding. Two things do change: dropout, whose generator is asked in another order, and for many
 processes that read from behind a URL which draws a sample gets. So the size is kept in the run folder, and a run that
-goes on has the numbers that it would have had.
+is resumed has the numbers that it would have had.
 """
 
 from dataclasses import replace

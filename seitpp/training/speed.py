@@ -1,4 +1,4 @@
-"""How fast a training is: images a second and, on a GPU we know, the share of its peak (MFU)."""
+"""How fast a training is: images a second and, on a GPU we know, the fraction of its peak (MFU)."""
 
 import re
 

@@ -24,7 +24,7 @@ class Watch:
         accelerator: accelerate.Accelerator.
         run: the RunFolder, whose newest checkpoint an error names.
         optimizer: the prepared optimizer.
-        received: list of the signals that this process got; whoever catches them appends to it.
+        received: list of the signals that this process got; the signal handler appends to it.
         late: whether news is read a step later; None: where the optimizer can skip its update on a device.
     """
 

@@ -270,7 +270,9 @@ def test_classifiers_that_results_could_not_tell_apart_are_refused(world, tmp_pa
     twin = copy_of(world, tmp_path / "twin")
     with pytest.raises(UserError, match=r"twin/seed-0 and \S+finetuned/seed-0 .*--stores"):
         stage.measure_robustness(make_config(world, tmp_path / "run", classifiers=(str(world / "finetuned"), twin)))
-    origin = {"init": "mtm", "augmentation": "tokenadapt", "label_fraction": 0.5, "train_images": 9}
+    origin = {
+        "init": "mtm", "augmentation": "tokenadapt", "label_fraction": 0.5, "budget_bytes": 700, "train_images": 9
+    }  # fmt: skip
     tokenizer = load_tokenizer(world / "tokenizer").fingerprint
     other = copy_of(world, tmp_path / "other", origin=origin)
     found = stage.find_classifiers((str(world / "finetuned"), other), tokenizer)
@@ -281,4 +283,6 @@ def test_classifiers_that_results_could_not_tell_apart_are_refused(world, tmp_pa
 def test_weights_of_older_versions_do_not_say_where_they_come_from(world, tmp_path):
     old = copy_of(world, tmp_path / "old", origin={})
     (found,) = stage.find_classifiers((old,), load_tokenizer(world / "tokenizer").fingerprint)
-    assert found.origin == {"init": "", "augmentation": "", "label_fraction": 1.0, "train_images": 0}
+    assert found.origin == {
+        "init": "", "augmentation": "", "label_fraction": 1.0, "budget_bytes": None, "train_images": 0
+    }  # fmt: skip

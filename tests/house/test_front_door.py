@@ -114,10 +114,9 @@ def test_a_dataset_takes_other_labels_and_a_transform(world):
         seitpp.TokenDataset(world / "store", labels=[1, 2])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_loader_gives_every_row_once(store, workers):
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, "spawn"), (2, "fork")])
+def test_a_data_loader_gives_every_row_once(store, workers, context):
     dataset = seitpp.TokenDataset(store)
-    context = "spawn" if workers else None
     loader = DataLoader(dataset, batch_size=7, shuffle=True, num_workers=workers, multiprocessing_context=context)
     keys = [key for _, _, batch in loader for key in batch]
     assert sorted(keys) == sorted(store.keys())
@@ -173,6 +172,12 @@ def test_paths_arrays_and_opened_images_become_the_same_ids(tmp_path, tokenizer_
 def test_labels_of_a_list_become_classes_of_the_store(tmp_path, tokenizer_folder):
     store = seitpp.tokenize_images([PIXELS] * 3, tokenizer_folder, output_dir=tmp_path / "s", labels=["b", None, "a"])
     assert (store.classes, store.labels.tolist()) == (["a", "b"], [1, -1, 0])
+
+
+def test_a_folder_that_holds_something_is_not_taken_for_a_store_of_the_same_images(tmp_path, tokenizer_folder):
+    seitpp.tokenize_images([PIXELS], tokenizer_folder, output_dir=tmp_path / "store")
+    with pytest.raises(seitpp.UserError, match=r"store is not empty"):
+        seitpp.tokenize_images([PIXELS // 2], tokenizer_folder, output_dir=tmp_path / "store")
 
 
 def test_a_data_set_of_hugging_face_keeps_its_classes(tmp_path, tokenizer_folder):

@@ -276,16 +276,16 @@ def test_ctrl_c_outside_a_training_is_one_line_and_exit_code_130(capsys):
     with pytest.raises(SystemExit) as stopped:
         run_command(interrupted, DemoConfig, recipes="pretrain", argv=["--output_dir", "o", "--images", "i"])
     assert stopped.value.code == 130
-    assert tiny.one_line(capsys.readouterr().err) == "stopped. Give the same command again to go on"
+    assert tiny.one_line(capsys.readouterr().err) == "stopped. To resume, rerun the same command"
 
 
 @pytest.mark.parametrize(
     ("resume", "saved", "command"),
     [
-        ("auto", True, "the same command again"),
+        ("auto", True, "the same command"),
         ("none", False, "the same command without --resume"),
         ("elsewhere/step-00000007", True, "the same command without --resume"),
-        ("elsewhere/step-00000007", False, "the same command again"),  # else it would start from nothing
+        ("elsewhere/step-00000007", False, "the same command"),  # else it would start from nothing
     ],
 )
 @pytest.mark.parametrize("end", ["signal", "ctrl-c", "lost process"])
@@ -293,11 +293,11 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
     capsys, tmp_path, resume, saved, command, end
 ):
     ends = {
-        "signal": (Interrupted(15, "saved"), 143, f"saved. Give {command} to go on"),
-        "ctrl-c": (KeyboardInterrupt(), 130, f"stopped. Give {command} to go on"),
+        "signal": (Interrupted(15, "saved"), 143, f"saved. To resume, rerun {command}"),
+        "ctrl-c": (KeyboardInterrupt(), 130, f"stopped. To resume, rerun {command}"),
         "lost process": (
             RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"), 1,
-            f"error: another process ended before its work was done: give {command} to go on",
+            f"error: another process ended early; to resume, rerun {command}",
         ),
     }  # fmt: skip
     raised, code, line = ends[end]

@@ -76,7 +76,7 @@ def test_recipes_of_fine_tuning_take_a_step(recipe, tmp_path):
     small = ["--encoder.width", "24", "--encoder.heads", "3", "--encoder.depth", "1", "--seeds", "1"]
     words = ["--store", stores[0], "--eval_store", stores[1], "--output_dir", tmp_path / "run", *STEP, *small]
     module, config = load("finetune", recipe, *words)
-    module.main(config)
+    module.finetune(config)
     assert (tmp_path / "run/results.csv").exists()
 
 

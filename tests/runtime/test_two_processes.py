@@ -39,7 +39,7 @@ def launches(tmp_path_factory):
 def test_a_signal_to_one_process_stops_all_at_the_same_step_and_the_run_goes_on_bit_for_bit(launches):
     (first, second), folder = launches["stopped"]
     assert first["codes"] == [143, 143]
-    line = "stopped before step 7 of 12; saved. Give the same command again to go on"
+    line = "stopped before step 7 of 12; saved. To resume, rerun the same command"
     assert tiny.one_line(first["stderr"]) == line
     assert second == {"codes": [0, 0], "stderr": ""}
     assert losses(folder) == losses(launches["whole"][1])
@@ -49,7 +49,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step_and_the_run_goes_on_
 def test_a_killed_process_ends_the_others_in_one_line_and_the_run_goes_on_bit_for_bit(launches):
     tries, folder = launches["killed"]
     assert [sorted(each["codes"]) for each in tries] == [[-9, 1], [-9, 1], [0, 0]]
-    line = "error: another process ended before its work was done: give the same command again to go on"
+    line = "error: another process ended early; to resume, rerun the same command"
     assert tiny.one_line(tries[0]["stderr"]) == line
     assert tiny.one_line(tries[1]["stderr"]) == line.replace("another", "process 1: another", 1)
     assert losses(folder) == losses(launches["whole"][1])

@@ -94,7 +94,7 @@ def test_an_unbalanced_subset_takes_each_row_with_the_same_chance(subset):
 
 
 def test_a_share_is_rounded(subset):
-    assert len(subset(share=0.25)) == 9
+    assert len(subset(fraction=0.25)) == 9
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_store_and_its_subset_can_move_together(subset, tmp_path):
 
 def test_a_store_without_labels_has_subsets_too(tmp_path, ids, subset):
     plain = tiny.make_store(tmp_path / "plain", ids, codes=391, labels=[-1] * len(ids), classes=())
-    assert len(subset(of=plain, share=0.5)) == 18
+    assert len(subset(of=plain, fraction=0.5)) == 18
 
 
 # What is refused
@@ -175,14 +175,14 @@ def test_a_subset_whose_store_is_gone_names_the_missing_shard(subset, folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "give one of --count, --share and --budget, or --classes"),
+        ({}, "give one of --count, --fraction and --budget, or --classes"),
         ({"count": 3, "budget": "1GB"}, "give one of --count"),
         ({"count": 38}, "has 37 such rows, fewer than --count 38"),
         ({"count": 0}, "count = 0 must be at least 1"),
-        ({"share": 1.5}, r"share = 1.5 must lie in \(0, 1\]"),
+        ({"fraction": 1.5}, r"fraction = 1.5 must lie in \(0, 1\]"),
         ({"budget": "much"}, "'much' is not a size: expected something like 0.3GB"),
         ({"budget": "0GB"}, "'0GB' is not a size"),
-        ({"budget": "10B"}, "10B hold not a single row: allow more"),
+        ({"budget": "10B"}, "10B select no rows"),
         ({"classes": ("dog",)}, "has no class 'dog'; it has ant, bee, cow"),
         ({"classes": ("ant", "ant")}, "--classes names 'ant' twice"),
     ],

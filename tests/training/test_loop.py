@@ -222,14 +222,14 @@ def test_a_signal_saves_and_exits_and_the_same_command_goes_on(stopped, name, co
     codes, said, folder = stopped[f"plain, {name}"]
     assert codes == [code, 0]
     line = tiny.one_line(said[0])
-    assert line == f"stopped before step {step} of 23; saved. Give the same command again to go on"
+    assert line == f"stopped before step {step} of 23; saved. To resume, rerun the same command"
     assert losses(folder) == losses(stopped["plain, whole"][2])
 
 
 def test_a_second_ctrl_c_stops_at_once(stopped):
     codes, said, folder = stopped["plain, SIGINT twice"]
     assert codes == [130]
-    assert "Give the same command again to go on" in tiny.one_line(said[0])
+    assert "To resume, rerun the same command" in tiny.one_line(said[0])
     assert saved_steps(folder) == [5]
 
 

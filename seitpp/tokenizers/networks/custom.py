@@ -1,4 +1,4 @@
-"""A tokenizer class of the user's own: found by its import path, made, and held to the protocol on one image."""
+"""A custom tokenizer class: found by its import path, built, and checked against the protocol on one image."""
 
 import importlib
 import json

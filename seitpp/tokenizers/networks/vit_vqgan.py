@@ -1,4 +1,4 @@
-"""ViT-VQGAN, the papers' tokenizer: a vision transformer to each side of a codebook that only directions count in."""
+"""ViT-VQGAN, the papers' tokenizer: a vision transformer on each side of a cosine-lookup codebook."""
 
 from dataclasses import asdict, dataclass, field
 

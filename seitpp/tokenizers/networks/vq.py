@@ -138,7 +138,7 @@ class VQTokenizer(nn.Module):
 
     @torch.no_grad()
     def standardise(self):
-        """Shift and scale the codes to mean 0 and deviation 1, as networks that read them expect.
+        """Shift and scale the codes to mean 0 and std 1, as networks that read them expect.
 
         The 1x1 convolutions around the quantiser take the inverse, so ids and decoded images stay what they were.
         """

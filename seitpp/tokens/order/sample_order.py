@@ -18,7 +18,7 @@ _ROWS_AT_ONCE = 16384
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Order(ABC):
-    """A process's share of every optimizer step.
+    """A process's fraction of every optimizer step.
 
     Attributes:
         batch_size: samples of one process and micro-step.
