@@ -3,7 +3,7 @@
 import torch
 
 
-def color_adapt(embeddings, partners, *, eps=1e-6):
+def color_adapt(embeddings: torch.Tensor, partners: torch.Tensor, *, eps: float = 1e-6) -> torch.Tensor:
     """Give each map the channel mean and standard deviation of its partner.
 
     Args:

@@ -3,7 +3,15 @@
 import torch
 
 
-def add_noise(embeddings, chosen, channel_noise, element_noise, *, channel_scale=1.0, element_scale=1.0):
+def add_noise(
+    embeddings: torch.Tensor,
+    chosen: torch.Tensor,
+    channel_noise: torch.Tensor,
+    element_noise: torch.Tensor,
+    *,
+    channel_scale: float | torch.Tensor = 1.0,
+    element_scale: float | torch.Tensor = 1.0,
+) -> torch.Tensor:
     """Add noise to the chosen samples.
 
     Args:

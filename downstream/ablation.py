@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -35,7 +36,7 @@ from seitpp.downstream.ablation_steps import (
 )
 from seitpp.downstream.ablation_table import ablation_table, gather
 from seitpp.downstream.robustness import RobustnessConfig, measure_robustness
-from seitpp.finetune.labelled import fingerprints, open_train_and_test, split_labelled
+from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, split_labelled
 from seitpp.finetune.probe import ProbeConfig, probe
 from seitpp.finetune.train import FinetuneConfig, finetune
 from seitpp.mtm.augmentation.augment import Augment
@@ -118,12 +119,12 @@ class AblationConfig(StageConfig):
         require(self, "domains", not self.domains or self.images, "needs --images")
 
     @property
-    def all_seeds(self):
+    def all_seeds(self) -> range:
         """The seeds, a range."""
         return range(self.seed, self.seed + self.seeds)
 
 
-def main(config):
+def main(config: AblationConfig) -> None:
     """Check that everything fits together, run the steps, write the tables."""
     train_set, test_set, recipes = read_inputs(config)
     known = fingerprints(train_set, test_set)
@@ -154,7 +155,7 @@ def run_step(step: Step) -> None:
     function(parse(config_class, words, recipes=stage))
 
 
-def read_inputs(config):
+def read_inputs(config: AblationConfig) -> tuple[LabelledRows, LabelledRows, Recipes]:
     """Everything that the steps will read, opened once, so that what does not fit is said before anything runs.
 
     Args:
@@ -198,12 +199,12 @@ def read_inputs(config):
     return train_set, test_set, recipes
 
 
-def part_of(labelled, fraction, *, seed):
+def part_of(labelled: LabelledRows, fraction: float, *, seed: int) -> LabelledRows:
     """A fraction of each class, LabelledRows; a smaller one of the same seed lies within a larger one."""
     return labelled if fraction == 1 else split_labelled(labelled, fraction, seed=seed)[1]
 
 
-def write_fraction(folder, labelled, fraction, *, seed):
+def write_fraction(folder: str | Path, labelled: LabelledRows, fraction: float, *, seed: int) -> None:
     """Write a fraction of the labelled rows as a store, without copying any.
 
     Args:
@@ -250,7 +251,7 @@ def _further_fingerprints(config, recipes):
     return found
 
 
-def forget_runs(folder):
+def forget_runs(folder: Path) -> None:
     """Remove the runs of a former ablation and the record of its steps."""
     for runs in (*folder.glob("seed-*"), folder / "logs"):
         shutil.rmtree(runs, ignore_errors=True)
@@ -258,7 +259,7 @@ def forget_runs(folder):
         (folder / name).unlink(missing_ok=True)
 
 
-def drop_checkpoints(step):
+def drop_checkpoints(step: Step) -> None:
     """Remove what a finished step would have gone on from: dozens of runs would fill a disk."""
     for checkpoints in [*folder_of_step(step).rglob("checkpoints")]:
         shutil.rmtree(checkpoints)
@@ -268,7 +269,7 @@ def _usual_lanes():
     return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, AblationConfig, recipes="ablation")
 

@@ -10,11 +10,17 @@ seed-0/robustness-0.2         all fine-tuned classifiers of a fraction on images
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
+from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.pretrain import PretrainConfig
 from seitpp.runtime.steps.step import Step
+
+if TYPE_CHECKING:
+    from seitpp.downstream.ablation import AblationConfig
+
 
 SCRATCH, PLAIN = "scratch", "mtm"
 INGREDIENTS = {
@@ -51,23 +57,23 @@ class Recipes:
     labelled: dict
 
 
-def folder_of(config, seed, fraction, kind, ingredient=""):
+def folder_of(config: "AblationConfig", seed: int, fraction: float | None, kind: str, ingredient: str = "") -> Path:
     """Folder of one run; of a pre-training with `fraction` None, of all ingredients with `ingredient` empty."""
     name = kind if fraction is None else f"{kind}-{fraction:g}"
     return Path(config.output_dir) / f"seed-{seed}" / ingredient / name
 
 
-def folder_of_step(step):
+def folder_of_step(step: Step) -> Path:
     """Folder of the run that a step's command makes: its last word."""
     return Path(step.command[-1])
 
 
-def store_of(config, seed, fraction):
+def store_of(config: "AblationConfig", seed: int, fraction: float) -> str:
     """The store that a fraction of the labels is read from: a subset, or for all of them the whole store."""
     return config.store if fraction == 1 else str(folder_of(config, seed, fraction, "labels"))
 
 
-def augment_of(ingredient, recipe, token_adapt):
+def augment_of(ingredient: str, recipe: AugmentConfig, token_adapt: str | None) -> AugmentConfig:
     """The augmentation of an ingredient's pre-training: the recipe's, with its parts on and the others' off.
 
     Args:
@@ -83,7 +89,7 @@ def augment_of(ingredient, recipe, token_adapt):
     )
 
 
-def make_steps(config, recipes):
+def make_steps(config: "AblationConfig", recipes: Recipes) -> list[Step]:
     """All steps, seed by seed, each after those it needs.
 
     Args:

@@ -1,16 +1,22 @@
 """The ablation's numbers: what its runs measured, and means with differences paired by seed."""
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from seitpp.downstream.ablation_steps import SCRATCH, folder_of
 from seitpp.runtime.results import read_results
+
+if TYPE_CHECKING:
+    from seitpp.downstream.ablation import AblationConfig
+
 
 CELL = ("label_fraction", "protocol", "shift", "metric")
 """The columns that tell the cells of the table apart; in each, methods are compared."""
 METHOD = ("init", "augmentation")
 
 
-def gather(config) -> pd.DataFrame:
+def gather(config: "AblationConfig") -> pd.DataFrame:
     """Every number that the runs of an ablation measured.
 
     Args:

@@ -13,7 +13,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from seitpp.runtime.weights import fingerprint_of, load_weights
 from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ class TrainedClassifier:
     origin: dict[str, Any]
 
 
-def measure_robustness(config):
+def measure_robustness(config: RobustnessConfig) -> None:
     """Measure every classifier on clean images, each corruption and each domain; write results.csv."""
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
@@ -151,7 +154,11 @@ def find_classifiers(runs: tuple[str, ...], tokenizer: str) -> list[TrainedClass
 
 
 def measure(
-    classifiers: list[TrainedClassifier], sets: list[ShiftedSet], folder: Path, config: RobustnessConfig, accelerator
+    classifiers: list[TrainedClassifier],
+    sets: list[ShiftedSet],
+    folder: Path,
+    config: RobustnessConfig,
+    accelerator: "Accelerator",
 ) -> list[Result]:
     """Evaluate each classifier on each set, over all processes; one classifier is in memory at a time.
 
@@ -218,7 +225,7 @@ def _locked(folder, processes):
             os.close(lock)
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(measure_robustness, RobustnessConfig, recipes="robustness")
 

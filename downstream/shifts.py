@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenize import TokenizeConfig
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 from seitpp.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from seitpp.downstream.robustness import RobustnessConfig
+
 
 CLEAN = "clean"
 """Name of the clean images' store; results call their shift ""."""
@@ -37,7 +42,7 @@ class ShiftedSet:
         """Of its store, such as "contrast-3"."""
         return "-".join(str(part) for part in (self.shift or CLEAN, self.severity) if part is not None)
 
-    def job(self, config, folder: Path, tokenizer: Tokenizer) -> TokenizeJob:
+    def job(self, config: "RobustnessConfig", folder: Path, tokenizer: Tokenizer) -> TokenizeJob:
         """The job that makes its store in `folder`; it refuses a store of other images, tokenizer or noise.
 
         Args:
@@ -56,7 +61,7 @@ class ShiftedSet:
         return TokenizeJob(details, None, images=self.images, tokenizer=tokenizer, about=about)
 
 
-def shifted_sets(config, classes: list[str]) -> list[ShiftedSet]:
+def shifted_sets(config: "RobustnessConfig", classes: list[str]) -> list[ShiftedSet]:
     """The clean images, each corruption of them at each severity, and each domain. No image is decoded yet.
 
     Args:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,10 @@ from seitpp.finetune.labelled import LabelledRows
 from seitpp.tokens.loader import evaluation_batches
 from seitpp.tokens.views import centre
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
 Evaluator = Callable[..., Iterator[tuple[str, float]]]
 """(model, LabelledRows, *, batch_size, accelerator) to (metric, value) pairs. Called on all processes; each measures a
 part, all get the same numbers."""
@@ -18,7 +23,7 @@ part, all get the same numbers."""
 
 @torch.no_grad()
 def evaluate_classifier(
-    classifier: Classifier, labelled: LabelledRows, *, batch_size: int, accelerator
+    classifier: Classifier, labelled: LabelledRows, *, batch_size: int, accelerator: "Accelerator"
 ) -> Iterator[tuple[str, float]]:
     """Accuracy and cross-entropy (nats) on labelled rows, each row once, in the training's precision.
 

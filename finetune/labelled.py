@@ -2,12 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.order.permutation import permute
+from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.subset import parse_bytes
 
@@ -28,17 +31,17 @@ class LabelledRows:
     labels: np.ndarray
     classes: list
 
-    def part(self, rows):
+    def part(self, rows: np.ndarray) -> "LabelledRows":
         """The same with other rows."""
         return LabelledRows(self.store, rows, self.labels, self.classes)
 
     @property
-    def targets(self):
+    def targets(self) -> np.ndarray:
         """Labels of `rows`, (n,) int64."""
         return self.labels[self.rows]
 
 
-def open_train_and_test(config):
+def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     """Open the two stores of a stage and check that they belong together.
 
     Args:
@@ -56,7 +59,7 @@ def open_train_and_test(config):
     return train_set, test_set
 
 
-def fingerprints(train_set, test_set):
+def fingerprints(train_set: LabelledRows, test_set: LabelledRows) -> dict[str, dict[str, Any]]:
     """`inputs` and `data` of a RunFolder that learns from one LabelledRows and is measured on the other."""
     labels = hashlib.sha256()
     for each in (train_set, test_set):
@@ -87,7 +90,13 @@ def row_counts(train_set: LabelledRows, test_set: LabelledRows) -> dict:
     }
 
 
-def open_labelled(folder, table=None, *, cache=None, fingerprint=None):
+def open_labelled(
+    folder: str | Path,
+    table: str | Path | None = None,
+    *,
+    cache: CacheConfig | None = None,
+    fingerprint: str | None = None,
+) -> LabelledRows:
     """Open a store with labels.
 
     Args:
@@ -111,7 +120,7 @@ def open_labelled(folder, table=None, *, cache=None, fingerprint=None):
     return LabelledRows(store, rows, labels, classes)
 
 
-def split_labelled(labelled, fraction, *, seed):
+def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tuple[LabelledRows, LabelledRows]:
     """Divide into two parts, class by class, so that every class of two or more rows is on both sides.
 
     Args:

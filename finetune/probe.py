@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from seitpp.finetune.features import FEATURES, majority_accuracy, make_features
-from seitpp.finetune.labelled import fingerprints, open_train_and_test, row_counts, split_labelled
+from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.command import run_command
@@ -79,7 +79,7 @@ class ProbeConfig(StageConfig):
             raise UserError("the feature pixels needs --images and --eval_images")
 
 
-def probe(config):
+def probe(config: ProbeConfig) -> None:
     """Probe each kind of feature, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
     if not accelerator.is_main_process:
@@ -121,7 +121,14 @@ def probe(config):
     accelerator.end_training()
 
 
-def linear_probe(features, fit_set, validation_set, train_set, test_set, config):
+def linear_probe(
+    features: tuple[np.ndarray, np.ndarray],
+    fit_set: LabelledRows,
+    validation_set: LabelledRows,
+    train_set: LabelledRows,
+    test_set: LabelledRows,
+    config: ProbeConfig,
+) -> tuple[float, float]:
     """Choose C on the held-out part, fit on all labelled training rows.
 
     Args:
@@ -145,7 +152,9 @@ def linear_probe(features, fit_set, validation_set, train_set, test_set, config)
     return best, accuracy_score(test_set.targets, model.predict(test_features[test_set.rows]))
 
 
-def nearest_neighbours(features, train_set, test_set, k):
+def nearest_neighbours(
+    features: tuple[np.ndarray, np.ndarray], train_set: LabelledRows, test_set: LabelledRows, k: int
+) -> float:
     """Accuracy of a vote of the k most similar training rows, by cosine, weighted by similarity."""
     train_features, test_features = (_directions(each) for each in features)
     similarity = test_features[test_set.rows] @ train_features[train_set.rows].T
@@ -167,7 +176,7 @@ def _fit(features, targets, inverse_regularisation):
         return model.fit(features, targets)
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(probe, ProbeConfig, recipes="probe")
 

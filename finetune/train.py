@@ -85,7 +85,7 @@ class FinetuneConfig(TrainConfig):
             require(self, name, 0 <= (getattr(self, name) or 0) < 1, "must lie in [0, 1)")
 
 
-def finetune(config):
+def finetune(config: FinetuneConfig) -> None:
     """Choose the learning rate, train each seed, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
     train_set, test_set = open_train_and_test(config)
@@ -232,7 +232,7 @@ def _build(config, store, classes):
     return classifier
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(finetune, FinetuneConfig, recipes="finetune")
 

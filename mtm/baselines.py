@@ -1,17 +1,21 @@
 """What a model without context would pay for a token: the measure that masked token modelling must beat."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from einops import rearrange
 
+from seitpp.tokens.store import TokenStore
 from seitpp.tokens.views import centre
 
 _ROWS_AT_ONCE = 4096
 
 
-def frequency_baselines(store, other=None, *, view=None, sample=50_000):
+def frequency_baselines(
+    store: TokenStore, other: TokenStore | None = None, *, view: Sequence[int] | None = None, sample: int = 50_000
+) -> dict[str, float]:
     """Cross-entropy in nats per token of two models that know frequencies only.
 
     Args:

@@ -8,6 +8,7 @@ python -m seitpp.mtm.pretrain --config debug --store stores/train --output_dir r
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,7 +23,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.run_folder import open_run
+from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
 from seitpp.tokens.remote import CacheConfig
@@ -32,6 +33,9 @@ from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Hook, Step, batch_layout, fit
 from seitpp.training.random_streams import Draws
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class PretrainConfig(TrainConfig):
         require(self, "eval_mask_ratio", fits, "must lie in [mask_ratio_min, 1]")
 
 
-def pretrain(config):
+def pretrain(config: PretrainConfig) -> None:
     """Pre-train, measure against frequency baselines, write weights and pictures."""
     accelerator = make_accelerator(config.mixed_precision)
     store, eval_store = open_stores(config)
@@ -117,7 +121,9 @@ def open_stores(config: PretrainConfig) -> tuple[TokenStore, TokenStore | None]:
     return store, eval_store
 
 
-def open_pretraining(config, accelerator, store, eval_store):
+def open_pretraining(
+    config: PretrainConfig, accelerator: "Accelerator", store: TokenStore, eval_store: TokenStore | None
+) -> RunFolder:
     """The RunFolder of a pre-training on these stores."""
     inputs = {
         "tokenizer": store.tokenizer["fingerprint"], "codebook_size": store.codebook_size, "grid": list(store.grid)
@@ -169,7 +175,9 @@ def _perplexity(cross_entropy):
 
 
 @torch.no_grad()
-def evaluate_model(model, store, config, accelerator):
+def evaluate_model(
+    model: MaskedTokenModel, store: TokenStore, config: PretrainConfig, accelerator: "Accelerator"
+) -> dict[str, float]:
     """Masked-token cross-entropy and accuracy on a store, at one ratio and with fixed masks, views uncut.
 
     Returns: {"eval_cross_entropy", "eval_accuracy", "eval_perplexity"}, over all masked tokens of all processes.
@@ -191,7 +199,7 @@ def evaluate_model(model, store, config, accelerator):
     return {"eval_cross_entropy": entropy, "eval_accuracy": accuracy, "eval_perplexity": _perplexity(entropy)}
 
 
-def open_matching_store(config, store):
+def open_matching_store(config: PretrainConfig, store: TokenStore) -> TokenStore:
     """Open the evaluation store; it must be of the tokenizer, codes and grid of `store`, and not be empty."""
     other = open_store(config.eval_store, config.cache)
     other.check_tokenizer(store.tokenizer["fingerprint"], "the training store")
@@ -203,7 +211,7 @@ def open_matching_store(config, store):
     return other
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(pretrain, PretrainConfig, recipes="pretrain")
 

@@ -1,7 +1,9 @@
 """`seitpp`: the stages of the suite under one command. It imports nothing heavy before a stage is chosen."""
 
 import importlib
+import os
 import sys
+from collections.abc import Sequence
 
 from seitpp.runtime.suggest import did_you_mean
 
@@ -30,11 +32,14 @@ OTHERS = {
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Run `seitpp STAGE [flags]`; `seitpp STAGE --help` lists a stage's flags."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:] if argv is None else list(argv)
     try:
         _start(argv)
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+        sys.exit(141)
     except KeyboardInterrupt:  # a running stage says itself how to resume; this one was still being imported
         print("stopped before it began", file=sys.stderr)
         sys.exit(130)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 
@@ -53,7 +54,7 @@ class VerifyConfig:
     """the store's folder or URL"""
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
     """Run an action and exit: 0, or 1 with one line where something is wrong."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
@@ -68,7 +69,7 @@ def main(argv):
     run_command(getattr(module, function), getattr(module, config_class), recipes="store", argv=as_flags(action, rest))
 
 
-def as_flags(action, words):
+def as_flags(action: str, words: list[str]) -> list[str]:
     """Turn what people write into flags: STORE into --store STORE, --from into --source, a bare --json into a yes."""
     if words and not words[0].startswith("-") and action != "import":
         words = ["--store", *words]
@@ -82,7 +83,7 @@ def as_flags(action, words):
     return flags
 
 
-def info(config):
+def info(config: InfoConfig) -> None:
     """Print what a store holds."""
     from seitpp.tokens.store import open_store
 
@@ -115,7 +116,7 @@ def _parts(size):
     return ", ".join(f"{name} {number:,}" for name, number in asdict(size).items() if name != "rows" and number)
 
 
-def verify(config):
+def verify(config: VerifyConfig) -> None:
     """Check a whole store, with progress."""
     from seitpp.runtime.progress import Progress
     from seitpp.tokens.row_blocks import MANY_ROWS

@@ -1,12 +1,14 @@
 """Random geometry: one affine map a sample, and one `warp` that applies it to pixels, features or ids alike."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from seitpp.runtime.config import require
+from seitpp.training.random_streams import Draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ IDENTITY = GeometryConfig(flip=0.0, affine=0.0, crop_scale=(1.0, 1.0), crop_rati
 """No change at all."""
 
 
-def sample_crop(config, draws, aspect=1.0):
+def sample_crop(config: GeometryConfig, draws: Draws, aspect: float = 1.0) -> torch.Tensor:
     """Draw random resized crops.
 
     Args:
@@ -70,7 +72,7 @@ def sample_crop(config, draws, aspect=1.0):
     return crop
 
 
-def sample_geometry(config, draws, aspect=1.0):
+def sample_geometry(config: GeometryConfig, draws: Draws, aspect: float = 1.0) -> torch.Tensor:
     """Draw flip, rotation, translation, shear and crop, for each sample its own.
 
     Args: as for sample_crop.
@@ -93,7 +95,7 @@ def sample_geometry(config, draws, aspect=1.0):
     return flip @ affine @ sample_crop(config, draws, aspect)
 
 
-def warp(maps, geometry, size, *, mode="bilinear"):
+def warp(maps: torch.Tensor, geometry: torch.Tensor, size: Sequence[int], *, mode: str = "bilinear") -> torch.Tensor:
     """Resample maps by an affine geometry; outside the source the nearest border value is taken.
 
     Places are computed in float32 at least, also under autocast: bf16 moves them by up to an eighth of a token (of 28).
@@ -112,7 +114,7 @@ def warp(maps, geometry, size, *, mode="bilinear"):
     return warped.to(maps.dtype)
 
 
-def around_view(geometry, grid, view):
+def around_view(geometry: torch.Tensor, grid: Sequence[int], view: Sequence[int]) -> torch.Tensor:
     """Geometries that show on a whole grid, at its centre, what others show on a view.
 
     Args:

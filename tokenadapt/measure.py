@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,17 @@ from seitpp.tokens.codebook import embed, nearest_code
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.random_streams import Draws
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
 METHODS = ("naive embedding", "naive id", "TokenAdapt", "decode, warp, encode")
 """Warp embeddings and take the nearest code; warp ids (nearest neighbour); f, warp, g; the expensive way by pixels."""
 
 _AT_ONCE = 32  # images: a tokenizer with attention takes gigabytes for many
 
 
-def geometries(config):
+def geometries(config: GeometryConfig) -> dict[str, GeometryConfig]:
     """The geometries that are measured, each with one part of `config` switched on, always or at its full range."""
     still = replace(IDENTITY, rotation=0.0, translation=0.0, shear=0.0, part=1.0)
     return {
@@ -36,7 +41,9 @@ def geometries(config):
 
 
 @torch.no_grad()
-def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
+def agreement_table(
+    model: TokenAdapt, tokenizer: Tokenizer, images: torch.Tensor, config: GeometryConfig, *, seed: int
+) -> pd.DataFrame:
     """Compare the three cheap ways and the expensive one on held-out images.
 
     Args:
@@ -76,7 +83,13 @@ def agreement_table(model, tokenizer, images, config: GeometryConfig, *, seed):
 
 @torch.no_grad()
 def eval_agreement(
-    model: TokenAdapt, tokenizer: Tokenizer, images: torch.Tensor, config: GeometryConfig, *, seed: int, accelerator
+    model: TokenAdapt,
+    tokenizer: Tokenizer,
+    images: torch.Tensor,
+    config: GeometryConfig,
+    *,
+    seed: int,
+    accelerator: "Accelerator",
 ) -> dict[str, float]:
     """How many ids of transformed images TokenAdapt predicts, over all processes, each image once.
 
@@ -121,7 +134,9 @@ def _sums(model, tokenizer, images, geometry, background):
 
 
 @torch.no_grad()
-def transformed_ids(method, model, tokenizer, images, geometry):
+def transformed_ids(
+    method: str, model: TokenAdapt, tokenizer: Tokenizer, images: torch.Tensor, geometry: torch.Tensor
+) -> torch.Tensor:
     """Ids of transformed images by one of METHODS, from the ids of the images.
 
     Args:

@@ -1,6 +1,8 @@
 """TokenAdapt's two functions: f takes embeddings to a map that may be warped like pixels, g takes it back to codes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -87,7 +89,15 @@ class TokenAdapt(nn.Module):
     Source: SeiT++ (arXiv 2312.10105), section 3.2.
     """
 
-    def __init__(self, config, *, grid, view, codebook_size, embedding_dim):
+    def __init__(
+        self,
+        config: TokenAdaptConfig,
+        *,
+        grid: Sequence[int],
+        view: Sequence[int],
+        codebook_size: int,
+        embedding_dim: int,
+    ):
         super().__init__()
         self.grid, self.view = tuple(grid), tuple(view)
         scale, channels = config.map_scale, config.map_channels or embedding_dim
@@ -115,22 +125,22 @@ class TokenAdapt(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def f(self, embeddings):
+    def f(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Features that may be warped: (b, c, h, w) to (b, e, s h, s w)."""
         x = self.f_blocks(self.f_in(rearrange(embeddings, "b c h w -> b (h w) c")))
         return self.f_out(rearrange(x, "b (h w) d -> b d h w", h=self.grid[0]))
 
-    def g(self, features):
+    def g(self, features: torch.Tensor) -> torch.Tensor:
         """Logits over codes: (b, e, s h', s w') to (b, k, h', w')."""
         x = self.g_blocks(rearrange(self.g_in(features), "b d h w -> b (h w) d"))
         return rearrange(self.g_out(x), "b (h w) k -> b k h w", h=self.view[0])
 
-    def forward(self, embeddings, transform):
+    def forward(self, embeddings: torch.Tensor, transform: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Logits of the codes of the transformed image; `transform` takes and gives feature maps."""
         return self.g(transform(self.f(embeddings)))
 
 
-def load_token_adapt(folder, device="cpu"):
+def load_token_adapt(folder: str | Path, device: torch.device | str = "cpu") -> tuple[TokenAdapt, str]:
     """Load f and g, frozen, in evaluation mode, with the tokenizer's fingerprint.
 
     Args:
@@ -150,6 +160,8 @@ def load_token_adapt(folder, device="cpu"):
 
 
 @torch.no_grad()
-def adapt_ids(model, embeddings, transform):
+def adapt_ids(
+    model: TokenAdapt, embeddings: torch.Tensor, transform: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     """Ids of the transformed image: (b, c, h, w) to (b, h', w') int64."""
     return model(embeddings, transform).argmax(dim=1)

@@ -5,6 +5,8 @@ A file may also be of a whole model that f and g are frozen in (pre-training, cl
 
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -35,7 +37,13 @@ _AROUND = re.compile(  # the other tensors of a published pre-training or classi
 )
 
 
-def from_published(weights, source, *, grid=None, view=None):
+def from_published(
+    weights: dict[str, torch.Tensor],
+    source: object,
+    *,
+    grid: Sequence[int] | None = None,
+    view: Sequence[int] | None = None,
+) -> TokenAdapt:
     """A TokenAdapt of published weights. Its shape is read from theirs.
 
     Args:
@@ -70,7 +78,7 @@ def from_published(weights, source, *, grid=None, view=None):
     return model.eval().requires_grad_(False)
 
 
-def to_published(model):
+def to_published(model: TokenAdapt) -> dict[str, torch.Tensor]:
     """Weights of a TokenAdapt under their published names, the fixed tables of positions included.
 
     Raises: UserError if it has a part that the published one lacks.
@@ -94,18 +102,18 @@ def _published_names(model):
     return translated({name: name for name in model.state_dict()}, _PUBLISHED, "TokenAdapt")
 
 
-def of_whole_model(name):
+def of_whole_model(name: str) -> bool:
     """Whether a name is of the published pre-training or classifier, f and g left aside."""
     return _AROUND.fullmatch(name) is not None
 
 
-def divided(weights):
+def divided(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(Those of f and g, the others) of published weights."""
     own = {name: tensor for name, tensor in weights.items() if name.startswith(_OWN)}
     return own, {name: tensor for name, tensor in weights.items() if name not in own}
 
 
-def claimed(weights, names, source):
+def claimed(weights: dict[str, torch.Tensor], names: Any, source: object) -> dict[str, torch.Tensor]:
     """Published weights under our names, float32; each must be known, and each known one be there.
 
     Args:
@@ -124,7 +132,7 @@ def claimed(weights, names, source):
     return {names[name]: tensor.float() for name, tensor in weights.items()}
 
 
-def check_positions(table, expected, name, source):
+def check_positions(table: torch.Tensor, expected: torch.Tensor, name: str, source: object) -> None:
     """Refuse a fixed table of positions that is not ours.
 
     Args:

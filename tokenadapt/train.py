@@ -66,7 +66,7 @@ class TrainTokenAdaptConfig(TrainConfig):
         require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
 
 
-def main(config):
+def main(config: TrainTokenAdaptConfig) -> None:
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
@@ -162,7 +162,7 @@ def _picture(path, model, tokenizer, images, config):
     image_grid([F.interpolate(images, views[0].shape[2:], mode="area"), *views], path)
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, TrainTokenAdaptConfig, recipes="tokenadapt")
 

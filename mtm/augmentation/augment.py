@@ -132,7 +132,9 @@ class Augment:
         return self(ids, Draws(seed, step, torch.arange(len(ids), device=ids.device)))
 
     @torch.no_grad()
-    def mixed(self, ids, labels, draws, *, classes):
+    def mixed(
+        self, ids: torch.Tensor, labels: torch.Tensor, draws: Draws, *, classes: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Augmented views, and targets that know what they were mixed of.
 
         Args:
@@ -226,7 +228,7 @@ def _sample(mixing, draws):
     return None if mixing is None else mixing.sample(draws)
 
 
-def in_turn(even, odd):
+def in_turn(even: Mix, odd: Mix) -> Mix:
     """The Mix of a batch whose even and whose odd places were mixed by themselves."""
     return Mix(
         partners=rearrange([2 * even.partners, 2 * odd.partners + 1], "half b -> (b half)"),

@@ -3,6 +3,7 @@
 Each edit is two functions: `sample_*` draws the parameters of a batch, and a deterministic one uses them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from einops import rearrange
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
+from seitpp.tokens.store import TokenStore
 from seitpp.tokens.synonyms import PUBLISHED_COUNT, nearest_codes, read_synonyms
+from seitpp.training.random_streams import Draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class TokenEda:
     Source: SeiT (arXiv 2303.11114), Token-EDA, after EDA (arXiv 1901.11196).
     """
 
-    def __init__(self, config, *, store, device):
+    def __init__(self, config: EdaConfig, *, store: TokenStore, device: torch.device | str):
         self.config = config
         if config.synonyms > 0 and config.synonym_file is None and store.codebook_size < 2:
             raise UserError("a codebook of one code has no synonyms: set --augment.eda.synonyms 0")
@@ -85,7 +88,7 @@ class TokenEda:
         return edited
 
 
-def open_synonyms(config, store, device):
+def open_synonyms(config: EdaConfig, store: TokenStore, device: torch.device | str) -> torch.Tensor:
     """The Synonyms that an EdaConfig names: of a file, or the nearest codes of the store's codebook."""
     if config.synonym_file is None:
         table = nearest_codes(store.codebook, store.lookup, config.synonym_count)
@@ -96,7 +99,7 @@ def open_synonyms(config, store, device):
     return Synonyms(table, torch.tensor([len(row) for row in rows], device=device))
 
 
-def sample_replacements(draws, grid, probability):
+def sample_replacements(draws: Draws, grid: Sequence[int], probability: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw which tokens give way, and to which of their synonyms.
 
     Args:
@@ -109,7 +112,9 @@ def sample_replacements(draws, grid, probability):
     return replaced < probability, which
 
 
-def replace_by_synonyms(ids, replaced, which, synonyms):
+def replace_by_synonyms(
+    ids: torch.Tensor, replaced: torch.Tensor, which: torch.Tensor, synonyms: torch.Tensor
+) -> torch.Tensor:
     """Give tokens their synonyms.
 
     Args:
@@ -123,7 +128,7 @@ def replace_by_synonyms(ids, replaced, which, synonyms):
     return torch.where(replaced, synonyms.table[ids, place], ids)
 
 
-def sample_swap(draws, grid, scale):
+def sample_swap(draws: Draws, grid: Sequence[int], scale: float) -> torch.Tensor:
     """Draw two squares of a grid that do not overlap, of one size, for each sample.
 
     The side is any of 1 … scale x the shorter side, all as likely; so is every place of the first square, and every
@@ -152,7 +157,7 @@ def sample_swap(draws, grid, scale):
     return rearrange(places, "b h w -> b (h w)")
 
 
-def take_places(ids, places):
+def take_places(ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Move tokens within each sample.
 
     Args:

@@ -4,13 +4,15 @@ At every position a sample keeps a fraction of itself and takes the rest from it
 the same everywhere in Mixup. Both are one formula, and the label's weight is the mean fraction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
 
-from seitpp.mtm.augmentation.partners import sample_partners
+from seitpp.mtm.augmentation.partners import Pairing, sample_partners
 from seitpp.runtime.config import require
+from seitpp.training.random_streams import Draws
 
 _NODES = 4096
 
@@ -42,7 +44,7 @@ class MixConfig:
             require(self, name, 0 <= getattr(self, name) <= 1, "must be a probability")
 
     @property
-    def adapted_mixup(self):
+    def adapted_mixup(self) -> float:
         """Alpha of Mixup in the half that TokenAdapt transforms."""
         return self.mixup if self.token_adapt_mixup is None else self.token_adapt_mixup
 
@@ -59,17 +61,17 @@ class Mix:
     partners: torch.Tensor
     own: torch.Tensor
 
-    def maps(self, maps):
+    def maps(self, maps: torch.Tensor) -> torch.Tensor:
         """Mix embeddings or features, (b, c, h p, w p) float: each token's share counts for all of its p x p places."""
         p = maps.shape[2] // self.own.shape[1]
         own = repeat(self.own, "b h w -> b 1 (h p) (w q)", p=p, q=p).to(maps.dtype)
         return own * maps + (1 - own) * maps[self.partners]
 
-    def ids(self, ids):
+    def ids(self, ids: torch.Tensor) -> torch.Tensor:
         """Mix ids, (b, h, w) int64, where shares are 0 or 1 (CutMix alone)."""
         return torch.where(self.own > 0.5, ids, ids[self.partners])
 
-    def targets(self, labels, classes):
+    def targets(self, labels: torch.Tensor, classes: int) -> torch.Tensor:
         """Class probabilities: each label weighs what fraction of the tokens is its own.
 
         Args:
@@ -93,12 +95,14 @@ class Mixing:
         device: where it runs.
     """
 
-    def __init__(self, config, *, mixup, pairing, view, device):
+    def __init__(
+        self, config: MixConfig, *, mixup: float, pairing: Pairing, view: Sequence[int], device: torch.device | str
+    ):
         self.config, self.pairing, self.view = config, pairing, view
         self.cutmix = beta_quantiles(config.cutmix, device) if config.cutmix > 0 else None
         self.mixup = beta_quantiles(mixup, device) if mixup > 0 else None
 
-    def sample(self, draws):
+    def sample(self, draws: Draws) -> Mix:
         """The Mix of a batch."""
         whether, kind, quantile, down, right = draws.uniform("mix", 5).unbind(1)
         mixed = whether < self.config.probability
@@ -113,7 +117,7 @@ class Mixing:
         return Mix(sample_partners(self.pairing, draws, "mix partner"), own)
 
 
-def cutmix_boxes(kept, down, right, view):
+def cutmix_boxes(kept: torch.Tensor, down: torch.Tensor, right: torch.Tensor, view: Sequence[int]) -> torch.Tensor:
     """The rectangles of CutMix: sides of share sqrt(1 - kept) about a centre anywhere, cut off at the border.
 
     Args:
@@ -134,7 +138,7 @@ def cutmix_boxes(kept, down, right, view):
     return rows[:, :, None] & columns[:, None, :]
 
 
-def beta_quantiles(alpha, device):
+def beta_quantiles(alpha: float, device: torch.device | str) -> torch.Tensor:
     """Quantiles of Beta(alpha, alpha) at even steps from 0 to 1, so that one uniform draw makes one of it."""
     from scipy.special import betaincinv
 
@@ -142,7 +146,7 @@ def beta_quantiles(alpha, device):
     return torch.from_numpy(betaincinv(alpha, alpha, shares.numpy())).float().to(device)
 
 
-def at_quantile(quantiles, share):
+def at_quantile(quantiles: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Read a table of quantiles between its nodes: (n + 1,) and (b,) in [0, 1) to (b,) float32."""
     place = share * (len(quantiles) - 1)
     below = place.long()

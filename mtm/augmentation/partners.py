@@ -4,10 +4,12 @@ from typing import Literal
 
 import torch
 
+from seitpp.training.random_streams import Draws
+
 Pairing = Literal["neighbour", "reversed", "random"]
 
 
-def sample_partners(pairing, draws, name):
+def sample_partners(pairing: Pairing, draws: Draws, name: str) -> torch.Tensor:
     """Give every sample a partner, of which it is sure to be another one where the batch is even.
 
     "neighbour" pairs the places 2i and 2i + 1, so it does not depend on how a global batch is divided among processes,

@@ -32,7 +32,7 @@ class DemoConfig:
     """a few steps of everything: it shows that all runs, not what it reaches"""
 
 
-def main(config):
+def main(config: DemoConfig) -> None:
     """Prepare the images, run the steps, say where the report is."""
     folder = Path(config.output_dir)
     _check_extras(config)
@@ -71,7 +71,7 @@ def _remember_source(folder, config):
     write_text(note, wanted)
 
 
-def cli():
+def cli() -> None:
     """Run the demo from the command line."""
     run_command(main, DemoConfig, recipes="demo")
 

@@ -14,7 +14,7 @@ QUICK = {  # of each stage: enough steps for every part of it to run
 }
 
 
-def make_steps(folder, *, quick=False):
+def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
     """The steps for a demo folder whose images/ are prepared.
 
     Args:

@@ -1,5 +1,9 @@
 """The ablation's section of the page, and the same tables as Markdown."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 from typing import Any
 
 import pandas as pd

@@ -4,7 +4,9 @@ Colours are CSS classes of the page (`c-mtm`, `c-scratch`, …), so a chart foll
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -39,7 +41,7 @@ class Rule:
     colour: str = "baseline"
 
 
-def line_chart(lines, *, title, x_label, y_label, rules=()):
+def line_chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, rules: Sequence[Rule] = ()) -> Markup:
     """Draw lines over a common x axis.
 
     Args:
@@ -83,7 +85,7 @@ def line_chart(lines, *, title, x_label, y_label, rules=()):
     )
 
 
-def curve(records, name, *, offset=0, **style):
+def curve(records: Sequence[dict[str, Any]], name: str, *, offset: int = 0, **style: Any) -> Line:
     """The Line of one measure in a run's metrics.
 
     Args:
@@ -96,7 +98,7 @@ def curve(records, name, *, offset=0, **style):
     return Line(points=[(record["step"] + offset, record[name]) for record in known], **style)
 
 
-def bar(value, limit, *, colour, std=None):
+def bar(value: float, limit: float, *, colour: str, std: float | None = None) -> Markup:
     """Draw the bar of a table's row, `value` of `limit` long, with a whisker of one standard deviation to both sides.
 
     It fills the width that it is given; the number itself stands in the table, so it is hidden from screen readers.
@@ -114,7 +116,7 @@ def bar(value, limit, *, colour, std=None):
     )
 
 
-def ticks(low, high, count):
+def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers that cover [low, high], a list of floats.
 
     The step is 1, 2 or 5 times a power of ten.

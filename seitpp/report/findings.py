@@ -1,6 +1,12 @@
 """What results say, in sentences computed from their numbers that are true for either sign."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 import math
+
+import pandas as pd
 
 from seitpp.report import words
 from seitpp.report.scores import Difference, Score, ShiftScores, differences
@@ -134,7 +140,7 @@ def entropy_sentence(summary: dict[str, float]) -> str:
     return f"{sentence}."
 
 
-def view_sentences(agreement) -> list[str]:
+def view_sentences(agreement: pd.DataFrame) -> list[str]:
     """Whether TokenAdapt's tokens are nearer to the true ones than those of the naive ways.
 
     Args:

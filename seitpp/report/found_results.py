@@ -1,5 +1,9 @@
 """The results of all runs that were found, and which part of the page each belongs to."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 import pandas as pd
 
 from seitpp.report.found_runs import Found

@@ -9,11 +9,14 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import yaml
 
 from seitpp.runtime.errors import UserError
@@ -40,33 +43,33 @@ class Run:
     config: dict
 
     @property
-    def stage(self):
+    def stage(self) -> str:
         """Name of the stage, such as "mtm.pretrain"."""
         return self.config["stage"]
 
     @cached_property
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """summary.json; {} while the run is not finished."""
         return _json(self.path / "summary.json")
 
     @cached_property
-    def environment(self):
+    def environment(self) -> dict[str, Any]:
         """env.json; {} if there is none."""
         return _json(self.path / "env.json")
 
     @cached_property
-    def metrics(self):
+    def metrics(self) -> list[dict[str, Any]]:
         """Records of metrics.jsonl, [] if there is none."""
         return _metrics(self.path)
 
     @cached_property
-    def seed_metrics(self):
+    def seed_metrics(self) -> dict[str, list[dict[str, Any]]]:
         """{seed folder's name: records} of a run that trained several seeds."""
         folders = sorted(self.path.glob("seed-*"), key=lambda folder: (len(folder.name), folder.name))
         return {folder.name: _metrics(folder) for folder in folders}
 
     @cached_property
-    def results(self):
+    def results(self) -> pd.DataFrame:
         """results.csv as a DataFrame, without rows if there is none."""
         return read_results([self.path])
 
@@ -88,7 +91,7 @@ class Store:
     manifest: dict
 
     @property
-    def rows(self):
+    def rows(self) -> int:
         """Images in it."""
         return count_rows(self.manifest)
 
@@ -108,12 +111,12 @@ class Found:
     stores: list
     commands: list
 
-    def of(self, stage):
+    def of(self, stage: str) -> list[Run]:
         """Runs of one stage."""
         return [run for run in self.runs if run.stage == stage]
 
 
-def find_runs(folders, *, skip=()):
+def find_runs(folders: Iterable[str | Path], *, skip: Iterable[str | Path | None] = ()) -> Found:
     """Search folders for runs, stores and command logs.
 
     Args:
@@ -145,7 +148,7 @@ def find_runs(folders, *, skip=()):
 
 
 @contextmanager
-def reading(file):
+def reading(file: Path) -> Iterator[Path]:
     """Yield `file`; what is wrong with its content becomes a UserError that names it."""
     try:
         yield file

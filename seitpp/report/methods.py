@@ -1,7 +1,7 @@
 """What tells methods apart in results, and what kind each is."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -48,7 +48,7 @@ class Method:
         return own == others
 
 
-def method_of(row) -> Method:
+def method_of(row: Any) -> Method:
     """The Method of a row (named tuple) that has the columns of KEY."""
     return Method(
         protocol=row.protocol, init=row.init, augmentation=row.augmentation, label_fraction=float(row.label_fraction),

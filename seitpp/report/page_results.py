@@ -1,5 +1,9 @@
 """Report sections of the results: for each data set the accuracies, what they say, fine-tuning's curves, robustness."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 from collections import Counter
 from typing import Any
 

@@ -4,14 +4,20 @@ Each is a list of plain dicts for the template, one for each run of the stage; w
 template leaves the section out. Nothing here is HTML but the charts.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from seitpp.report.charts import Rule, bar, curve, line_chart
 from seitpp.report.findings import entropy_sentence, view_sentences
-from seitpp.report.found_runs import reading
+from seitpp.report.found_runs import Found, reading
 from seitpp.report.picture_rows import picture_rows
 from seitpp.report.storage import break_even, folder_bytes, storage_table
 from seitpp.runtime.errors import UserError
@@ -20,7 +26,7 @@ CHEAP = ("naive embedding", "naive id", "TokenAdapt")
 REFERENCES = ("decode, warp, encode", "tokenizer")
 
 
-def tokenizer_sections(found):
+def tokenizer_sections(found: Found) -> list[dict[str, Any]]:
     """Reconstructions of each tokenizer: picture, PSNR, codes used."""
     return [
         {
@@ -33,7 +39,7 @@ def tokenizer_sections(found):
     ]
 
 
-def storage_sections(found, images=None):
+def storage_sections(found: Found, images: str | Path | None = None) -> list[dict[str, Any]]:
     """Bytes of the stores of each tokenizer against those of their images.
 
     Args:
@@ -94,7 +100,7 @@ def _storage(stores, images, beside):
     return storage_table(folders, images)
 
 
-def view_sections(found):
+def view_sections(found: Found) -> list[dict[str, Any]]:
     """TokenAdapt beside the naive ways: picture, agreement and PSNR by geometry and method."""
     sections = []
     for run in found.of("tokenadapt.train"):
@@ -132,7 +138,7 @@ def _by_geometry(column):
     return rows
 
 
-def pretraining_sections(found):
+def pretraining_sections(found: Found) -> list[dict[str, Any]]:
     """Masked token modelling: completions, curves, cross-entropy against its baselines."""
     sections = []
     for run in found.of("mtm.pretrain"):

@@ -1,5 +1,7 @@
 """The top of the report: a paragraph with the key figures, the same as tiles, and the way of the data."""
 
+from typing import Any
+
 from seitpp.report.findings import summary_sentence
 from seitpp.report.page_results import COLOURS
 from seitpp.report.words import TIMES
@@ -15,7 +17,7 @@ STEPS = (
 )
 
 
-def summary_sentences(page):
+def summary_sentences(page: dict[str, Any]) -> list[str]:
     """The paragraph at the top: only what the sections have numbers for.
 
     Args:
@@ -45,7 +47,7 @@ def summary_sentences(page):
     return [sentence for sentence in sentences if sentence]
 
 
-def tiles(page):
+def tiles(page: dict[str, Any]) -> list[dict[str, Any]]:
     """Key figures: [{figure, unit, text}]."""
     found = []
     for section in page["storage"][:1]:
@@ -73,7 +75,7 @@ def tiles(page):
     return found
 
 
-def steps(page):
+def steps(page: dict[str, Any]) -> list[dict[str, Any]]:
     """The way of the data: [{title, text, picture, figure, there}], one for each of STEPS."""
     tokenizer_rows = _rows(page["tokenizers"])
     pictures = {

@@ -7,6 +7,7 @@ rows show is part of the stage's contract and written down here.
 import base64
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -49,7 +50,7 @@ class PictureRow:
     cell: str
 
 
-def picture_rows(folder, name, *, side=64):
+def picture_rows(folder: str | Path, name: str, *, side: int = 64) -> list[PictureRow]:
     """Cut a run's picture into its rows, at most SHOWN columns of each.
 
     Args:

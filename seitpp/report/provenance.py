@@ -1,9 +1,12 @@
 """Where a report's numbers come from: the commands, the seconds they took, and what they ran on."""
 
 import re
+from typing import Any
+
+from seitpp.report.found_runs import Found
 
 
-def command_section(found):
+def command_section(found: Found) -> dict[str, Any]:
     """Commands with their seconds, or, without a log, as each run recorded its own.
 
     Returns: {"rows": [{stage, parts, seconds, memory, finished}], "seconds": their sum or None, "logged": whether
@@ -28,13 +31,13 @@ def command_section(found):
     return {"rows": rows, "seconds": None, "logged": False}
 
 
-def command_parts(command):
+def command_parts(command: str) -> list[str]:
     """A command cut before its flags, where a page may break it; joined by spaces it is the command again."""
     outside_quotes = r"""(?=(?:[^'"]|'[^']*'|"[^"]*")*$)"""
     return re.split(rf" (?=--\w){outside_quotes}", command)
 
 
-def environment_section(found):
+def environment_section(found: Found) -> list[dict[str, Any]]:
     """What the runs ran on: [{"runs": labels, "facts": {name: text}}], one for each that differs."""
     groups = {}
     for run in found.runs:

@@ -15,12 +15,14 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import pandas as pd
 
 from seitpp.report.ablation import ablation_sections, as_markdown
 from seitpp.report.found_results import all_results
-from seitpp.report.found_runs import find_runs
+from seitpp.report.found_runs import Found, find_runs
 from seitpp.report.page_results import dataset_sections
 from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
 from seitpp.report.page_summary import steps, summary_sentences, tiles
@@ -63,7 +65,9 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str 
     return written
 
 
-def page_of(found, results, *, images=None, folders=()):
+def page_of(
+    found: Found, results: pd.DataFrame, *, images: str | Path | None = None, folders: Sequence[str | Path] = ()
+) -> dict[str, Any]:
     """Everything that the template shows: the sections, and what sums them up."""
     page = {
         "tokenizers": tokenizer_sections(found),
@@ -83,7 +87,7 @@ def page_of(found, results, *, images=None, folders=()):
     return page | {"summary": summary_sentences(page), "tiles": tiles(page), "steps": steps(page)}
 
 
-def render(page):
+def render(page: dict[str, Any]) -> str:
     """The page as HTML; every text of a run is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("seitpp.report", "templates"),
@@ -142,7 +146,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help says more")
 
 
-def cli(argv=None):
+def cli(argv: Sequence[str] | None = None) -> None:
     """Run the report from the command line; exit code 1 and one line on standard error where something is wrong."""
     argv = sys.argv[1:] if argv is None else argv
     parser = _Parser(prog="seitpp report", description="One self-contained page, and results.csv, of many runs.")

@@ -1,5 +1,9 @@
 """Accuracies of a data set's methods, and what pre-training changes: the numbers behind the report's sentences."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

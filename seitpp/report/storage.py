@@ -1,8 +1,10 @@
 """What storing tokens instead of images saves: bytes of token stores against those of the same images as files."""
 
 import io
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ ENCODINGS = {
 COLUMNS = ("kind", "bytes_per_image", "total_bytes", "measured_images")
 
 
-def storage_table(store_folders, images_folder=None):
+def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path | None = None) -> pd.DataFrame:
     """Compare token stores with the images that they were made of.
 
     PNGs and JPEGs are made of the pixels that the tokenizer saw (same size, same crop), in memory, of at most 1,000
@@ -67,18 +69,18 @@ def _size(folder, manifest):
         raise UserError(f"{error.filename} is missing: run the command that made the store again") from error
 
 
-def folder_bytes(folder):
+def folder_bytes(folder: str | Path) -> int:
     """Bytes of all files below a folder."""
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
-def break_even(fixed_bytes, bytes_per_image, other_bytes_per_image):
+def break_even(fixed_bytes: float, bytes_per_image: float, other_bytes_per_image: float) -> int | None:
     """Number of images from which a fixed cost has paid off; None if it never does."""
     saved = other_bytes_per_image - bytes_per_image
     return None if saved <= 0 else int(np.ceil(fixed_bytes / saved))
 
 
-def find_images(store_folder, manifest, images_folder):
+def find_images(store_folder: str | Path, manifest: dict[str, Any], images_folder: str | Path) -> list[Path] | None:
     """The images of a store, in the order of its rows.
 
     They are looked for in the folder in `images_folder` that has the store's name, in `images_folder` itself, then in

@@ -9,8 +9,10 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from seitpp.runtime.config import field_names, flattened
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
@@ -18,12 +20,15 @@ from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
 
+Config = TypeVar("Config")
 _FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
 """How safetensors and torch, whose errors are no OSError, say that the disk is full."""
 _HELP = "--help lists the known ones"
 
 
-def run_command(main, config_class, *, recipes, argv=None):
+def run_command(
+    main: Callable[[Any], object], config_class: type, *, recipes: str, argv: Sequence[str] | None = None
+) -> NoReturn:
     """Parse the command line into `config_class`, call `main(config)` and exit.
 
     Exit codes: 0 done; 1 something is wrong, said in one line on standard error; 130 Ctrl-C and 143 SIGTERM: preempted,
@@ -69,7 +74,7 @@ def _say(line, rank):
         print(line, file=sys.stderr, flush=True)
 
 
-def parse(config_class, argv, *, recipes):
+def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> Config:
     """Read a configuration: the dataclass defaults, then `--config`, then flags.
 
     Raises: UserError for an unknown key (naming the nearest known one), a missing or a bad value.
@@ -111,14 +116,14 @@ def _checked_recipe(name, recipes, known):
     return json.dumps(content)
 
 
-def explain(error, config=None):
+def explain(error: BaseException, config: Any = None) -> str:
     """One line for an error: what is wrong, where, what to do. The error remembers that it was explained.
 
     Args:
         error: what was raised.
         config: of the stage, where it is known: it says which command resumes the stage.
     """
-    error.explained = True
+    vars(error)["explained"] = True
     if isinstance(error, UserError):
         return str(error)
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC

@@ -1,11 +1,15 @@
 """The Accelerator that every stage runs under: one CPU, one GPU or many processes alike; compiled models."""
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def make_accelerator(mixed_precision="auto"):
+
+def make_accelerator(mixed_precision: str | None = "auto") -> "Accelerator":
     """An Accelerator with the precision asked for.
 
     Args:
@@ -16,7 +20,7 @@ def make_accelerator(mixed_precision="auto"):
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from timm.layers import set_fused_attn
+    from timm.layers.config import set_fused_attn
 
     if not torch.cuda.is_available():
         torch.set_float32_matmul_precision("medium" if mixed_precision == "auto" else "highest")
@@ -37,7 +41,7 @@ def make_accelerator(mixed_precision="auto"):
     return accelerator
 
 
-def compile_in_place(prepared, backend="inductor"):
+def compile_in_place(prepared: torch.nn.Module, backend: str = "inductor") -> None:
     """Have torch.compile make the forward and backward passes of a prepared model.
 
     It is done on the outermost module, so that DDP's exchange of gradients still runs beside the backward pass, and in

@@ -13,6 +13,6 @@ class Interrupted(Exception):
         message: where it stopped.
     """
 
-    def __init__(self, signal_number, message):
+    def __init__(self, signal_number: int, message: str):
         super().__init__(message)
         self.signal = signal_number

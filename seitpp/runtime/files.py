@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     On any error the temporary file or folder is removed and `path` stays as it was.
@@ -33,19 +35,19 @@ def replacing(path):
         _remove(temporary)
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def write_text(path, text):
+def write_text(path: str | Path, text: str) -> None:
     """Write `text`, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
-def read_json(path):
+def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text())
 

@@ -1,5 +1,6 @@
 """Images side by side as one PNG."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from seitpp.runtime.files import replacing
 
 
-def image_grid(rows, path, *, gap=2):
+def image_grid(rows: Sequence[torch.Tensor], path: str | Path, *, gap: int = 2) -> None:
     """Write rows of images as one PNG.
 
     Args:

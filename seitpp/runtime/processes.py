@@ -1,12 +1,18 @@
 """The processes of a launch as a team: they wait for each other however long it takes, and notice who died."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from seitpp.runtime.command import explain
 from seitpp.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 _FOREVER = timedelta(days=365)
 
@@ -25,16 +31,16 @@ class Processes:
         count: how many there are.
     """
 
-    def __init__(self, accelerator):
+    def __init__(self, accelerator: "Accelerator"):
         self.rank, self.count = accelerator.process_index, accelerator.num_processes
-        self.group = dist.new_group(backend="gloo", timeout=_FOREVER) if self.count > 1 else None
+        self.group: Any = dist.new_group(backend="gloo", timeout=_FOREVER) if self.count > 1 else None
 
     @property
-    def is_main(self):
+    def is_main(self) -> bool:
         """Whether this is the process that speaks."""
         return self.rank == 0
 
-    def agree(self, function):
+    def agree(self, function: Callable[[], Any]) -> Any:
         """Call `function` on every process and go on only if it succeeds on all.
 
         Returns: its result on this process.
@@ -56,7 +62,7 @@ class Processes:
                 raise UserError(f"process {rank}: {message}")
         return result
 
-    def from_main(self, function):
+    def from_main(self, function: Callable[[], Any]) -> Any:
         """Call `function` on the main process; its result, or its error, is everyone's."""
         result = self.agree(function if self.is_main else lambda: None)
         if self.group is None:
@@ -65,7 +71,7 @@ class Processes:
         dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
 
-    def wait(self, meanwhile=lambda: None):
+    def wait(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until every process is here.
 
         Args:

@@ -22,7 +22,7 @@ class Progress:
         start: units that were done before (after a resume).
     """
 
-    def __init__(self, total, title, *, enabled=True, start=0):
+    def __init__(self, total: int, title: str, *, enabled: bool = True, start: int = 0):
         self.total = total
         self.title = title
         self.done = self.start = start
@@ -51,7 +51,7 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
-    def update(self, done, text=""):
+    def update(self, done: int, text: str = "") -> None:
         """Say that `done` of `total` units are finished; `text` holds the newest numbers."""
         self.done = done
         if self.style == "bar":
@@ -73,7 +73,7 @@ class Progress:
         return readable_seconds((now - self.started) / done_here * (self.total - self.done))
 
 
-def readable_seconds(seconds):
+def readable_seconds(seconds: float) -> str:
     """12 s, 3 min 05 s, 2 h 07 min."""
     seconds = round(seconds)
     if seconds < 60:

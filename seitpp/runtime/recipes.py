@@ -11,12 +11,12 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.suggest import did_you_mean
 
 
-def recipes_folder(stage):
+def recipes_folder(stage: str) -> Path:
     """The folder of a stage's recipes."""
     return Path(str(resources.files("seitpp") / "configs")) / stage
 
 
-def find_recipe(name, stage):
+def find_recipe(name: str, stage: str) -> Path:
     """The path of a recipe: a file as it stands, `configs/<stage>/<name>.yaml` from anywhere, or a bare name.
 
     Raises: UserError naming the nearest recipe if there is none.

@@ -3,6 +3,10 @@
 A row says what was measured by what, in identifiers; words for people are made by the report, and never parsed back.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path

@@ -9,14 +9,20 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 _MAY_CHANGE = {
     "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
@@ -42,7 +48,16 @@ class RunFolder:
     Raises: UserError if the folder holds another run.
     """
 
-    def __init__(self, config, *, stage, is_main=True, inputs=None, data=None, may_change=()):
+    def __init__(
+        self,
+        config: Any,
+        *,
+        stage: str,
+        is_main: bool = True,
+        inputs: dict[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+        may_change: Sequence[str] = (),
+    ):
         self.path = Path(config.output_dir)
         self.config = config
         self.stage = stage
@@ -100,45 +115,45 @@ class RunFolder:
             shutil.rmtree(self.path / folder, ignore_errors=True)
 
     @property
-    def config_file(self):
+    def config_file(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
 
     @property
-    def weights(self):
+    def weights(self) -> Path:
         """Folder of the trained weights (safetensors and config.json)."""
         return self.path / "weights"
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the run has come to its end."""
         return (self.path / "summary.json").exists()
 
     @property
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
         return read_json(self.path / "summary.json")
 
-    def finish(self, summary):
+    def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished and keep its last numbers."""
         if self.is_main:
             write_json(self.path / "summary.json", summary)
 
-    def checkpoints(self):
+    def checkpoints(self) -> list[Path]:
         """Folders of whole checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*"))
 
-    def log(self, record):
+    def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         if self.is_main:
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
-    def metrics(self):
+    def metrics(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl as a list of dicts."""
         return read_metrics(self.path)
 
-    def forget_metrics_from(self, step):
+    def forget_metrics_from(self, step: int) -> None:
         """Drop the lines of steps that will be run again after a resume."""
         file = self.path / "metrics.jsonl"
         if self.is_main and file.exists():
@@ -146,7 +161,7 @@ class RunFolder:
             write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def open_run(config, accelerator, *, stage, **others):
+def open_run(config: Any, accelerator: "Accelerator", *, stage: str, **others: Any) -> RunFolder:
     """The RunFolder of a stage, once the main process has made it ready for all.
 
     Args:
@@ -160,7 +175,7 @@ def open_run(config, accelerator, *, stage, **others):
     return run
 
 
-def lock_folder(folder, *, patience=10.0):
+def lock_folder(folder: str | Path, *, patience: float = 10.0) -> int:
     """Keep other processes from writing into a run folder.
 
     Args:
@@ -184,7 +199,7 @@ def lock_folder(folder, *, patience=10.0):
             time.sleep(0.2)
 
 
-def read_metrics(folder):
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Read a run's metrics.jsonl; a last line cut off by a kill is left out."""
     file = Path(folder) / "metrics.jsonl"
     if not file.exists():
@@ -193,7 +208,7 @@ def read_metrics(folder):
     return [json.loads(line) for line in lines[:-1]]
 
 
-def environment():
+def environment() -> dict[str, Any]:
     """Versions, git commit, machine and device that a run ran with."""
     import torch
 

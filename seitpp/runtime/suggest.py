@@ -1,9 +1,10 @@
 """Advice for a name that nobody knows: the nearest known one."""
 
 import difflib
+from collections.abc import Iterable
 
 
-def did_you_mean(word, known, otherwise=None, *, dashes=""):
+def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None, *, dashes: str = "") -> str:
     """The end of an error line about an unknown name.
 
     Args:

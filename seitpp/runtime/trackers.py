@@ -6,17 +6,26 @@ forgets what it holds of the steps that are run again; the other two get the sam
 
 import os
 import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_text
+from seitpp.runtime.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 _PROJECT = "seitpp"
 
 
 @contextmanager
-def opened_trackers(accelerator, run, first):
+def opened_trackers(
+    accelerator: "Accelerator", run: RunFolder, first: int
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that writes a line of numbers ({"step": …, name: number}) to metrics.jsonl and all trackers.
 
     Args:

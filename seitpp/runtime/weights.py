@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
 
 
-def save_weights(folder, state_dict, config):
+def save_weights(folder: str | Path, state_dict: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
     """Write weights for use elsewhere: `model.safetensors` and `config.json`, the folder whole or not there.
 
     Args:
@@ -27,7 +28,7 @@ def save_weights(folder, state_dict, config):
         write_json(temporary / "config.json", config)
 
 
-def load_weights(folder):
+def load_weights(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_weights` wrote: (state dict, config).
 
     Args:
@@ -44,11 +45,11 @@ def load_weights(folder):
     return load_file(folder / "model.safetensors"), read_json(folder / "config.json")
 
 
-def fingerprint_of(state_dict, preprocessing):
+def fingerprint_of(state_dict: dict[str, torch.Tensor], preprocessing: dict[str, Any]) -> str:
     """SHA-256 over names, shapes and values of weights, and over the preprocessing."""
     digest = hashlib.sha256(json.dumps(preprocessing, sort_keys=True).encode())
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()

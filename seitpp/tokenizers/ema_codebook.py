@@ -3,6 +3,9 @@
 Source: van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; revival after Dhariwal et al. 2020 (Jukebox).
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from accelerate.utils import broadcast
@@ -10,6 +13,11 @@ from einops import rearrange
 from torch import nn
 
 from seitpp.tokenizers.kmeans import kmeans, weighted_choice
+from seitpp.tokenizers.networks.vq import VQTokenizer
+from seitpp.training.random_streams import Draws
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class EMACodebook(nn.Module):
@@ -21,7 +29,10 @@ class EMACodebook(nn.Module):
         dead_below: average uses a step below which a code starts again.
     """
 
-    def __init__(self, tokenizer, *, decay, dead_below):
+    uses: torch.Tensor
+    sums: torch.Tensor
+
+    def __init__(self, tokenizer: VQTokenizer, *, decay: float, dead_below: float):
         super().__init__()
         codes, width = tokenizer.codebook.shape
         self.decay = decay
@@ -30,7 +41,7 @@ class EMACodebook(nn.Module):
         self.register_buffer("sums", torch.zeros(codes, width))
 
     @torch.no_grad()
-    def start(self, tokenizer, latents, weights, seed):
+    def start(self, tokenizer: VQTokenizer, latents: torch.Tensor, weights: torch.Tensor, seed: int) -> None:
         """Set the codes to k-means centres of the main process's `latents`, (n, c), that count by `weights`, (n,)."""
         centres = broadcast(kmeans(latents, weights, len(self.uses), seed=seed))
         tokenizer.codebook.copy_(centres)
@@ -38,7 +49,15 @@ class EMACodebook(nn.Module):
         self.uses.fill_(1.0)
 
     @torch.no_grad()
-    def update(self, tokenizer, latents, ids, weights, draws, accelerator):
+    def update(
+        self,
+        tokenizer: VQTokenizer,
+        latents: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        draws: Draws,
+        accelerator: "Accelerator",
+    ) -> None:
         """Follow the latents of a batch.
 
         Args:
@@ -63,7 +82,7 @@ class EMACodebook(nn.Module):
         tokenizer.codebook.copy_(self.sums / self.uses[:, None].clamp_min(1e-12))
 
 
-def patch_weights(images, grid, flat_weight):
+def patch_weights(images: torch.Tensor, grid: Sequence[int], flat_weight: float) -> torch.Tensor:
     """How much each patch counts for the codebook, by the standard deviation of its pixels.
 
     Args:

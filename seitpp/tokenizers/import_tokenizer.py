@@ -12,7 +12,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
@@ -64,7 +64,7 @@ class ImportTokenizerConfig(StageConfig):
         require(self, "codebook", self.codebook is None or self.kind == "vit_vqgan", "is for --kind vit_vqgan")
 
 
-def main(config):
+def main(config: ImportTokenizerConfig) -> None:
     """Read, convert, write, and say what it is."""
     folder = Path(config.output_dir)
     if folder.exists() and not (folder / "tokenizer.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
@@ -85,7 +85,7 @@ def main(config):
         _reconstruct(load_tokenizer(folder, make_accelerator("no").device), config, folder)
 
 
-def read_tokenizer(config):
+def read_tokenizer(config: ImportTokenizerConfig) -> Any:
     """The tokenizer of a checkpoint.
 
     Args:
@@ -159,7 +159,7 @@ def _reconstruct(tokenizer, config, folder):
           f"{measured['codes_used']} of {tokenizer.codebook_size} codes used")  # fmt: skip
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, ImportTokenizerConfig, recipes="import_tokenizer")
 

@@ -3,7 +3,9 @@
 import torch
 
 
-def kmeans(points, weights, centres, *, seed, iterations=10):
+def kmeans(
+    points: torch.Tensor, weights: torch.Tensor, centres: int, *, seed: int, iterations: int = 10
+) -> torch.Tensor:
     """Lloyd's algorithm, started by k-means++ (Arthur and Vassilvitskii 2007).
 
     Args:
@@ -30,7 +32,7 @@ def kmeans(points, weights, centres, *, seed, iterations=10):
     return found
 
 
-def weighted_choice(weights, uniform):
+def weighted_choice(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Indices drawn in proportion to weights, by inverting their distribution.
 
     Args:

@@ -1,12 +1,19 @@
 """How well a tokenizer reconstructs images."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from seitpp.tokenizers.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 @torch.no_grad()
-def measure_reconstruction(tokenizer: Tokenizer, images: torch.Tensor, accelerator=None) -> dict[str, float]:
+def measure_reconstruction(
+    tokenizer: Tokenizer, images: torch.Tensor, accelerator: "Accelerator | None" = None
+) -> dict[str, float]:
     """PSNR of reconstructions in dB (mean over images) and how many codes the images use.
 
     Args:

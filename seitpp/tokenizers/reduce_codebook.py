@@ -8,9 +8,11 @@ The papers keep 391 of 8,192 codes, which saves 4 of 13 bits a token. The new st
 and `fingerprint` (of the old tokenizer). With --tokenizer, `tokenizer/` in it makes the new ids from images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codebook import nearest_code
 from seitpp.tokens.codec import pack
 from seitpp.tokens.row_blocks import ShardSeries, row_ranges
-from seitpp.tokens.store import open_store, write_manifest
+from seitpp.tokens.store import TokenStore, open_store, write_manifest
 from seitpp.tokens.usage import codes_covering, count_codes
 
 
@@ -51,7 +53,7 @@ class ReduceCodebookConfig:
         require(self, "coverage", self.coverage is None or 0 < self.coverage <= 1, "must lie in (0, 1]")
 
 
-def main(config):
+def main(config: ReduceCodebookConfig) -> None:
     """Count, choose, remap shard by shard, and write the tokenizer if it is given."""
     target = Path(config.output_dir)
     if target.exists():
@@ -91,12 +93,12 @@ def main(config):
     )
 
 
-def most_used(counts, codes):
+def most_used(counts: np.ndarray, codes: int) -> np.ndarray:
     """The `codes` ids of the largest counts, ties by the lower id, as a rising list."""
     return sorted(np.argsort(-np.asarray(counts), kind="stable")[:codes].tolist())
 
 
-def map_to_kept(codebook, kept, lookup):
+def map_to_kept(codebook: torch.Tensor, kept: np.ndarray, lookup: str) -> torch.Tensor:
     """New id of each old one: its place among the kept, or that of the nearest kept code.
 
     Args:
@@ -111,7 +113,9 @@ def map_to_kept(codebook, kept, lookup):
     return mapping
 
 
-def remap(store, mapping, codebook_size, folder, progress):
+def remap(
+    store: TokenStore, mapping: torch.Tensor, codebook_size: int, folder: Path, progress: Callable[[int], object]
+) -> list[dict[str, Any]]:
     """Write a store's rows with other ids, a new shard for each old one.
 
     Args:
@@ -133,7 +137,7 @@ def remap(store, mapping, codebook_size, folder, progress):
     return shards.shards
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, ReduceCodebookConfig, recipes="reduce_codebook")
 

@@ -9,9 +9,12 @@ possible. What is left (sums in another order) may still change an id whose two 
 a CPU to a GPU, or from one batch size to another.
 """
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +22,8 @@ import torch
 from seitpp.runtime.files import read_json, write_json
 from seitpp.tokenizers.sources.decode_ahead import decoded_batches
 from seitpp.tokenizers.sources.images import to_float
+from seitpp.tokenizers.sources.source import ImageSource
+from seitpp.tokenizers.tokenizer import Tokenizer
 from seitpp.tokens.codec import pack, packed_bytes
 from seitpp.tokens.store import write_shard
 
@@ -38,16 +43,16 @@ class ShardJob:
     rows: range
 
     @property
-    def path(self):
+    def path(self) -> Path:
         """The shard's file."""
         return self.folder / f"shard-{self.number:05d}.arrow"
 
     @property
-    def sidecar(self):
+    def sidecar(self) -> Path:
         """What the manifest will say of the shard, and which images were skipped."""
         return self.folder / f"shard-{self.number:05d}.json"
 
-    def result(self):
+    def result(self) -> dict[str, Any] | None:
         """Content of the sidecar, None while the shard is not done (or was cut off, or its sidecar is broken)."""
         try:
             result = read_json(self.sidecar)
@@ -55,7 +60,16 @@ class ShardJob:
         except (FileNotFoundError, ValueError):
             return None
 
-    def make(self, images, tokenizer, device, threads, *, batch_size, on_images=lambda count: None):
+    def make(
+        self,
+        images: ImageSource,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        threads: ThreadPoolExecutor,
+        *,
+        batch_size: int,
+        on_images: Callable[[int], object] = lambda count: None,
+    ) -> dict[str, Any]:
         """Decode, encode, pack and write the shard, then its sidecar.
 
         Args:
@@ -82,7 +96,14 @@ class ShardJob:
         return result
 
 
-def encoded_batches(images, rows, tokenizer, device, threads, batch_size):
+def encoded_batches(
+    images: ImageSource,
+    rows: range,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    threads: ThreadPoolExecutor,
+    batch_size: int,
+) -> Iterator[tuple[torch.Tensor | None, list[int], list[tuple[int, str]]]]:
     """Decode and encode a range of images.
 
     Args:

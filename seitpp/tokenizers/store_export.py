@@ -56,7 +56,7 @@ class ExportConfig:
         require(self, "name", self.name is None or "/" not in self.name, "must not hold a /: the folder is --out")
 
 
-def main(config):
+def main(config: ExportConfig) -> None:
     """Write the folder."""
     out = Path(config.out)
     if out.exists():

@@ -102,7 +102,7 @@ class _Origin:
     mask: dict | None = None
 
 
-def main(config):
+def main(config: ImportConfig) -> None:
     """Read the rows, write them as shards, then the manifest."""
     target = Path(config.output_dir)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -254,7 +254,7 @@ def _check(values, least, limit, file, first, what, advice):
         raise UserError(f"{file}: row {first + row} has {what} {values[row][outside[row]][0]}, {advice}")
 
 
-def read_classes(path):
+def read_classes(path: str | Path) -> list[str]:
     """Read class names: one a line, or JSON of {name: number}, numbers from 0 without a gap.
 
     Raises: UserError if a name is missing or there twice.

@@ -11,14 +11,18 @@ whatever number of processes it is started again, and the result does not depend
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+import torch
 
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
+from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 
@@ -61,7 +65,7 @@ class TokenizeConfig(StageConfig):
         require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
 
 
-def main(config):
+def main(config: TokenizeConfig) -> None:
     """Make the missing shards, then the manifest."""
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
@@ -72,7 +76,7 @@ def main(config):
     accelerator.end_training()
 
 
-def run_jobs(jobs: list[TokenizeJob], processes: Processes, device) -> list[str]:
+def run_jobs(jobs: list[TokenizeJob], processes: Processes, device: torch.device) -> list[str]:
     """Make what is missing of some stores, all their shards divided among the processes; called on all of them.
 
     Args:
@@ -97,7 +101,12 @@ def run_jobs(jobs: list[TokenizeJob], processes: Processes, device) -> list[str]
     return lines
 
 
-def make_shards(job, shards, device, on_images=lambda count: None):
+def make_shards(
+    job: TokenizeJob,
+    shards: Sequence[ShardJob],
+    device: torch.device,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> None:
     """Make shards, and stop as soon as more images were skipped than the whole job may skip.
 
     Args:
@@ -117,7 +126,7 @@ def make_shards(job, shards, device, on_images=lambda count: None):
                 job.finish()
 
 
-def spare_cores():
+def spare_cores() -> int:
     """Cores of this machine for one of its processes, but for the one that encodes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
@@ -152,7 +161,7 @@ class _Watch:
         self.progress.update(self.there + done, f"{done / max(now - self.started, 1e-9):.0f} images/s")
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, TokenizeConfig, recipes="tokenize")
 

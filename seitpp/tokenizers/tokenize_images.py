@@ -49,10 +49,9 @@ def tokenize_images(
     Returns: (n, h, w) int64 on the CPU, or the TokenStore.
     Raises: UserError if there are no images, or one can't be decoded.
     """
-    if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(str(tokenizer), device)
+    network = load_tokenizer(tokenizer, device) if isinstance(tokenizer, str | Path) else tokenizer
     source = given_images(images, labels, label_column)
-    where = tokenizer.codebook.device
+    where = network.codebook.device
     if output_dir is not None:
         if not isinstance(images, str | Path) and Path(output_dir).is_dir() and any(Path(output_dir).iterdir()):
             raise UserError(f"{output_dir} is not empty: give another output_dir (images of a list can't be resumed)")
@@ -60,13 +59,13 @@ def tokenize_images(
             images=str(images) if isinstance(images, str | Path) else "", tokenizer="", output_dir=str(output_dir),
             batch_size=batch_size, max_skipped=0.0,
         )  # fmt: skip
-        job = TokenizeJob(config, where, images=source, tokenizer=tokenizer)
+        job = TokenizeJob(config, where, images=source, tokenizer=network)
         make_shards(job, [job.shards[number] for number in job.prepare()], where)
         job.finish()
         return open_store(output_dir)
     parts = []
     with quiet_decoding(), ThreadPoolExecutor(spare_cores()) as threads:
-        for ids, _, broken in encoded_batches(source, range(len(source)), tokenizer, where, threads, batch_size):
+        for ids, _, broken in encoded_batches(source, range(len(source)), network, where, threads, batch_size):
             if broken:
                 row, reason = broken[0]
                 raise UserError(f"{source.where(row)} can't be decoded ({reason}): remove or mend it")
@@ -90,12 +89,11 @@ def decode(
     Returns: (n, 3, H, W) float32 in [0, 1], on the CPU.
     Raises: UserError if ids are of another grid or not below the codebook's size.
     """
-    if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(str(tokenizer), device)
+    network = load_tokenizer(tokenizer, device) if isinstance(tokenizer, str | Path) else tokenizer
     ids = torch.as_tensor(ids).to(torch.int64)
-    if tuple(ids.shape[1:]) != tuple(tokenizer.grid):
-        raise UserError(f"ids have the shape {tuple(ids.shape)}, expected (n, {', '.join(map(str, tokenizer.grid))})")
-    if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < tokenizer.codebook_size):
-        raise UserError(f"ids lie in {int(ids.min())} to {int(ids.max())}, the codebook has {tokenizer.codebook_size}")
-    where = tokenizer.codebook.device
-    return torch.cat([tokenizer.decode(part.to(where)).float().cpu() for part in ids.split(batch_size)])
+    if tuple(ids.shape[1:]) != tuple(network.grid):
+        raise UserError(f"ids have the shape {tuple(ids.shape)}, expected (n, {', '.join(map(str, network.grid))})")
+    if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < network.codebook_size):
+        raise UserError(f"ids lie in {int(ids.min())} to {int(ids.max())}, the codebook has {network.codebook_size}")
+    where = network.codebook.device
+    return torch.cat([network.decode(part.to(where)).float().cpu() for part in ids.split(batch_size)])

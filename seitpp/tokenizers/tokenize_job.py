@@ -2,15 +2,20 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
 from seitpp.tokenizers.shard_job import ShardJob
-from seitpp.tokenizers.sources.source import open_source
-from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokenizers.sources.source import ImageSource, open_source
+from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.store import open_store, write_manifest
+
+if TYPE_CHECKING:
+    from seitpp.tokenizers.tokenize import TokenizeConfig
 
 
 class TokenizeJob:
@@ -30,7 +35,15 @@ class TokenizeJob:
         shards: ShardJobs, all of the store's.
     """
 
-    def __init__(self, config, device, *, images=None, tokenizer=None, about=None):
+    def __init__(
+        self,
+        config: "TokenizeConfig",
+        device: torch.device | str,
+        *,
+        images: ImageSource | None = None,
+        tokenizer: Tokenizer | None = None,
+        about: dict[str, Any] | None = None,
+    ):
         self.config = config
         self.folder = Path(config.output_dir)
         self.tokenizer = load_tokenizer(config.tokenizer, device) if tokenizer is None else tokenizer
@@ -43,7 +56,7 @@ class TokenizeJob:
             for number, (start, end) in enumerate(zip(starts, ends, strict=True))
         ]
 
-    def prepare(self):
+    def prepare(self) -> list[int]:
         """Claim the folder for this job and list what is missing; for one process, before any other writes.
 
         Returns: numbers of the shards to make.
@@ -74,11 +87,11 @@ class TokenizeJob:
         write_json(file, identity)
         return [shard.number for shard in self.shards if shard.result() is None]
 
-    def too_many(self, skipped):
+    def too_many(self, skipped: int) -> bool:
         """Whether so many skipped images are more than the job allows."""
         return skipped > self.config.max_skipped * len(self.images)
 
-    def finish(self):
+    def finish(self) -> str:
         """Write skipped.csv and the manifest.
 
         Returns: a line that says what the store holds.

@@ -49,7 +49,7 @@ class ShardMaker:
         config: a TokenizeRayConfig.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: TokenizeRayConfig):
         self.device = torch.device("cuda" if config.gpus_per_actor else "cpu")
         self.config = config
         self.job = None  # opened by the first call, whose answer can hold an error
@@ -67,7 +67,7 @@ class ShardMaker:
         return {"images": [images], "problem": [problem]}
 
 
-def main(config):
+def main(config: TokenizeRayConfig) -> None:
     """Make the missing shards on the cluster, then the manifest."""
     ray = _import_ray()
     job = TokenizeJob(config, "cpu")
@@ -118,7 +118,7 @@ def _answers(ray, config, missing):
         ray.shutdown()
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, TokenizeRayConfig, recipes="tokenize")
 

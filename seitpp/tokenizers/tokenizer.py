@@ -40,11 +40,13 @@ class Tokenizer(Protocol):
     preprocessing: dict
     fingerprint: str
 
-    def encode(self, images):
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images (b, 3, height, width) in [0, 1] to ids (b, h, w) int64."""
+        ...
 
-    def decode(self, ids):
+    def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (b, h, w) to images (b, 3, height, width) in [0, 1]."""
+        ...
 
 
 def load_tokenizer(spec: str | Path, device: torch.device | str = "cpu") -> Any:

@@ -10,6 +10,7 @@ an encoder output of the batch (Dhariwal et al. 2020, Jukebox), drawn in proport
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,9 @@ from seitpp.training.fit import Step, batch_layout, fit
 from seitpp.training.fsdp import refuse_sharding
 from seitpp.training.random_streams import Draws
 from seitpp.training.schedule import make_schedule
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class TrainTokenizerConfig(TrainConfig):
         require(self, "unquantised", 0 <= self.unquantised < 1, "must lie in [0, 1)")
 
 
-def main(config):
+def main(config: TrainTokenizerConfig) -> None:
     """Train, measure on held-out images, write weights and a picture of reconstructions."""
     accelerator = make_accelerator(config.mixed_precision)
     refuse_sharding(accelerator, "train-tokenizer")
@@ -97,7 +101,7 @@ def main(config):
         largest_step=quantised_step, save=save, evaluate=evaluate,
     )  # fmt: skip
     if accelerator.is_main_process:
-        tokenizer = fitted.model.tokenizer
+        tokenizer: Any = fitted.model.tokenizer
         picture = held_out[:16]
         image_grid([picture, tokenizer.decode(tokenizer.encode(picture))], run.path / "reconstructions.png")
         described = {"codebook_size": config.model.codebook_size, "fingerprint": tokenizer.fingerprint}
@@ -106,7 +110,11 @@ def main(config):
 
 
 def make_step(
-    config: TrainTokenizerConfig, trained: "TrainedTokenizer", batches: ImageBatches, quantised_from: int, accelerator
+    config: TrainTokenizerConfig,
+    trained: "TrainedTokenizer",
+    batches: ImageBatches,
+    quantised_from: int,
+    accelerator: "Accelerator",
 ) -> Step:
     """The step: reconstruct images, from `quantised_from` on through the codebook, which follows.
 
@@ -142,7 +150,9 @@ def make_step(
     return step
 
 
-def quantised_step(model, batch, index):
+def quantised_step(
+    model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], index: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """A step through the codebook, which stays as it is: the most memory that a step takes."""
     reconstruction, latents, _ = model(batch[0], True)
     return F.mse_loss(reconstruction, batch[0]) + latents.square().mean(), {}
@@ -155,13 +165,13 @@ class TrainedTokenizer(nn.Module):
         config: a TrainTokenizerConfig.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: TrainTokenizerConfig):
         super().__init__()
         self.tokenizer = VQTokenizer.untrained(config.model)
         self.tokenizer.codebook.requires_grad_(False)
         self.codebook = EMACodebook(self.tokenizer, decay=config.codebook_decay, dead_below=config.dead_below)
 
-    def forward(self, pixels, quantised):
+    def forward(self, pixels: torch.Tensor, quantised: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """(reconstruction, latents (b, c, h, w), ids (b, h, w) or None before the codebook has started)."""
         latents = self.tokenizer.latents(pixels)
         if not quantised:
@@ -171,7 +181,7 @@ class TrainedTokenizer(nn.Module):
         return self.tokenizer.pixels(straight_through), latents, ids
 
 
-def cli():
+def cli() -> None:
     """Run the stage from the command line."""
     run_command(main, TrainTokenizerConfig, recipes="train_tokenizer")
 

@@ -7,6 +7,8 @@ draws are a function of (seed, step, position, name) alone. So with the first of
 
 import math
 
+import torch
+
 from seitpp.training.random_streams import Draws, bits_at, counters_of
 
 
@@ -17,17 +19,17 @@ class BatchedDraws:
         seed: the run's seed.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed: int):
         self.seed = seed
         self.asked = {}
         self.counters = {}
 
-    def at(self, step, positions):
+    def at(self, step: int, positions: torch.Tensor) -> Draws:
         """The Draws of a step, for samples at `positions` of the global batch, (b,) int64."""
         expected, self.asked = self.asked, {}
         return _Batch(self, step, positions, expected)
 
-    def make(self, step, positions, counts):
+    def make(self, step: int, positions: torch.Tensor, counts: dict[str, int]) -> dict[str, torch.Tensor]:
         """{name: (b, count or a little more) int64 of 32 random bits each} for {name: count}, in one pass."""
         plan = tuple(counts.items()), positions.device
         if plan not in self.counters:

@@ -10,12 +10,25 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
-def save_checkpoint(accelerator, run, *, next_step, keep, parts, score=None):
+def save_checkpoint(
+    accelerator: "Accelerator",
+    run: RunFolder,
+    *,
+    next_step: int,
+    keep: int,
+    parts: dict[str, Any],
+    score: float | None = None,
+) -> None:
     """Save the state before step `next_step`; keep the newest `keep` checkpoints and the best one.
 
     The folder gets its name `step-…` only when every process has written its part and all of it is on the disk.
@@ -100,7 +113,7 @@ def _step_of(folder):
     return int(folder.name.removeprefix("step-"))
 
 
-def load_checkpoint(accelerator, run, parts=None):
+def load_checkpoint(accelerator: "Accelerator", run: RunFolder, parts: dict[str, Any] | None = None) -> int:
     """Load the checkpoint that `run.config.resume` asks for and return the step to resume from.
 
     1. resume: PATH: that checkpoint. 2. resume: auto: the newest whole one of this run folder. 3. none: step 0.

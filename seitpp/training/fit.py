@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -27,6 +27,10 @@ from seitpp.training.loop import train
 from seitpp.training.micro_batch import shrink_to_memory, take_memory
 from seitpp.training.optimizer import make_adamw, parameter_groups
 from seitpp.training.schedule import make_schedule
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 Batch = Any
 BatchAt = Callable[[int, int], Batch]
@@ -61,7 +65,7 @@ class Fitted:
     measures: dict[str, float]
 
 
-def batch_layout(config: TrainConfig, accelerator) -> dict[str, Any]:
+def batch_layout(config: TrainConfig, accelerator: "Accelerator") -> dict[str, Any]:
     """What a loader must know to give each process its part of every step: arguments of TrainingBatches and others."""
     return {
         "batch_size": config.batch_size,
@@ -75,7 +79,7 @@ def batch_layout(config: TrainConfig, accelerator) -> dict[str, Any]:
 
 def fit(
     run: RunFolder,
-    accelerator,
+    accelerator: "Accelerator",
     model: nn.Module,
     *,
     samples: int,

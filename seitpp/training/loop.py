@@ -6,24 +6,45 @@ newest checkpoint and taking the next step.
 """
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.progress import Progress
+from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.trackers import opened_trackers
 from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
 from seitpp.training.optimizer import set_learning_rate
 from seitpp.training.random_streams import seed_dropout
+from seitpp.training.schedule import Schedule
 from seitpp.training.speed import Speed
 from seitpp.training.step_guard import Watch, collected_signals
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 def train(
-    accelerator, run, *, model, optimizer, schedule, batch_at, step, title, evaluate=None, eval_every=0, best_by=None,
-    hooks=(), derived=None, ema=None, flops_per_image=None,
-):  # fmt: skip
+    accelerator: "Accelerator",
+    run: RunFolder,
+    *,
+    model: torch.nn.Module,
+    optimizer: Any,
+    schedule: Schedule,
+    batch_at: Callable[[int, int], Any],
+    step: Callable[[Any, int], tuple[torch.Tensor, Mapping[str, torch.Tensor]]],
+    title: str,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    eval_every: int = 0,
+    best_by: str | None = None,
+    hooks: Sequence[tuple[int, Callable[[int], object]]] = (),
+    derived: Callable[[dict[str, float]], dict[str, float]] | None = None,
+    ema: Any = None,
+    flops_per_image: float | None = None,
+) -> dict[str, float]:
     """Train `model` to the schedule's end, from the run's newest checkpoint if there is one.
 
     Args:

@@ -6,15 +6,24 @@ processes that read from behind a URL which draws a sample gets. So the size is 
 is resumed has the numbers that it would have had.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.run_folder import RunFolder
+from seitpp.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
-def shrink_to_memory(config, accelerator, run, attempt):
+def shrink_to_memory(
+    config: TrainConfig, accelerator: "Accelerator", run: RunFolder, attempt: Callable[[int], object]
+) -> TrainConfig:
     """Halve the micro-batch until a step fits on all processes.
 
     Args:
@@ -45,7 +54,7 @@ def shrink_to_memory(config, accelerator, run, attempt):
         if "reached zero" not in str(error):
             raise
         size = 0
-    sizes = accelerator.gather(torch.tensor([size], device=accelerator.device))
+    sizes: Any = accelerator.gather(torch.tensor([size], device=accelerator.device))
     size = int(sizes.min())
     if size == 0:
         raise UserError(
@@ -59,7 +68,14 @@ def shrink_to_memory(config, accelerator, run, attempt):
     return config
 
 
-def take_memory(model, batches, step, config, accelerator, size):
+def take_memory(
+    model: torch.nn.Module,
+    batches: Callable[[TrainConfig], Callable[[int, int], Any]],
+    step: Callable[..., tuple[torch.Tensor, Any]],
+    config: TrainConfig,
+    accelerator: "Accelerator",
+    size: int,
+) -> None:
     """Take the memory of a step at a micro-batch of `size` and give it back, with room for AdamW and DDP.
 
     Args:

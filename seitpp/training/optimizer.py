@@ -1,11 +1,23 @@
 """AdamW with its parameter groups: every parameter in exactly one group."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
+
+from seitpp.training.config import TrainConfig
 
 _NEVER_DECAYED = ("embeddings.weight", "pos_embed", "cls_token", "mask_token")
 
 
-def parameter_groups(model, *, weight_decay, layer_of=None, layer_decay=1.0, layers=0):
+def parameter_groups(
+    model: torch.nn.Module,
+    *,
+    weight_decay: float,
+    layer_of: Callable[[str], int] | None = None,
+    layer_decay: float = 1.0,
+    layers: int = 0,
+) -> list[dict[str, Any]]:
     """Group trainable parameters by weight decay and by learning-rate scale.
 
     Vectors (biases, gains) are not decayed, nor are token embeddings, learned positions, cls and mask tokens, as in
@@ -33,13 +45,13 @@ def parameter_groups(model, *, weight_decay, layer_of=None, layer_decay=1.0, lay
     return list(groups.values())
 
 
-def make_adamw(groups, config):
+def make_adamw(groups: Iterable[dict[str, Any]], config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over `groups` with the betas of a TrainConfig; the loop sets the learning rate at each step."""
     fused = all(parameter.device.type in ("cuda", "cpu") for group in groups for parameter in group["params"])
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)
 
 
-def set_learning_rate(optimizer, lr):
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every group the rate `lr` times its own scale."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

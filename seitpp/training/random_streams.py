@@ -8,13 +8,15 @@ no generator state, and a CPU and a GPU draw the same bits.
 
 import math
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 _MASK = 0xFFFFFFFF
 
 
-def philox(counter, key):
+def philox(counter: Sequence[Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
     """Philox4x32-10: 128 random bits for each 128-bit counter under a 64-bit key.
 
     Args:
@@ -38,7 +40,7 @@ def philox(counter, key):
     return c0, c1, c2, c3
 
 
-def counters_of(counts, device):
+def counters_of(counts: dict[str, int], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
     """The parts of a counter that tell the draws of a sample apart.
 
     Args:
@@ -52,7 +54,7 @@ def counters_of(counts, device):
     return torch.cat(numbers), torch.cat(streams)
 
 
-def bits_at(seed, step, positions, counters):
+def bits_at(seed: int, step: int, positions: torch.Tensor, counters: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """The random words of some blocks for each sample, (b, 4 * blocks) int64 of 32 bits each.
 
     Args:
@@ -77,13 +79,13 @@ class Draws:
         positions: position of each sample in the global batch, (b,) int64; its device is where draws are made.
     """
 
-    def __init__(self, seed, step, positions):
+    def __init__(self, seed: int, step: int, positions: torch.Tensor):
         self.seed = seed
         self.step = step
         self.positions = positions
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """The device that draws are made on."""
         return self.positions.device
 
@@ -95,19 +97,19 @@ class Draws:
         counters = counters_of({name: count}, self.device)
         return bits_at(self.seed, self.step, self.positions, counters)[:, :count]
 
-    def uniform(self, name, *shape):
+    def uniform(self, name: str, *shape: int) -> torch.Tensor:
         """Uniform in [0, 1), float32, (b, *shape). The same name gives the same numbers."""
         bits = self._bits(name, math.prod(shape))
         return ((bits >> 8).to(torch.float32) * 2.0**-24).reshape(-1, *shape)
 
-    def normal(self, name, *shape):
+    def normal(self, name: str, *shape: int) -> torch.Tensor:
         """Standard normal by Box and Muller, float32, (b, *shape)."""
         count = math.prod(shape)
         first, second = self.uniform(name, 2, count).unbind(1)
         radius = (-2.0 * torch.log1p(-first)).sqrt()  # 1 - u lies in (0, 1]
         return (radius * torch.cos(2.0 * math.pi * second)).reshape(-1, *shape)
 
-    def per_step(self, name):
+    def per_step(self, name: str) -> float:
         """One uniform Python float in [0, 1) for the whole step, the same on every rank."""
         words = philox((0, 0, self.step & _MASK, zlib.crc32(f"step/{name}".encode())), _key(self.seed))
         return (words[0] >> 8) * 2.0**-24
@@ -121,6 +123,6 @@ def _key(seed):
     return seed & _MASK, (seed >> 32) & _MASK
 
 
-def seed_dropout(seed, step, rank):
+def seed_dropout(seed: int, step: int, rank: int) -> None:
     """Seed torch's own generators (dropout draws from them) as a function of (seed, step, rank)."""
     torch.manual_seed(philox((step & _MASK, rank, 0, zlib.crc32(b"dropout")), _key(seed))[0])

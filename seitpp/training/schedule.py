@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from seitpp.runtime.errors import UserError
+from seitpp.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class Schedule:
     lr: float
     min_lr: float
 
-    def lr_at(self, step):
+    def lr_at(self, step: int) -> float:
         """Learning rate of a step in [0, total_steps)."""
         if step < self.warmup_steps:  # 1. linear warm-up; the first step is not wasted on a rate of zero
             return self.lr * (step + 1) / self.warmup_steps
@@ -26,7 +27,7 @@ class Schedule:
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_schedule(config, *, samples, world_size):
+def make_schedule(config: TrainConfig, *, samples: int, world_size: int) -> Schedule:
     """Turn a TrainConfig's epochs or steps into a Schedule.
 
     Args:

@@ -7,12 +7,19 @@ device, from the first loss on that is not finite, and nothing is logged, evalua
 
 import math
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,7 +35,15 @@ class Watch:
         late: whether news is read a step later; None: where the optimizer can skip its update on a device.
     """
 
-    def __init__(self, accelerator, run, optimizer, received, *, late=None):
+    def __init__(
+        self,
+        accelerator: "Accelerator",
+        run: RunFolder,
+        optimizer: Any,
+        received: list[int],
+        *,
+        late: bool | None = None,
+    ):
         self.accelerator = accelerator
         self.run = run
         self.received = received
@@ -40,17 +55,17 @@ class Watch:
         self.told = 0
 
     @property
-    def signal(self):
+    def signal(self) -> int:
         """The signal that any process is known to have got, else 0; the same on all processes between two steps."""
         if self.accelerator.num_processes == 1:
             return self.received[0] if self.received else 0
         return self.told
 
-    def add(self, loss):
+    def add(self, loss: torch.Tensor) -> None:
         """Take note of the loss of a micro-step."""
         self.loss = self.loss + loss.detach().float()
 
-    def before_update(self, step):
+    def before_update(self, step: int) -> None:
         """Tell the others, and stop unless the losses of this step (or, read late, of the one before) were finite.
 
         Raises: UserError on all processes alike.
@@ -70,7 +85,7 @@ class Watch:
         self.check()
         self.pending = step, *_copied(news)
 
-    def check(self):
+    def check(self) -> None:
         """Read what is not read yet, waiting for the device.
 
         Raises: UserError if a loss was not finite.
@@ -125,7 +140,7 @@ def _copied(news):
 
 
 @contextmanager
-def collected_signals(*, alone):
+def collected_signals(*, alone: bool) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list instead of dying in the middle of a step.
 
     A second Ctrl-C dies at once. Schedulers and launchers may each send a signal for one and the same stop, so another

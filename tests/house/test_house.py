@@ -41,13 +41,19 @@ HEAVY = {
 def imports_of(path):
     """(line, dotted name, whether it runs on import) of every import of a file; relative ones begin with a dot."""
     tree = ast.parse(path.read_text(), filename=str(path))
-    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
+    late = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) or _is_for_types(f)]
+    inside = {id(n) for f in late for n in ast.walk(f)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name, id(node) not in inside
         elif isinstance(node, ast.ImportFrom):
             yield node.lineno, "." * node.level + (node.module or ""), id(node) not in inside
+
+
+def _is_for_types(node):
+    """Whether it is a block that type checkers alone read."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def named(path):
@@ -123,6 +129,32 @@ def test_no_stage_uses_anothers_entry_point():
         if alias.name in ("main", "cli")
     ]
     assert wrong == []
+
+
+def public_functions(body):
+    """Functions and methods without a leading underscore, constructors among them, of public classes and modules."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef) and (node.name == "__init__" or not node.name.startswith("_")):
+            yield node
+
+
+def untyped(function):
+    """Names of its parameters without a type, and "return"."""
+    signature = function.args
+    parameters = [*signature.posonlyargs, *signature.args, *signature.kwonlyargs, signature.vararg, signature.kwarg]
+    names = [each.arg for each in parameters if each and not each.annotation and each.arg not in ("self", "cls")]
+    return names if function.returns or function.name == "__init__" else [*names, "return"]
+
+
+def test_every_public_function_is_typed():
+    assert [
+        f"{named(path)}:{function.lineno} {function.name}: {names}"
+        for path in [*ALL, *sorted((ROOT / "seitpp").glob("*.py"))]
+        for function in public_functions(ast.parse(path.read_text()).body)
+        if (names := untyped(function))
+    ] == []
 
 
 def test_a_file_is_named_after_its_idea():

@@ -1,11 +1,16 @@
 """Foreign weights under our names, put in their places, all of them."""
 
 import re
+from collections.abc import Sequence
+
+import torch
 
 from seitpp.runtime.errors import UserError
 
 
-def translated(weights, rules, source):
+def translated(
+    weights: dict[str, torch.Tensor], rules: Sequence[tuple[str, str]], source: object
+) -> dict[str, torch.Tensor]:
     """Weights under other names.
 
     Args:
@@ -26,7 +31,7 @@ def translated(weights, rules, source):
     return result
 
 
-def fill(model, weights, source):
+def fill(model: torch.nn.Module, weights: dict[str, torch.Tensor], source: object) -> torch.nn.Module:
     """Give a model its weights; each parameter must get one, and each weight must have its place.
 
     Args:

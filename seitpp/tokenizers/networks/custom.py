@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.weights import fingerprint_of
 
 
-def make_own_tokenizer(spec):
+def make_own_tokenizer(spec: str) -> Any:
     """Make `package.module:Class` and check it.
 
     A class without `fingerprint` gets one of its import path, weights and preprocessing.

@@ -5,6 +5,7 @@ SeiT release holds one as a pickled module, `tokenizer.ckpt`.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -27,7 +28,13 @@ _TABLES = {"encoder.en_pos_embedding": "encoder", "decoder.de_pos_embedding": "d
 _OF_TRAINING = ("loss.", "discriminator.")
 
 
-def from_published(weights, source, *, image_size=None, codebook=None):
+def from_published(
+    weights: dict[str, torch.Tensor],
+    source: object,
+    *,
+    image_size: Sequence[int] | None = None,
+    codebook: torch.Tensor | None = None,
+) -> ViTVQGAN:
     """A ViTVQGAN of published weights. Its shape is read from theirs.
 
     Skipped by name is what only training needs: the losses with their networks. A pair of encoder and `pre_quant`

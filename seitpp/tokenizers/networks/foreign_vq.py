@@ -1,9 +1,17 @@
 """Published VQ checkpoints as VQModels of diffusers: names are translated, the shape is read from the tensors."""
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.conversion import fill, translated
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
+
 
 _WANTED = ("encoder.conv_in.weight", "quant_conv.weight", "quantize.embedding.weight")
 _COMMON = [  # all of them have the parts of taming-transformers (Esser et al. 2021)
@@ -17,7 +25,7 @@ _COMMON = [  # all of them have the parts of taming-transformers (Esser et al. 2
 ]
 
 
-def vq_model_of(weights, rules, source):
+def vq_model_of(weights: dict[str, torch.Tensor], rules: Sequence[tuple[str, str]], source: object) -> "VQModel":
     """The VQModel that has these weights, all of them.
 
     Args:

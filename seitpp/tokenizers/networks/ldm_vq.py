@@ -4,13 +4,21 @@ Their checkpoints are those of github.com/CompVis/latent-diffusion, which took t
 (Esser et al. 2021), whose VQGANs have the same names. vq-f8-n256 has 256 codes: 1,024 bytes an image of 256 pixels.
 """
 
+from typing import TYPE_CHECKING
+
+import torch
+
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.networks.foreign_vq import vq_model_of
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
+
 
 _OF_TRAINING = ("loss.", "discriminator.", "model_ema.")  # the published configurations keep no averages
 
 
-def from_ldm(weights, source):
+def from_ldm(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
     """The VQModel of a latent diffusion checkpoint's state dict; what only training needs is skipped by name.
 
     Args:

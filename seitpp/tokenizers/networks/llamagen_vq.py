@@ -4,12 +4,20 @@ Both have 16,384 codes of dimension 8, looked up by their direction. The checkpo
 github.com/FoundationVision/LlamaGen.
 """
 
+from typing import TYPE_CHECKING
+
+import torch
+
 from seitpp.tokenizers.networks.foreign_vq import vq_model_of
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
+
 
 _OF_TRAINING = ("quantize.codebook_used",)  # a window of used ids, for the log
 
 
-def from_llamagen(weights, source):
+def from_llamagen(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
     """The VQModel of a LlamaGen tokenizer's state dict, for cosine look-up.
 
     Args:

@@ -10,6 +10,7 @@ The papers keep 391 of 8,192 codes. A folder of this kind holds the tokenizer th
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ class ReducedTokenizer(nn.Module):
 
     name = "reduced"
 
-    def __init__(self, base, codes, mapping):
+    def __init__(self, base: Any, codes: torch.Tensor, mapping: torch.Tensor):
         super().__init__()
         codes, mapping = torch.as_tensor(codes, dtype=torch.int64), torch.as_tensor(mapping, dtype=torch.int64)
         size, kept = base.codebook_size, len(codes)
@@ -49,29 +50,29 @@ class ReducedTokenizer(nn.Module):
         self.codebook_size = kept
 
     @property
-    def codebook(self):
+    def codebook(self) -> torch.Tensor:
         """Rows of the kept codes, (k, c) float32."""
         return self.base.codebook[self.codes]
 
     @property
-    def preprocessing(self):
+    def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
         return self.base.preprocessing
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """See `reduced_fingerprint`."""
         return reduced_fingerprint(self.base.fingerprint, self.codes.tolist())
 
-    def encode(self, images):
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
         return self.map[self.base.encode(images)]
 
-    def decode(self, ids):
+    def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
         return self.base.decode(self.codes[ids])
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write the folder, the base within it, whole or not at all."""
         if not hasattr(self.base, "save"):
             raise UserError(f"the tokenizer {self.base.name!r} has no method save(folder), which a reduced one needs")
@@ -81,7 +82,7 @@ class ReducedTokenizer(nn.Module):
             write_json(temporary / "tokenizer.json", {"kind": self.name})
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: Path) -> "ReducedTokenizer":
         """Read what `save` wrote.
 
         Raises: UserError if reduced.json is missing or broken.
@@ -98,7 +99,7 @@ class ReducedTokenizer(nn.Module):
             raise UserError(f"{file} doesn't fit the tokenizer in base/: run seitpp reduce-codebook again") from error
 
 
-def reduced_fingerprint(fingerprint, codes):
+def reduced_fingerprint(fingerprint: str, codes: torch.Tensor) -> str:
     """Fingerprint of a reduced tokenizer: SHA-256 of the JSON list of the old fingerprint and the kept codes.
 
     A store that is reduced without its tokenizer at hand gets the same one.

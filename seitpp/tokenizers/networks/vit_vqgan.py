@@ -1,6 +1,8 @@
 """ViT-VQGAN, the papers' tokenizer: a vision transformer on each side of a cosine-lookup codebook."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +74,7 @@ class ViTVQGAN(nn.Module):
     name = "vit_vqgan"
     lookup = "cosine"
 
-    def __init__(self, config):
+    def __init__(self, config: ViTVQGANConfig):
         super().__init__()
         self.config = config
         self.image_size = tuple(config.image_size)
@@ -88,7 +90,7 @@ class ViTVQGAN(nn.Module):
             self.to_pixels = nn.ConvTranspose2d(config.decoder.width, 3, config.patch_size, config.patch_size)
 
     @property
-    def codebook(self):
+    def codebook(self) -> torch.Tensor:
         """Codes of length 1, (k, c) float32.
 
         The trained rows have any length, but look-up and decoder both see directions alone. So these are the
@@ -97,22 +99,22 @@ class ViTVQGAN(nn.Module):
         return F.normalize(self.codes, dim=1)
 
     @property
-    def preprocessing(self):
+    def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
         return {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [0, 1]}
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 of weights and preprocessing."""
         return fingerprint_of(self.state_dict(), self.preprocessing)
 
-    def latents(self, images):
+    def latents(self, images: torch.Tensor) -> torch.Tensor:
         """Encoder output before quantisation, of any length: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
         patches = rearrange(self.to_patches(images), "b d h w -> b (h w) d")
         height, width = self.grid
         return rearrange(self.pre_quant(self.encoder(patches)), "b (h w) c -> b c h w", h=height, w=width)
 
-    def pixels(self, embeddings):
+    def pixels(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Decoder: embeddings (b, c, h, w), of length 1 where they are codes, to images (b, 3, H, W), not clamped.
 
         Raises: UserError where there is no decoder.
@@ -125,15 +127,15 @@ class ViTVQGAN(nn.Module):
         height, width = self.grid
         return self.to_pixels(rearrange(patches, "b (h w) d -> b d h w", h=height, w=width))
 
-    def encode(self, images):
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
         return nearest_code(self.latents(images), self.codebook, self.lookup)
 
-    def decode(self, ids):
+    def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
         return self.pixels(embed(ids, self.codebook)).clamp(0.0, 1.0)
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write the folder, whole or not at all."""
         from safetensors.torch import save_file
 
@@ -144,7 +146,7 @@ class ViTVQGAN(nn.Module):
             write_json(temporary / "tokenizer.json", {"kind": self.name, "config": asdict(self.config)})
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: Path) -> "ViTVQGAN":
         """Read what `save` wrote.
 
         Raises: UserError if a file is missing or broken.

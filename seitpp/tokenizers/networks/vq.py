@@ -1,6 +1,9 @@
 """Convolutional VQ tokenizers: any VQModel of diffusers, with space-to-depth before it where that makes it cheap."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +60,7 @@ class VQTokenizer(nn.Module):
 
     name = "vq"
 
-    def __init__(self, model, image_size, *, space_to_depth=1, lookup="euclidean"):
+    def __init__(self, model: Any, image_size: Sequence[int], *, space_to_depth: int = 1, lookup: str = "euclidean"):
         super().__init__()
         channels, shrink = 3 * space_to_depth**2, space_to_depth * 2 ** (len(model.config.block_out_channels) - 1)
         if {model.config.in_channels, model.config.out_channels} != {channels}:
@@ -77,7 +80,7 @@ class VQTokenizer(nn.Module):
         self.codebook_size = model.config.num_vq_embeddings
 
     @classmethod
-    def untrained(cls, config):
+    def untrained(cls, config: VQConfig) -> "VQTokenizer":
         """A new tokenizer of the shape of a VQConfig."""
         from diffusers.models.autoencoders.vq_model import VQModel
 
@@ -97,30 +100,30 @@ class VQTokenizer(nn.Module):
         return cls(model, config.image_size, space_to_depth=config.space_to_depth)
 
     @property
-    def codebook(self):
+    def codebook(self) -> torch.Tensor:
         """What is decoded for each code, (k, c) float32: for cosine look-up, of length 1."""
         codes = self.model.quantize.embedding.weight
         return F.normalize(codes, dim=1) if self.lookup == "cosine" else codes
 
     @property
-    def preprocessing(self):
+    def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
         known = {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [-1, 1]}
         return known if self.lookup == "euclidean" else {**known, "lookup": self.lookup}
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 of weights and preprocessing."""
         return fingerprint_of(self.state_dict(), self.preprocessing)
 
-    def latents(self, images):
+    def latents(self, images: torch.Tensor) -> torch.Tensor:
         """Encoder output before quantisation: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
         side = self.space_to_depth
         folded = rearrange(images * 2.0 - 1.0, "b c (h s) (w t) -> b (c s t) h w", s=side, t=side)
         latents = self.model.encode(folded).latents
         return F.normalize(latents, dim=1) if self.lookup == "cosine" else latents
 
-    def pixels(self, embeddings):
+    def pixels(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Decoder: embeddings (b, c, h, w) to images (b, 3, H, W), not clamped."""
         side = self.space_to_depth
         # not `VQModel.decode`: it would take embeddings for ids where the model's config has lookup_from_codebook
@@ -128,16 +131,16 @@ class VQTokenizer(nn.Module):
         folded = self.model.decoder(self.model.post_quant_conv(embeddings), condition)
         return (rearrange(folded, "b (c s t) h w -> b c (h s) (w t)", s=side, t=side) + 1.0) / 2.0
 
-    def encode(self, images):
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
         return nearest_code(self.latents(images), self.codebook, self.lookup)
 
-    def decode(self, ids):
+    def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
         return self.pixels(embed(ids, self.codebook)).clamp(0.0, 1.0)
 
     @torch.no_grad()
-    def standardise(self):
+    def standardise(self) -> None:
         """Shift and scale the codes to mean 0 and std 1, as networks that read them expect.
 
         The 1x1 convolutions around the quantiser take the inverse, so ids and decoded images stay what they were.
@@ -152,7 +155,7 @@ class VQTokenizer(nn.Module):
         before.weight.div_(scale)
         codes.sub_(mean).div_(scale)
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write a folder that diffusers' `VQModel.from_pretrained` opens too, whole or not at all."""
         described = {"image_size": list(self.image_size), "space_to_depth": self.space_to_depth, "lookup": self.lookup}
         with replacing(folder) as temporary:
@@ -160,7 +163,7 @@ class VQTokenizer(nn.Module):
             write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described})
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: Path) -> "VQTokenizer":
         """Read what `save` wrote, now or before there were other models than those of VQConfig.
 
         Raises: UserError if a file is missing or broken.

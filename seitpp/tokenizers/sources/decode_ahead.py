@@ -2,11 +2,14 @@
 
 import errno
 from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from seitpp.tokenizers.sources.pixels import DECODING_ERRORS
+from seitpp.tokenizers.sources.source import ImageSource
 
 AHEAD = 2
 """Batches that are decoded or being decoded beside the one in use: what bounds the memory."""
@@ -15,7 +18,15 @@ IMAGES_PER_TASK = 8
 _NO_SUCH_IMAGE = {None, errno.ENOENT, errno.EACCES}
 
 
-def decoded_batches(images, rows, size, batch_size, threads, *, pin_memory=False):
+def decoded_batches(
+    images: ImageSource,
+    rows: range,
+    size: tuple[int, int],
+    batch_size: int,
+    threads: ThreadPoolExecutor,
+    *,
+    pin_memory: bool = False,
+) -> Iterator[tuple[torch.Tensor, list[int], list[tuple[int, str]]]]:
     """Decode rows in order.
 
     Args:

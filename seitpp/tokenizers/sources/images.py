@@ -1,9 +1,11 @@
 """Folders of images: which there are, their labels, and batches of their pixels."""
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.labels import label_by_name
 from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, EXTENSIONS, quiet_decoding, read_image
 from seitpp.tokens.order.permutation import permute
+
+if TYPE_CHECKING:
+    from seitpp.tokenizers.sources.source import ImageSource
 from seitpp.tokens.order.sample_order import SampleOrder
 
 
@@ -34,16 +39,16 @@ class ImageFolder:
     def __len__(self):
         return len(self.keys)
 
-    def read(self, index, size):
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """Pixels of one image, see `read_image`."""
         return read_image(self.folder / self.keys[index], size)
 
-    def where(self, index):
+    def where(self, index: int) -> str:
         """The file of one image, for messages."""
         return str(self.folder / self.keys[index])
 
 
-def open_image_folder(folder, classes=None):
+def open_image_folder(folder: str | Path, classes: Sequence[str] | None = None) -> "ImageFolder":
     """List a folder of images.
 
     Args:
@@ -62,7 +67,7 @@ def open_image_folder(folder, classes=None):
     return ImageFolder(folder, keys, *label_by_name(names, classes, folder))
 
 
-def to_float(images):
+def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 pixels to float32 in [0, 1]."""
     return images.to(torch.float32) / 255.0
 
@@ -81,9 +86,19 @@ class ImageBatches:
     """
 
     def __init__(
-        self, images, rows, size, batch_size, *, seed, device="cpu", accum_iter=1, rank=0, world_size=1,
-        cache_bytes=1 << 30,
-    ):  # fmt: skip
+        self,
+        images: "ImageSource",
+        rows: np.ndarray,
+        size: tuple[int, int],
+        batch_size: int,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        accum_iter: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        cache_bytes: int = 1 << 30,
+    ):
         self.images = images
         self.rows = np.asarray(rows)
         self.size = size
@@ -109,7 +124,7 @@ class ImageBatches:
         return self.cache[index]
 
 
-def read_or_explain(images, index, size):
+def read_or_explain(images: "ImageSource", index: int, size: tuple[int, int]) -> np.ndarray:
     """`images.read`, with a UserError that names the file where it can't be decoded."""
     try:
         return images.read(index, size)
@@ -117,14 +132,14 @@ def read_or_explain(images, index, size):
         raise UserError(f"{images.where(index)} can't be decoded ({error}): remove or mend it") from error
 
 
-def read_all(images, rows, size, threads=4):
+def read_all(images: "ImageSource", rows: Iterable[int], size: tuple[int, int], threads: int = 4) -> torch.Tensor:
     """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1]."""
     with quiet_decoding(), ThreadPoolExecutor(max_workers=threads) as pool:
         pixels = list(pool.map(partial(read_or_explain, images, size=size), rows))
     return to_float(torch.from_numpy(np.stack(pixels)))
 
 
-def split_rows(count, held_out, seed):
+def split_rows(count: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(training rows, held-out rows) of `count` images; at least one image on both sides.
 
     Raises: UserError if there are fewer than two.

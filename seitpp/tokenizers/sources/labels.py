@@ -1,11 +1,16 @@
 """Class numbers of images, from the names or numbers that their source has for them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from seitpp.runtime.errors import UserError
 
 
-def label_by_name(names, classes, where):
+def label_by_name(
+    names: Sequence[str | None], classes: Sequence[str] | None, where: str
+) -> tuple[np.ndarray, list[str]]:
     """Number the classes of images.
 
     Args:
@@ -24,7 +29,9 @@ def label_by_name(names, classes, where):
     return np.array([-1 if name is None else index[name] for name in names], np.int32), list(classes)
 
 
-def label_by_number(numbers, names, classes, where):
+def label_by_number(
+    numbers: Any, names: Sequence[str] | None, classes: Sequence[str] | None, where: str
+) -> tuple[np.ndarray, list[str]]:
     """Labels that are numbers already.
 
     Args:

@@ -1,8 +1,9 @@
 """Where images come from: a folder, tar files, or a data set that timm opens."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,21 +29,35 @@ class ImageSource(Protocol):
         classes: class names.
     """
 
-    keys: list
-    labels: np.ndarray
-    classes: list
+    @property
+    def keys(self) -> Sequence[str]:
+        """A name for each."""
+        ...
 
-    def __len__(self):
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each, -1 where unknown."""
+        ...
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names."""
+        ...
+
+    def __len__(self) -> int:
         """How many images there are."""
+        ...
 
-    def read(self, index, size):
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """Pixels of one image by the rules of `read_image`: (3, height, width) uint8."""
+        ...
 
-    def where(self, index):
+    def where(self, index: int) -> str:
         """Where one image lies, for messages."""
+        ...
 
 
-def open_source(spec, classes=None, **dataset):
+def open_source(spec: str | Path, classes: Sequence[str] | None = None, **dataset: Any) -> ImageSource:
     """Open images of any kind.
 
     Args:

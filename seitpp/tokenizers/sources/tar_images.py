@@ -7,6 +7,7 @@ beside `00012.cls`, which holds the class number. Tars without any `.cls` hold c
 import io
 import os
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,23 +43,23 @@ class TarImages:
     def __len__(self):
         return len(self.keys)
 
-    def read(self, index, size):
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """Pixels of one image, see `read_image`."""
         tar, offset, length = self.places[index].tolist()
         return read_image(io.BytesIO(_bytes_at(self.tars[tar], offset, length)), size)
 
-    def where(self, index):
+    def where(self, index: int) -> str:
         """The tar and the member of one image, for messages."""
         key = self.keys[index]
         return f"{self.tars[self.places[index][0]]}, {key.split('/', 1)[1] if len(self.tars) > 1 else key}"
 
 
-def is_tar_name(name):
+def is_tar_name(name: str) -> bool:
     """Whether a file's name says that it is a tar, compressed or not."""
     return name.lower().endswith(_ENDINGS)
 
 
-def open_tars(paths, classes=None):
+def open_tars(paths: Sequence[str | Path], classes: Sequence[str] | None = None) -> "TarImages":
     """Index tar files.
 
     Args:

@@ -1,6 +1,7 @@
 """Images of a data set that timm opens: Hugging Face (`hfds/NAME`) and torchvision (`torch/NAME`)."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,11 @@ class TimmImages:
     def __len__(self):
         return len(self.keys)
 
-    def where(self, index):
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """Pixels of one image, see `read_image`; each kind of data set has its own way."""
+        raise TypeError(f"{type(self).__name__} reads no images")
+
+    def where(self, index: int) -> str:
         """Data set, split and number of one image, for messages."""
         return f"{self.name}, {self.keys[index]}"
 
@@ -42,7 +47,7 @@ class TimmImages:
 class HuggingFaceImages(TimmImages):
     """Rows with a column of encoded images."""
 
-    def read(self, index, size):
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """Pixels of one image, see `read_image`."""
         image = self.dataset[int(index)]["image"]
         return read_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]), size)
@@ -51,13 +56,21 @@ class HuggingFaceImages(TimmImages):
 class TorchvisionImages(TimmImages):
     """Pairs of an image that Pillow has opened and a target."""
 
-    def read(self, index, size):
+    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """Pixels of one image, see `read_image`."""
         with self.dataset[int(index)][0] as image:
             return to_pixels(image, size)
 
 
-def open_timm(spec, classes=None, *, split="train", root=None, image_column="image", label_column=None):
+def open_timm(
+    spec: str,
+    classes: Sequence[str] | None = None,
+    *,
+    split: str = "train",
+    root: str | None = None,
+    image_column: str = "image",
+    label_column: str | None = None,
+) -> TimmImages:
     """Open a data set by `timm.data.create_dataset`.
 
     Args:
@@ -70,15 +83,14 @@ def open_timm(spec, classes=None, *, split="train", root=None, image_column="ima
     Returns: an ImageSource.
     Raises: UserError where it can't be opened.
     """
-    from timm.data import create_dataset
+    from timm.data.dataset_factory import create_dataset
 
     kind = spec.split("/")[0]
     if kind == "torch" and root is None:
         raise UserError(f"{spec} needs --root, the folder where the data set lies")
+    named: Any = {"input_key": image_column} if kind == "hfds" else {}
     try:
-        dataset = create_dataset(
-            spec, root=root, split=split, **({"input_key": image_column} if kind == "hfds" else {})
-        )
+        dataset: Any = create_dataset(spec, root=root, split=split, **named)
     except ModuleNotFoundError as error:
         raise UserError(f"{spec} needs the package {error.name}: pip install 'seitpp[huggingface]'") from error
     except Exception as error:  # whatever each of a dozen libraries raises

@@ -5,6 +5,9 @@ has them labels (list of int32) and mask (a PNG each), and in the schema's metad
 manifest without its shards.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported.
+
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

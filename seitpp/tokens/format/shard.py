@@ -5,6 +5,9 @@ Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`), `label` 
 Further columns are left alone. `pandas.read_feather`, polars, DuckDB and datasets read it as it is.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported.
+
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,6 +4,9 @@ As in a shard: `labels` is list<int32> (numbers of classes, in any order), `mask
 `seitpp.tokens.format.masks`). In both, null means that nobody annotated the row; an empty list, that no class applies.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported.
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
