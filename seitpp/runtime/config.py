@@ -1,7 +1,7 @@
 """What every stage can be told: where it writes, its seed, how it resumes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from seitpp.runtime.errors import UserError
@@ -24,13 +24,13 @@ class StageConfig:
         require_seed(self)
 
 
-def require(config, field, condition, demand):
+def require(config: object, field: str, condition: object, demand: str) -> None:
     """Raise a UserError that names `field`, its value and the demand, unless `condition` holds."""
     if not condition:
         raise UserError(f"{type(config).__name__}: {field} = {getattr(config, field)!r} {demand}")
 
 
-def require_seed(config):
+def require_seed(config: Any) -> None:
     """Raise a UserError unless `config.seed` is one that every generator takes, and that of a few runs more."""
     require(config, "seed", 0 <= config.seed < 2**63, "must lie in [0, 2^63)")
 
@@ -54,7 +54,7 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any], source: obj
         raise UserError(f"{source} is no {config_class.__name__} of this version: {error}") from error
 
 
-def flattened(content, prefix=""):
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, with keys such as `model.encoder.width`; an empty one is a value."""
     flat = {}
     for key, value in content.items():
@@ -63,11 +63,11 @@ def flattened(content, prefix=""):
     return flat
 
 
-def field_names(config_class, prefix=""):
+def field_names(config_class: type, prefix: str = "") -> list[str]:
     """All keys of a configuration class in dotted form, nested dataclasses included."""
     names = []
     for field in fields(config_class):
         names.append(prefix + field.name)
-        if hasattr(field.type, "__dataclass_fields__"):
+        if isinstance(field.type, type) and is_dataclass(field.type):
             names += field_names(field.type, f"{prefix}{field.name}.")
     return names

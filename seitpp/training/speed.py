@@ -1,8 +1,10 @@
 """How fast a training is: images a second and, on a GPU we know, the share of its peak (MFU)."""
 
 import re
+from collections.abc import Callable
 
 import torch
+from accelerate import Accelerator
 
 _PEAKS = {
     "B200": 2250e12,  # NVIDIA Blackwell Architecture Technical Brief, HGX B200: 4.5 PFLOPS with sparsity
@@ -42,13 +44,13 @@ class Speed:
         flops_per_image: operations of a forward and backward pass of an image; None: no MFU.
     """
 
-    def __init__(self, accelerator, flops_per_image=None):
+    def __init__(self, accelerator: Accelerator, flops_per_image: float | None = None):
         name = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else "cpu"
         self.peak = peak_flops(name, accelerator.mixed_precision)
         self.flops_per_image = flops_per_image
         self.devices = accelerator.num_processes
 
-    def of(self, images, seconds):
+    def of(self, images: int, seconds: float) -> tuple[dict[str, float], str]:
         """({"images_per_second", "mfu" where it is known}, the same as words).
 
         Args:
@@ -64,15 +66,15 @@ class Speed:
         return numbers, text
 
 
-def peak_flops(device_name, precision):
+def peak_flops(device_name: str, precision: str | None) -> float | None:
     """Peak operations a second of a GPU in 16 bits, from a table; None for one that is not in it, and in 32 bits."""
-    peaks = {"bf16": _PEAKS, "fp16": _PEAKS | _FLOAT16_PEAKS}.get(precision, {})
-    if _OTHER_MODEL.search(device_name):
+    if precision not in ("bf16", "fp16") or _OTHER_MODEL.search(device_name):
         return None
+    peaks = _PEAKS if precision == "bf16" else _PEAKS | _FLOAT16_PEAKS
     return next((peak for name, peak in peaks.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
-def count_flops(function):
+def count_flops(function: Callable[[], object]) -> int:
     """Operations of the matrix products that `function()` runs, its backward passes included.
 
     On tensors of the device `meta` nothing is computed.

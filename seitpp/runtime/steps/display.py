@@ -2,8 +2,10 @@
 
 import sys
 import time
+from collections.abc import Iterable
 
 from seitpp.runtime.progress import readable_seconds
+from seitpp.runtime.steps.process import StepProcess
 
 _PLAIN_SECONDS = 15.0
 
@@ -30,14 +32,14 @@ class StepDisplay:
         if self.bar is not None:
             self.bar.stop()
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Print above the bar."""
         if self.bar is None:
             print(text, flush=True)
         else:
             self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def refresh(self, share, left, running):
+    def refresh(self, share: float, left: float, running: Iterable[StepProcess]) -> None:
         """Show how far the whole is, and the steps that run.
 
         Args:

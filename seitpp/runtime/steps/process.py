@@ -7,6 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+
+from seitpp.runtime.steps.step import Step
 
 
 class StepProcess:
@@ -18,7 +21,7 @@ class StepProcess:
         threads: as many as it may use.
     """
 
-    def __init__(self, step, folder, threads):
+    def __init__(self, step: Step, folder: Path, threads: int):
         self.step = step
         self.log = folder / "logs" / f"{step.name.lower().replace(' ', '-').replace(',', '')}.log"
         self.started = time.monotonic()
@@ -39,6 +42,7 @@ class StepProcess:
         self.thread.start()
 
     def _read(self):
+        assert self.process.stdout is not None  # it is a pipe
         with self.log.open("a") as log, self.process.stdout as lines:
             for line in lines:
                 if line.startswith('{"title"'):
@@ -50,18 +54,18 @@ class StepProcess:
         self.process.returncode = self.code = os.waitstatus_to_exitcode(status)
         self.peak_memory_mb = peak_memory_mb(usage)
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         """Send a signal to the step and all that it started."""
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
             return  # it has ended
 
-    def share(self):
+    def share(self) -> float:
         """How much of the step is done, in [0, 1]."""
         return self.progress.get("done", 0) / max(1, self.progress.get("total", 1))
 
-    def last_words(self):
+    def last_words(self) -> str:
         """The line that says what went wrong."""
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]

@@ -156,7 +156,7 @@ class StepRunner:
         self.running.clear()
         raise Interrupted(self.received[0], f"stopped; {self.folder} keeps what is done")
 
-    def seconds_left(self):
+    def seconds_left(self) -> tuple[float, float]:
         """(share done, seconds left), from what steps took here against what they take elsewhere."""
         done = total = took = expected = 0.0
         for step in self.steps:

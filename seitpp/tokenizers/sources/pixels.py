@@ -3,7 +3,10 @@
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from einops import rearrange
@@ -19,7 +22,7 @@ LONGEST = 32
 """Images this many times longer than wide are cut to their middle before they are resized."""
 
 
-def read_image(file, size, *, reduced=False):
+def read_image(file: str | Path | BinaryIO, size: Sequence[int], *, reduced: bool = False) -> np.ndarray:
     """Decode an image: its first frame, upright, RGB (transparency on white), short side to `size`, centre crop.
 
     Args:
@@ -39,7 +42,7 @@ def read_image(file, size, *, reduced=False):
         return to_pixels(image, size)
 
 
-def to_pixels(image, size):
+def to_pixels(image: Image.Image, size: Sequence[int]) -> np.ndarray:
     """The rules of `read_image` for an image that Pillow has opened."""
     image = _middle(_on_white(_upright(image)), size)
     height, width = size
@@ -83,7 +86,7 @@ def _on_white(image):
 
 
 @contextmanager
-def quiet_decoding():
+def quiet_decoding() -> Iterator[None]:
     """Keep Pillow's warnings (large images, odd metadata) from the user, who can do nothing about them.
 
     Warning filters belong to the process: enter it in the main thread, around the threads that decode, and seldom, as
