@@ -99,7 +99,11 @@ def check_size(size: int) -> None:
 
 def image_path(folder: Path, part: str, label: str | None, name: str) -> Path:
     """Give the place of an image in the layout above and make its folder; `part` is as from `assign_parts`."""
-    parent = folder / "train" if part == "unlabelled" else folder / part / label
+    if part == "unlabelled":
+        parent = folder / "train"
+    else:
+        assert label is not None
+        parent = folder / part / label
     parent.mkdir(parents=True, exist_ok=True)
     return parent / f"{name}.png"
 

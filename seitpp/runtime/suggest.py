@@ -13,8 +13,8 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None, 
         otherwise: advice where none of them is near; None: the list of them.
         dashes: what is written before a name.
     """
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if near:
         return f"did you mean {dashes}{near[0]}?"
-    return otherwise or f"there are: {', '.join(known) or 'none'}"
+    return otherwise or f"there are: {', '.join(names) or 'none'}"

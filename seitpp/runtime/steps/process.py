@@ -42,6 +42,7 @@ class StepProcess:
         self.thread.start()
 
     def _read(self):
+        assert self.process.stdout is not None  # it is a pipe
         with self.log.open("a") as log, self.process.stdout as lines:
             for line in lines:
                 if line.startswith('{"title"'):
