@@ -1,5 +1,6 @@
 """The ViT that pre-training leaves behind. Its stem (`seitpp.mtm.stems`) says what it reads."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,7 +48,7 @@ class EncoderConfig:
         require(self, "embedding_std", self.embedding_std > 0, "must be above 0")
 
 
-class Stem(nn.Module):
+class Stem(nn.Module, ABC):
     """What every stem offers: `forward` makes patch embeddings (b, n, d) without positions, patches row by row.
 
     Attributes:
@@ -56,9 +57,9 @@ class Stem(nn.Module):
 
     patch_size: int
 
+    @abstractmethod
     def initialise_patches(self) -> None:
         """Draw the weights that make patches."""
-        raise NotImplementedError
 
     def initialise_embeddings(self) -> None:
         """Draw the token embeddings, where there are any. The encoder calls it last."""

@@ -50,7 +50,23 @@ _PLACES = {
     "predict": "seitpp.finetune.predict",
     "tokenize_images": "seitpp.tokenizers.tokenize_images",
 }
-__all__ = sorted(_PLACES)
+__all__ = [
+    "Augment",
+    "AugmentConfig",
+    "Predictions",
+    "TokenDataset",
+    "TokenLoader",
+    "UserError",
+    "decode",
+    "embed",
+    "load",
+    "load_classifier",
+    "load_encoder",
+    "load_tokenizer",
+    "open_store",
+    "predict",
+    "tokenize_images",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ becomes, with everything decoded once and the split decided by `seitpp.demo.leak
 import csv
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ def image_path(folder: Path, part: str, label: str | None, name: str) -> Path:
     return parent / f"{name}.png"
 
 
-def write_table(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def write_table(path: Path, columns: tuple[str, ...], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file with a header line."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -7,6 +7,7 @@ split independent of the order of the files, of the machine and of any random ge
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -62,7 +63,7 @@ def merge_near_duplicates(
     return _number_by_appearance(joined)
 
 
-def split_by_hash(names: Sequence[str], classes: Sequence[str], *, test_part: float = 0.3) -> np.ndarray:
+def split_by_hash(names: Sequence[str], classes: Sequence[Any], *, test_part: float = 0.3) -> np.ndarray:
     """Choose the same fraction of each class for the test set: the names that come first by their SHA-256.
 
     Args:

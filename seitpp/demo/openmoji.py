@@ -193,7 +193,7 @@ def line_drawing(svg: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _subgroup_rows(emoji: list[Emoji], parts: list[str]) -> list[tuple[str, str]]:
+def _subgroup_rows(emoji, parts):
     """Give (path in train/ or test/, sub-group) of the images in large enough sub-groups, country flags left out."""
     counts = Counter(drawing.subgroup for drawing, part in zip(emoji, parts, strict=True) if part == "train")
     large = {name for name, count in counts.items() if count >= MIN_SUBGROUP_IMAGES} - {"country-flag"}

@@ -52,12 +52,12 @@ def line_chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str,
         rules: list of Rule.
     Returns: Markup of one `<svg>`; empty where there is no point to draw.
     """
-    lines = [(line, [(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]) for line in lines]
-    lines = [(line, points) for line, points in lines if points]
-    if not lines:
+    known = [(line, [(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]) for line in lines]
+    drawn = [(line, points) for line, points in known if points]
+    if not drawn:
         return Markup("")
-    xs = [x for _, points in lines for x, _ in points]
-    ys = [y for _, points in lines for _, y in points] + [rule.y for rule in rules]
+    xs = [x for _, points in drawn for x, _ in points]
+    ys = [y for _, points in drawn for _, y in points] + [rule.y for rule in rules]
     x_ticks, y_ticks = ticks(0, max(xs), 5), ticks(min(ys), max(ys), 6)
     x_ticks = [value for value in x_ticks if value <= max(xs)]
     place = _Scale(0, max(xs), min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)))
@@ -68,7 +68,7 @@ def line_chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str,
         y = place.y(rule.y)
         parts.append(f'<line class="rule c-{rule.colour}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         ends.append((y, WIDTH - RIGHT, rule.label, rule.colour))
-    for line, points in lines:
+    for line, points in drawn:
         placed = [(place.x(x), place.y(y)) for x, y in points]
         if len(placed) > 1:
             path = " ".join(f"{x},{y}" for x, y in placed)

@@ -60,7 +60,7 @@ def picture_rows(folder: str | Path, name: str, *, side: int = 64) -> list[Pictu
     Returns: list of PictureRow; empty if the run has no such picture.
     Raises: UserError if the file is no picture.
     """
-    path = folder / name
+    path = Path(folder) / name
     if not path.is_file():
         return []
     with reading(path):

@@ -63,7 +63,7 @@ def flattened(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def field_names(config_class: type, prefix: str = "") -> list[str]:
+def field_names(config_class: Any, prefix: str = "") -> list[str]:
     """All keys of a configuration class in dotted form, nested dataclasses included."""
     names = []
     for field in fields(config_class):

@@ -12,6 +12,7 @@ import time
 import traceback
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import NoReturn
 
 _GLOO = "gloo/transport"
 """In the errors by which gloo says that another process has ended: plain RuntimeErrors, up to torch 2.14 at least."""
@@ -52,7 +53,7 @@ def tell(error: BaseException, message: str, *, rank: int, said: bool) -> None:
 
 def _store(rank):
     """A connection of our own to the store by which the processes found each other; None if that has ended."""
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage] - public names
 
     with _silent(), suppress(RuntimeError, KeyError):
         store = TCPStore(
@@ -117,7 +118,7 @@ class Ending:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             atexit.register(self._leave)
 
-    def end(self, code: int) -> None:
+    def end(self, code: int) -> NoReturn:
         """End the process."""
         self.code = code
         sys.exit(code)

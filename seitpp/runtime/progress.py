@@ -55,6 +55,7 @@ class Progress:
         """Say that `done` of `total` units are finished; `text` holds the newest numbers."""
         self.done = done
         if self.style == "bar":
+            assert self.bar is not None
             self.bar.update(self.task, completed=done, text=text)
             return
         now, last = time.monotonic(), done >= self.total

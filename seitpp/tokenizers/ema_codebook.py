@@ -4,7 +4,7 @@ Source: van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; revival after
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ class EMACodebook(nn.Module):
     @torch.no_grad()
     def start(self, tokenizer: VQTokenizer, latents: torch.Tensor, weights: torch.Tensor, seed: int) -> None:
         """Set the codes to k-means centres of the main process's `latents`, (n, c), that count by `weights`, (n,)."""
-        centres = broadcast(kmeans(latents, weights, len(self.uses), seed=seed))
+        centres: Any = broadcast(kmeans(latents, weights, len(self.uses), seed=seed))
         tokenizer.codebook.copy_(centres)
         self.sums.copy_(centres)
         self.uses.fill_(1.0)
@@ -70,13 +70,13 @@ class EMACodebook(nn.Module):
         """
         uses = torch.zeros_like(self.uses).index_add_(0, ids, weights)
         sums = torch.zeros_like(self.sums).index_add_(0, ids, latents * weights[:, None])
-        uses, sums = accelerator.reduce(uses), accelerator.reduce(sums)
+        uses, sums = (cast(torch.Tensor, accelerator.reduce(each)) for each in (uses, sums))
         self.uses.lerp_(uses, 1.0 - self.decay)
         self.sums.lerp_(sums, 1.0 - self.decay)
         dead = self.uses < self.dead_below
         distance = (latents - F.embedding(ids, tokenizer.codebook)).square().sum(dim=1)
         choice = weighted_choice(weights * distance, draws.uniform("revive", len(self.uses))[0])
-        replacement = broadcast(latents[choice])
+        replacement: Any = broadcast(latents[choice])
         self.sums.copy_(torch.where(dead[:, None], replacement, self.sums))
         self.uses.copy_(torch.where(dead, torch.ones_like(self.uses), self.uses))
         tokenizer.codebook.copy_(self.sums / self.uses[:, None].clamp_min(1e-12))

@@ -119,7 +119,7 @@ def _from_diffusers(checkpoint, subfolder):
     pickled = folder / "diffusion_pytorch_model.bin"
     if pickled.is_file() and not pickled.with_suffix(".safetensors").is_file():
         try:
-            model = VQModel.from_config(read_json(folder / "config.json"))
+            model: Any = VQModel.from_config(read_json(folder / "config.json"))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{folder / 'config.json'} is missing or damaged: get it again") from error
         return fill(model, translated(read_weights(pickled), _OLD_ATTENTION, pickled), pickled).float()
@@ -128,9 +128,10 @@ def _from_diffusers(checkpoint, subfolder):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # diffusers calls the hub's library in an old way
-            model, found = VQModel.from_pretrained(
+            loaded: Any = VQModel.from_pretrained(
                 checkpoint, subfolder=subfolder, use_safetensors=True, output_loading_info=True
             )
+            model, found = loaded
     except (OSError, ValueError, RuntimeError) as error:
         advice = "see --subfolder" if Path(checkpoint).is_dir() else "is the id right, and is there a network?"
         reason = " ".join(str(error).split())[:100]

@@ -1,6 +1,6 @@
 """How well a tokenizer reconstructs images."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,13 +22,13 @@ def measure_reconstruction(
         accelerator: accelerate.Accelerator; its processes divide the images. None: this process measures all.
     """
     rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-    found = torch.zeros(len(images), device=images.device)
-    used = torch.zeros(tokenizer.codebook_size, device=images.device)
+    found: Any = torch.zeros(len(images), device=images.device)
+    used: Any = torch.zeros(tokenizer.codebook_size, device=images.device)
     for places in torch.arange(len(images)).split(64)[rank::processes]:
         ids = tokenizer.encode(images[places])
         found[places] = psnr(tokenizer.decode(ids), images[places])
         used[ids.unique()] = 1.0
-    if processes > 1:  # each image is measured by one process: the others add zeros
+    if accelerator is not None and processes > 1:  # each image is measured by one process: the others add zeros
         found, used = accelerator.reduce(found), accelerator.reduce(used)
     return {"psnr": float(found.mean()), "codes_used": int((used > 0).sum()), "held_out_images": len(images)}
 

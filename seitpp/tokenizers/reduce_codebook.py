@@ -61,14 +61,16 @@ def main(config: ReduceCodebookConfig) -> None:
     store = open_store(config.store)
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else None
     if tokenizer is not None:
-        store.check_tokenizer(tokenizer.fingerprint, config.tokenizer)
+        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
     if config.codes is not None and config.codes > store.codebook_size:
         raise UserError(f"{config.store} has {store.codebook_size} codes: --codes {config.codes} is more than that")
     with Progress(len(store), "count") as progress:
         counts = count_codes(store, progress.update)
     if not counts.any():
         raise UserError(f"{config.store} has no rows: there is nothing to count")
-    kept = most_used(counts, codes_covering(counts, config.coverage) if config.codes is None else config.codes)
+    wanted = config.codes if config.coverage is None else codes_covering(counts, config.coverage)
+    assert wanted is not None, "a ReduceCodebookConfig has one of both"
+    kept = most_used(counts, wanted)
     codebook = store.codebook
     mapping = map_to_kept(codebook, kept, store.lookup)
     fingerprint = store.tokenizer["fingerprint"]
@@ -93,12 +95,12 @@ def main(config: ReduceCodebookConfig) -> None:
     )
 
 
-def most_used(counts: np.ndarray, codes: int) -> np.ndarray:
+def most_used(counts: np.ndarray, codes: int) -> list[int]:
     """The `codes` ids of the largest counts, ties by the lower id, as a rising list."""
     return sorted(np.argsort(-np.asarray(counts), kind="stable")[:codes].tolist())
 
 
-def map_to_kept(codebook: torch.Tensor, kept: np.ndarray, lookup: str) -> torch.Tensor:
+def map_to_kept(codebook: torch.Tensor, kept: list[int], lookup: str) -> torch.Tensor:
     """New id of each old one: its place among the kept, or that of the nearest kept code.
 
     Args:

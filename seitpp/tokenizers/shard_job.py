@@ -83,7 +83,7 @@ class ShardJob:
         """
         packed, kept, skipped = [], [], []
         for ids, rows, broken in encoded_batches(images, self.rows, tokenizer, device, threads, batch_size):
-            if rows:
+            if ids is not None:
                 packed.append(pack(ids, tokenizer.codebook_size))  # on the device: fetching each would wait for it
             kept += rows
             skipped += [{"file": images.keys[row], "reason": reason} for row, reason in broken]

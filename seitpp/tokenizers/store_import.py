@@ -16,7 +16,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ class _Origin:
     tokenizer: dict
     codebook: torch.Tensor
     lookup: str
-    grid: tuple | None
+    grid: Any
     preprocessing: dict
     mask: dict | None = None
 
@@ -169,7 +169,7 @@ def _read_parquet(config):
     )  # fmt: skip
     origin = _origin(config, source.manifest, _square(source.first_length()), beside=source.files[0].parent)
     origin = replace(origin, mask=_mask_meaning(config, source.manifest))
-    if origin.grid is None:
+    if not origin.grid:
         raise UserError(f"{source.files[0]}: the rows are no square of ids: say which by --grid, such as --grid 24,32")
     if config.classes:
         classes = read_classes(config.classes)
@@ -198,9 +198,9 @@ def _origin(config, manifest, usual_grid, beside=None):
             tokenizer.lookup, tuple(tokenizer.grid), tokenizer.preprocessing,
         )  # fmt: skip
     lookup = config.lookup or manifest.get("lookup", "cosine")
-    grid = grid or tuple(manifest.get("grid", ())) or usual_grid
+    grid = grid or tuple(manifest.get("grid", ())) or usual_grid or ()
     path = config.codebook
-    if path is None and manifest and (beside / "codebook.safetensors").is_file():
+    if path is None and manifest and beside and (beside / "codebook.safetensors").is_file():
         path = beside / "codebook.safetensors"
     if path is None:
         raise UserError(

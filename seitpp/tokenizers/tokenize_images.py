@@ -69,6 +69,7 @@ def tokenize_images(
             if broken:
                 row, reason = broken[0]
                 raise UserError(f"{source.where(row)} can't be decoded ({reason}): remove or mend it")
+            assert ids is not None
             parts.append(ids.cpu())
     return torch.cat(parts)
 

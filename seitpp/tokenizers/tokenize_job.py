@@ -122,7 +122,7 @@ class TokenizeJob:
             grid=self.tokenizer.grid,
             preprocessing=self.tokenizer.preprocessing,
             classes=self.images.classes,
-            shards=[{key: value for key, value in result.items() if key != "skipped"} for result in results],
+            shards=[{key: value for key, value in result.items() if key != "skipped"} for _, result in made],
         )
         kept = len(self.images) - len(skipped)
         return f"{self.folder}: {kept} images, {len(self.images.classes)} classes, {len(skipped)} skipped"

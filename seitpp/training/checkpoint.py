@@ -166,8 +166,10 @@ def _load(accelerator, folder, parts):
     except (RuntimeError, ValueError, KeyError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         shapes = re.search(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", str(error))
         names = re.search(r"(?:Missing|Unexpected) key\(s\) in state_dict: \"?([^\s\",]+)", str(error))
-        if shapes or names:
-            what = f"{shapes[1]} is {shapes[2]} there, {shapes[3]} here" if shapes else f"{names[1]} is only in one"
+        what = f"{names[1]} is only in one" if names else ""
+        if shapes:
+            what = f"{shapes[1]} is {shapes[2]} there, {shapes[3]} here"
+        if what:
             message = f"{folder} is of another model ({what}): give it the K, the grid and the model of that run"
             raise UserError(message) from error
         raise UserError(_damaged(folder, error)) from error

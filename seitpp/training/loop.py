@@ -93,14 +93,14 @@ def train(
             if saves or evaluates or due:
                 watch.check()
                 model.eval()
-            if evaluates:
+            if evaluates and evaluate is not None:
                 evaluation = evaluate()
                 if evaluation:
                     track({"step": index, **evaluation})
             for function in due:
                 function(index)
             if saves:
-                score = evaluation.get(best_by) if evaluates else None
+                score = evaluation.get(best_by) if evaluates and best_by else None
                 save_checkpoint(
                     accelerator, run, next_step=index, keep=config.keep_checkpoints, parts=parts, score=score
                 )

@@ -65,8 +65,8 @@ def bits_at(seed: int, step: int, positions: torch.Tensor, counters: tuple[torch
     """
     numbers, streams = counters
     position = positions[:, None]
-    step = torch.full_like(position, step & _MASK)
-    words = philox((numbers, position & _MASK, step, streams), _key(seed))
+    steps = torch.full_like(position, step & _MASK)
+    words = philox((numbers, position & _MASK, steps, streams), _key(seed))
     return torch.stack(words, dim=-1).flatten(1)
 
 

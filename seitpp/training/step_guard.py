@@ -49,9 +49,9 @@ class Watch:
         self.received = received
         self.optimizer = getattr(optimizer, "optimizer", optimizer)
         self.late = _skips_on_a_device(self.optimizer, accelerator) if late is None else late
-        self.loss = 0.0
+        self.loss: Any = 0.0
         self.bad = None
-        self.pending = None
+        self.pending: Any = None
         self.told = 0
 
     @property

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 
 from seitpp.runtime.errors import UserError
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def translated(
@@ -31,7 +34,7 @@ def translated(
     return result
 
 
-def fill(model: torch.nn.Module, weights: dict[str, torch.Tensor], source: object) -> torch.nn.Module:
+def fill(model: Model, weights: dict[str, torch.Tensor], source: object) -> Model:
     """Give a model its weights; each parameter must get one, and each weight must have its place.
 
     Args:

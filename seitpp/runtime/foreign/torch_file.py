@@ -36,10 +36,12 @@ class _Refused(Exception):
 class _Inert(type):
     """The type of Placeholder and its classes."""
 
+    named: str
+
     def __call__(cls, *args: object) -> "Placeholder":
         if cls.named not in _KEPT_CALLS:
             raise _Refused(f"asks for {cls.named} to be called")
-        return cls.__new__(cls, *args)
+        return cls.__new__(cls, *args)  # pyright: ignore[reportCallIssue, reportArgumentType] - the type of classes
 
     def __repr__(cls) -> str:
         return cls.named

@@ -23,7 +23,7 @@ def make_own_tokenizer(spec: str) -> Any:
     Returns: the tokenizer.
     Raises: UserError that says what the class lacks or does otherwise than the Tokenizer protocol says.
     """
-    tokenizer = _make(spec)
+    tokenizer: Any = _make(spec)
     fields = {name: _attribute(tokenizer, name, spec) for name in _EXPECTED}
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(fields[name]):

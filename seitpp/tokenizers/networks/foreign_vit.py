@@ -5,7 +5,6 @@ SeiT release holds one as a pickled module, `tokenizer.ckpt`.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -32,7 +31,7 @@ def from_published(
     weights: dict[str, torch.Tensor],
     source: object,
     *,
-    image_size: Sequence[int] | None = None,
+    image_size: int | None = None,
     codebook: torch.Tensor | None = None,
 ) -> ViTVQGAN:
     """A ViTVQGAN of published weights. Its shape is read from theirs.
@@ -79,7 +78,7 @@ def _config_of(weights, tables, image_size, source):
         image_size = side
     codebook_size, codebook_dim = weights["codes"].shape
     return ViTVQGANConfig(
-        image_size=(image_size or 256,) * 2,
+        image_size=(image_size or 256, image_size or 256),
         patch_size=patch_size,
         encoder=_transformer_of(weights, "encoder"),
         decoder=_transformer_of(weights, "decoder") if "post_quant.weight" in weights else None,

@@ -32,7 +32,10 @@ class ReducedTokenizer(nn.Module):
 
     name = "reduced"
 
-    def __init__(self, base: Any, codes: torch.Tensor, mapping: torch.Tensor):
+    codes: torch.Tensor
+    map: torch.Tensor
+
+    def __init__(self, base: Any, codes: Any, mapping: torch.Tensor):
         super().__init__()
         codes, mapping = torch.as_tensor(codes, dtype=torch.int64), torch.as_tensor(mapping, dtype=torch.int64)
         size, kept = base.codebook_size, len(codes)
@@ -99,7 +102,7 @@ class ReducedTokenizer(nn.Module):
             raise UserError(f"{file} doesn't fit the tokenizer in base/: run seitpp reduce-codebook again") from error
 
 
-def reduced_fingerprint(fingerprint: str, codes: torch.Tensor) -> str:
+def reduced_fingerprint(fingerprint: str, codes: list[int]) -> str:
     """Fingerprint of a reduced tokenizer: SHA-256 of the JSON list of the old fingerprint and the kept codes.
 
     A store that is reduced without its tokenizer at hand gets the same one.

@@ -172,7 +172,7 @@ class VQTokenizer(nn.Module):
 
         try:
             described = read_json(folder / "tokenizer.json")["config"]
-            model = VQModel.from_config(read_json(folder / "config.json"))
+            model: Any = VQModel.from_config(read_json(folder / "config.json"))
             image_size, space_to_depth = described["image_size"], described["space_to_depth"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is damaged (tokenizer.json or config.json): make the tokenizer again") from error

@@ -8,9 +8,7 @@ import numpy as np
 from seitpp.runtime.errors import UserError
 
 
-def label_by_name(
-    names: Sequence[str | None], classes: Sequence[str] | None, where: str
-) -> tuple[np.ndarray, list[str]]:
+def label_by_name(names: Sequence[Any], classes: Sequence[str] | None, where: object) -> tuple[np.ndarray, list[str]]:
     """Number the classes of images.
 
     Args:
@@ -30,7 +28,7 @@ def label_by_name(
 
 
 def label_by_number(
-    numbers: Any, names: Sequence[str] | None, classes: Sequence[str] | None, where: str
+    numbers: Any, names: Sequence[str] | None, classes: Sequence[str] | None, where: object
 ) -> tuple[np.ndarray, list[str]]:
     """Labels that are numbers already.
 

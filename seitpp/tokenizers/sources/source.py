@@ -30,7 +30,7 @@ class ImageSource(Protocol):
     """
 
     @property
-    def keys(self) -> Sequence[str]:
+    def keys(self) -> list[str]:
         """A name for each."""
         ...
 

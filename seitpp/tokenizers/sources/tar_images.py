@@ -105,7 +105,7 @@ def _members(path):
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 found = {}
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # or all headers of all images stay in memory
+                    tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - or all headers of all images stay in memory
                     if member.isreg():
                         found[member.name.removeprefix("./")] = (member.offset_data, member.size)
                 _check_end(path, file, tar.offset)
