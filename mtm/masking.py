@@ -12,7 +12,7 @@ from seitpp.training.random_streams import Draws
 
 
 def patch_count(ratio: float, patches: int) -> int:
-    """How many of so many patches a share is: rounded up, here and everywhere."""
+    """How many patches a ratio is: rounded up, here and everywhere."""
     return math.ceil(ratio * patches)
 
 

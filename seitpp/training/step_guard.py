@@ -102,7 +102,7 @@ class Watch:
         if not math.isfinite(loss):
             saved = self.run.checkpoints()
             # The newest may be spoilt already, though its loss was finite; and a folder holds one configuration.
-            onward = "go on from it or an earlier one with --resume PATH in another --output_dir"
+            onward = "resume from it or an earlier one with --resume PATH and another --output_dir"
             raise UserError(
                 f"the loss is {loss} at step {step}; nothing was updated. Newest checkpoint: "
                 f"{saved[-1] if saved else 'none'}; {onward if saved else 'start afresh with --resume none'}, "
