@@ -74,10 +74,10 @@ def _speaks(error, rank, store, *, said):
             with _silent():  # torch prints a C++ stack trace where the store has ended
                 if rank == 0:  # of a lost process, who ended it has given the reason
                     return store.add("failed", 1) == 1 or not lost_a_process(error)
-                if said or _waited_for(lambda: store.check(["main failed"]), _PATIENCE):
-                    store.add("heard", 1)
-                    return False
-                return store.add("failed", 1) == 1
+                told = said or _waited_for(lambda: store.check(["main failed"]), _PATIENCE)
+                speaks = not told and store.add("failed", 1) == 1
+                store.add("asked", 1)  # and needs the store no longer
+                return speaks
     except RuntimeError:
         pass
     return rank == 0 or lost_a_process(error)  # the launcher has ended, or the main process: killed, or with its word
@@ -96,7 +96,7 @@ def _end_others(error, store):
     if not _launcher_keeps_store():  # the store ends with us
         patience = _PATIENCE if lost_a_process(error) else _LONG_PATIENCE
         with _silent(), suppress(RuntimeError):
-            _waited_for(lambda: store.add("heard", 0) == others, patience)
+            _waited_for(lambda: store.add("asked", 0) == others, patience)
 
 
 def leave_process_group() -> None:
@@ -110,7 +110,8 @@ class Ending:
 
     Sharded tensors keep gloo's threads alive, and one that lets go of a tensor while the interpreter goes down aborts
     the process ("terminate called without an active exception"). So the process ends before that, in the function that
-    `atexit` calls last of all those that are registered once an Ending is made: make it before the work.
+    `atexit` calls last of all those registered since the Ending was made: make it before the work. What imports have
+    registered before is left out; it frees what the system frees as well.
     """
 
     def __init__(self) -> None:

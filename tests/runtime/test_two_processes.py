@@ -27,7 +27,7 @@ def launches(tmp_path_factory):
             flags = ["--steps", "12", "--log_every", "4", "--save_every", "5"]
             words.append({"argv": ["--output_dir", str(folder / name), *flags], **each})
             owners.append(name)
-    done = tiny.run(tiny.TESTS / "toy_processes.py", json.dumps(words))
+    done = tiny.run(tiny.TESTS / "toy_processes.py", json.dumps(words), timeout=600)
     assert done.returncode == 0, done.stderr
     results = {name: ([], folder / name) for name in plan}
     for name, result in zip(owners, json.loads(done.stdout), strict=True):
