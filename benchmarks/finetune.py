@@ -37,6 +37,7 @@ from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
 from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.command import parse
+from seitpp.runtime.devices import compile_in_place
 from seitpp.tokens.store import open_store
 from seitpp.training.optimizer import make_adamw, parameter_groups, set_learning_rate
 from seitpp.training.random_streams import seed_dropout
@@ -63,6 +64,8 @@ class Step(TokenStep):
         optimizer = make_adamw(groups, config)
         set_learning_rate(optimizer, 1e-5)
         self.trained, self.optimizer = self.accelerator.prepare(model.train(), optimizer)
+        if self.compiled:
+            compile_in_place(self.trained)
 
     def run(self, index, mark=lambda part: None):
         """One step; `mark(part)` is called after each part. Returns the loss."""
@@ -115,7 +118,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         make_store(folder / "store", arguments.rows)
-        step = Step(folder, size, arguments.precision, arguments.quick)
+        step = Step(folder, size, arguments.precision, arguments.quick, arguments.compile)
         report("parameters trained", step.parameters / 1e6, "million")
         for index in range(arguments.warm):
             step.run(index)

@@ -65,13 +65,7 @@ TINY = ModelConfig(encoder=EncoderConfig(width=24, depth=2, heads=3), decoder=De
 
 @dataclass
 class Step(TokenStep):
-    """A step of pre-training in parts, as `seitpp.mtm.pretrain` and `seitpp.training.loop` put it together.
-
-    Args:
-        compiled: as `compile` in PretrainConfig.
-    """
-
-    compiled: bool
+    """A step of pre-training in parts, as `seitpp.mtm.pretrain` and `seitpp.training.loop` put it together."""
 
     def __post_init__(self):
         self.open_inputs(AugmentConfig())
@@ -137,7 +131,6 @@ def adapt_flops(adapt):
 def main():
     """Print the measures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--compile", action="store_true", help="as seitpp.mtm.pretrain --compile true")
     parser.add_argument("--reference", type=Path, help="checkout of github.com/naver-ai/seit")
     parser.add_argument("--reference_path", type=Path, help="folder with timm 0.5.4")
     arguments = parse_arguments(parser, multiple=2)

@@ -14,8 +14,7 @@ from benchmarks.measures import report
 from seitpp.training.speed import peak_flops
 
 WARM = 20
-"""Steps before the first that counts, on a GPU; on a CPU 3: at the second number of masked patches torch.compile tries
-again."""
+"""Steps before the first that counts, on a GPU; on a CPU 3: draws are compiled at the second."""
 
 
 def parse_arguments(parser, *, multiple):
@@ -31,6 +30,7 @@ def parse_arguments(parser, *, multiple):
     parser.add_argument("--batch_size", type=int, help="default: 8 on a CPU, 128 on a GPU")
     parser.add_argument("--steps", type=int, help="of each measure; default: 5 on a CPU, 100 on a GPU")
     parser.add_argument("--precision", default="auto", choices=["auto", "no", "bf16"])
+    parser.add_argument("--compile", action="store_true", help="as --compile true of the stages")
     parser.add_argument("--profile", type=Path, help="file to write a table to: kernels of some steps by time")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()

@@ -21,12 +21,14 @@ class TokenStep:
         batch_size: samples.
         asked: precision, as `mixed_precision` in TrainConfig.
         quick: whether models are tiny.
+        compiled: as `compile` in TrainConfig.
     """
 
     folder: Path
     batch_size: int
     asked: str
     quick: bool
+    compiled: bool
 
     def open_inputs(self, augment):
         """Choose the device and make all that comes before the model; `augment` is an AugmentConfig."""
@@ -36,6 +38,9 @@ class TokenStep:
         self.adapt = make_token_adapt(self.folder / "tokenadapt", self.adapt_shape)
         store = open_store(self.folder / "store")
         augment = replace(augment, token_adapt=str(self.folder / "tokenadapt"))
-        self.augment = Augment(augment, store=store, view=VIEW, device=self.device, autocast=self.accelerator.autocast)
+        self.augment = Augment(
+            augment, store=store, view=VIEW, device=self.device, autocast=self.accelerator.autocast,
+            compiled=self.compiled,
+        )  # fmt: skip
         self.batches = TrainingBatches(store, self.batch_size, seed=0, device=self.device)
-        self.chance = BatchedDraws(0)
+        self.chance = BatchedDraws(0, compiled=self.compiled)

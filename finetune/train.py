@@ -160,7 +160,7 @@ def fit_classifier(
     classifier = _build(config, store, len(classes))
     augment = Augment(
         config.augment, store=store, view=classifier.encoder.view, device=accelerator.device,
-        autocast=accelerator.autocast,
+        autocast=accelerator.autocast, compiled=config.compile,
     )  # fmt: skip
 
     def batches(config):
@@ -192,7 +192,7 @@ def fit_classifier(
 
 def make_step(config: FinetuneConfig, augment: Augment, classes: int) -> Step:
     """The step: classify augmented views, with mixed labels where samples are mixed."""
-    streams = BatchedDraws(config.seed)
+    streams = BatchedDraws(config.seed, compiled=config.compile)
 
     def step(model, batch, index):
         draws = streams.at(index, batch.positions)

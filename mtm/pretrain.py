@@ -83,8 +83,9 @@ def pretrain(config: PretrainConfig) -> None:
         return
     model = make_model(config, store)
     augment = Augment(
-        config.augment, store=store, view=model.encoder.view, device=accelerator.device, autocast=accelerator.autocast
-    )
+        config.augment, store=store, view=model.encoder.view, device=accelerator.device,
+        autocast=accelerator.autocast, compiled=config.compile,
+    )  # fmt: skip
     step, largest_step = make_steps(config, augment, math.prod(model.encoder.patch_grid))
     picture = partial(_picture, config=config, store=eval_store or store, accelerator=accelerator)
     # The main process is the one that logs.
@@ -145,7 +146,7 @@ def make_model(config: PretrainConfig, store: TokenStore) -> MaskedTokenModel:
 
 def make_steps(config: PretrainConfig, augment: Augment, patches: int) -> tuple[Step, Step]:
     """The step of a pre-training, and the same with everything masked, which takes the most memory, for `fit`."""
-    streams = BatchedDraws(config.seed)
+    streams = BatchedDraws(config.seed, compiled=config.compile)
 
     def step(model, batch, index, mask):
         draws = streams.at(index, batch.positions)

@@ -130,7 +130,7 @@ def make_step(config: TrainTokenAdaptConfig, tokenizer: Tokenizer, view: tuple, 
         map_size: (height, width) of the features between f and g.
     """
     aspect = tokenizer.image_size[1] / tokenizer.image_size[0]
-    streams = BatchedDraws(config.seed)
+    streams = BatchedDraws(config.seed, compiled=config.compile)
 
     def step(model, batch, index):
         pixels, positions = batch

@@ -20,6 +20,7 @@ from seitpp.mtm.augmentation.eda import EdaConfig, TokenEda
 from seitpp.mtm.augmentation.mixing import Mix, MixConfig, Mixing
 from seitpp.mtm.augmentation.partners import Pairing, sample_partners
 from seitpp.runtime.config import require
+from seitpp.runtime.devices import compile_in_place
 from seitpp.runtime.errors import UserError
 from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from seitpp.tokenadapt.model import adapt_ids, load_token_adapt
@@ -81,12 +82,13 @@ class Augment:
         device: where it runs.
         autocast: makes the context that TokenAdapt runs in, such as `accelerator.autocast`. All else is computed in
             float32: in 16 bits many an embedding would be nearest to another code.
+        compiled: whether torch.compile makes the passes of TokenAdapt's blocks.
     Raises: UserError if TokenAdapt belongs to another tokenizer, grid or view.
     """
 
     def __init__(
         self, config: AugmentConfig, *, store: TokenStore, view: Sequence[int], device: torch.device | str,
-        autocast: Callable[[], AbstractContextManager] = nullcontext,
+        autocast: Callable[[], AbstractContextManager] = nullcontext, compiled: bool = False,
     ):  # fmt: skip
         self.config = config
         self.autocast = autocast
@@ -109,6 +111,8 @@ class Augment:
                     f"{config.token_adapt} takes {self.token_adapt.grid} tokens to {self.token_adapt.view}; this "
                     f"training needs {store.grid} to {self.view}: train TokenAdapt for it"
                 )
+            if compiled:
+                compile_in_place(self.token_adapt)
         mix = config.mix
         self.mixing = self.adapted_mixing = None  # of crops, and of TokenAdapt's half
         if mix.cutmix + mix.mixup + (mix.adapted_mixup if self.token_adapt else 0.0) > 0:

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from seitpp.training.random_streams import Draws, bits_at, counters_of
+from seitpp.training.random_streams import Draws, bits_at, counters_of, philox
 
 
 class BatchedDraws:
@@ -17,10 +17,12 @@ class BatchedDraws:
 
     Args:
         seed: the run's seed.
+        compiled: whether torch.compile makes one kernel of a pass; the bits are the same.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, *, compiled: bool = False):
         self.seed = seed
+        self.philox = torch.compile(philox, dynamic=False) if compiled else philox
         self.asked = {}
         self.counters = {}
 
@@ -34,7 +36,9 @@ class BatchedDraws:
         plan = tuple(counts.items()), positions.device
         if plan not in self.counters:
             self.counters[plan] = counters_of(counts, positions.device)
-        bits = bits_at(self.seed, step, positions, self.counters[plan])
+        # A name alone comes at the first step and never again.
+        generator = self.philox if len(counts) > 1 else philox
+        bits = bits_at(self.seed, step, positions, self.counters[plan], generator)
         widths = [4 * math.ceil(count / 4) for count in counts.values()]
         return dict(zip(counts, bits.split(widths, dim=1), strict=True))
 

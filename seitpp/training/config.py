@@ -42,7 +42,8 @@ class TrainConfig(StageConfig):
     """decay of an exponential moving average (EMA) of the weights, with a warm-up; it is evaluated too, and left as
     weights_ema/. None: none"""
     compile: bool = False
-    """whether torch.compile makes the passes of the model; it pays after minutes, on GPUs"""
+    """whether torch.compile makes the passes of transformer blocks, those of TokenAdapt too, and the draws; it pays
+    after minutes, on GPUs"""
     shrink_batch: bool = False
     """whether batch_size halves and accum_iter doubles until a step fits into memory; the effective batch stays"""
     eval_every: int | None = None

@@ -8,7 +8,7 @@ no generator state, and a CPU and a GPU draw the same bits.
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,13 @@ def counters_of(counts: dict[str, int], device: torch.device | str) -> tuple[tor
     return torch.cat(numbers), torch.cat(streams)
 
 
-def bits_at(seed: int, step: int, positions: torch.Tensor, counters: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def bits_at(
+    seed: int,
+    step: int,
+    positions: torch.Tensor,
+    counters: tuple[torch.Tensor, torch.Tensor],
+    generator: Callable[..., Any] = philox,
+) -> torch.Tensor:
     """The random words of some blocks for each sample, (b, 4 * blocks) int64 of 32 bits each.
 
     Args:
@@ -62,11 +68,12 @@ def bits_at(seed: int, step: int, positions: torch.Tensor, counters: tuple[torch
         step: the optimizer step.
         positions: of the samples in the global batch, (b,) int64.
         counters: what `counters_of` returned.
+        generator: `philox`, compiled or not.
     """
     numbers, streams = counters
     position = positions[:, None]
     steps = torch.full_like(position, step & _MASK)
-    words = philox((numbers, position & _MASK, steps, streams), _key(seed))
+    words = generator((numbers, position & _MASK, steps, streams), _key(seed))
     return torch.stack(words, dim=-1).flatten(1)
 
 

@@ -144,6 +144,7 @@ def test_averaged_weights_are_measured_kept_in_checkpoints_and_left_at_the_end(w
     assert summary["eval_cross_entropy_ema"] != pytest.approx(summary["eval_cross_entropy"], abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at a block's input
 def test_a_compiled_model_has_the_same_losses_and_few_shapes(world, tmp_path, monkeypatch):
     pretrain.pretrain(make_config(world, tmp_path / "plain"))
     monkeypatch.setattr(fit, "compile_in_place", partial(compile_in_place, backend="eager"))
