@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seitpp.finetune.multi_label import MultiHot
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.remote import CacheConfig
@@ -22,13 +23,14 @@ class LabelledRows:
     Attributes:
         store: the TokenStore.
         rows: indices of the labelled rows, (n,) int64.
-        labels: label of every row of the store, (rows of the store,) int64; -1 where unknown.
+        labels: label of every row of the store, (rows of the store,) int64, -1 where unknown; a MultiHot where rows
+            have several.
         classes: class names.
     """
 
     store: TokenStore
     rows: np.ndarray
-    labels: np.ndarray
+    labels: Any
     classes: list
 
     def part(self, rows: np.ndarray) -> "LabelledRows":
@@ -40,18 +42,26 @@ class LabelledRows:
         """Labels of `rows`, (n,) int64."""
         return self.labels[self.rows]
 
+    @property
+    def several(self) -> bool:
+        """Whether rows have several labels."""
+        return isinstance(self.labels, MultiHot)
+
 
 def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     """Open the two stores of a stage and check that they belong together.
 
     Args:
-        config: has `store`, `eval_store`, `labels` and `cache`.
+        config: has `store`, `eval_store`, `labels` and `cache`; `multi_label` where rows may have several labels.
     Returns: (LabelledRows to learn from, LabelledRows to measure on).
     Raises: UserError if the stores are of different tokenizers or number their classes differently.
     """
-    train_set = open_labelled(config.store, config.labels, cache=config.cache)
+    several = getattr(config, "multi_label", False)
+    train_set = open_labelled(config.store, config.labels, cache=config.cache, several=several)
     fingerprint = train_set.store.tokenizer["fingerprint"]
-    test_set = open_labelled(config.eval_store, config.labels, cache=config.cache, fingerprint=fingerprint)
+    test_set = open_labelled(
+        config.eval_store, config.labels, cache=config.cache, fingerprint=fingerprint, several=several
+    )
     if test_set.classes != train_set.classes:
         raise UserError(
             f"{config.eval_store} has other classes than {config.store}: tokenise it again with --like {config.store}"
@@ -63,7 +73,9 @@ def fingerprints(train_set: LabelledRows, test_set: LabelledRows) -> dict[str, d
     """`inputs` and `data` of a RunFolder that learns from one LabelledRows and is measured on the other."""
     labels = hashlib.sha256()
     for each in (train_set, test_set):
-        labels.update(each.labels.astype("<i8").tobytes() + "\n".join(each.classes).encode())
+        # Several labels a row are part of the store, whose fingerprint stands beside.
+        numbers = b"several" if each.several else each.labels.astype("<i8").tobytes()
+        labels.update(numbers + "\n".join(each.classes).encode())
     data = {"store": train_set.store.fingerprint, "eval_store": test_set.store.fingerprint}
     return {
         "inputs": {"tokenizer": train_set.store.tokenizer["fingerprint"]},
@@ -96,6 +108,7 @@ def open_labelled(
     *,
     cache: CacheConfig | None = None,
     fingerprint: str | None = None,
+    several: bool = False,
 ) -> LabelledRows:
     """Open a store with labels.
 
@@ -104,12 +117,15 @@ def open_labelled(
         table: CSV with columns key and label that replaces the store's labels; rows it does not name are unlabelled.
         cache: CacheConfig for a URL; all of the store must fit, as rows are read in any order.
         fingerprint: of the tokenizer that the store must be of; None: any.
+        several: whether rows may have several labels, the store's column `labels`.
     Raises: UserError if the table lacks the columns or names no row of the store, or fewer than 2 classes have rows.
     """
     store = open_store(folder, cache)
     store.files.check_whole(store.manifest["shards"])
     if fingerprint is not None:
         store.check_tokenizer(fingerprint, "the model")
+    if several:
+        return _several(store, folder, table)
     if table is None:
         labels, classes = store.labels.astype(np.int64), list(store.classes)
     else:
@@ -120,8 +136,20 @@ def open_labelled(
     return LabelledRows(store, rows, labels, classes)
 
 
+def _several(store: TokenStore, folder: str | Path, table: str | Path | None) -> LabelledRows:
+    if table is not None:
+        raise UserError(f"--labels {table} names one label a row: leave it or --multi_label out")
+    labels = MultiHot(store, len(store.classes))
+    rows = labels.annotated()
+    if not len(rows):
+        raise UserError(f"{folder} has no row that anyone annotated")
+    return LabelledRows(store, rows, labels, list(store.classes))
+
+
 def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tuple[LabelledRows, LabelledRows]:
     """Divide into two parts, class by class, so that every class of two or more rows is on both sides.
+
+    Rows with several labels are divided without regard to classes.
 
     Args:
         labelled: LabelledRows.
@@ -130,8 +158,9 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
     Returns: (LabelledRows, LabelledRows).
     """
     first, second = [], []
-    for label in np.unique(labelled.targets):
-        rows = labelled.rows[labelled.targets == label]
+    targets = np.zeros(len(labelled.rows), np.int64) if labelled.several else labelled.targets
+    for label in np.unique(targets):
+        rows = labelled.rows[targets == label]
         rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(int(label),))]
         held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         second.append(rows[:held])

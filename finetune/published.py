@@ -85,8 +85,9 @@ def to_published(classifier: Classifier) -> dict[str, Tensor]:
 
 
 def _published_names(classifier: Classifier) -> dict[str, str]:
-    """Published name to ours of every weight of a Classifier."""
-    return translated({name: name for name in classifier.state_dict()}, ENCODER, "Classifier")
+    """Published name to ours of every weight of a Classifier but the codebook, which the release has in a file."""
+    names = {name: name for name in classifier.state_dict() if name != "encoder.stem.codebook"}
+    return translated(names, ENCODER, "Classifier")
 
 
 def _square(patches: int, patch_size: int, source: str) -> tuple[int, int]:

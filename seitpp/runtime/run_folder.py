@@ -29,6 +29,8 @@ _MAY_CHANGE = {
     "cache.folder", "cache.gigabytes", "cache.attempts",
 }  # fmt: skip
 _PREPARED = ("config.yaml", "env.json", "micro_batch.json")  # written before a run begins
+_FILES = ("summary.json", "metrics.jsonl", "results.csv", "best.json", "best_weights.json", "tracker_id")
+_FOLDERS = ("checkpoints", "weights", "weights_ema", "weights_best", "previews", "tensorboard", "wandb", "trackio")
 
 
 class RunFolder:
@@ -109,9 +111,9 @@ class RunFolder:
         )
 
     def _clear(self):
-        for name in ("summary.json", "metrics.jsonl", "results.csv", "best.json", "tracker_id", *_PREPARED):
+        for name in (*_FILES, *_PREPARED):
             (self.path / name).unlink(missing_ok=True)
-        for folder in ("checkpoints", "weights", "weights_ema", "previews", "tensorboard", "wandb", "trackio"):
+        for folder in _FOLDERS:
             shutil.rmtree(self.path / folder, ignore_errors=True)
 
     @property

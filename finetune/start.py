@@ -1,0 +1,113 @@
+"""The classifier that a fine-tuning begins with: from scratch, from a pre-training, or from another classifier."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from seitpp.finetune.classifier import Classifier, StemName, classifier_from_pretraining
+from seitpp.mtm.encoder import EncoderConfig, fitting_view
+from seitpp.mtm.model import augmentation_of
+from seitpp.runtime.config import from_dict
+from seitpp.runtime.errors import UserError
+from seitpp.runtime.weights import load_weights
+from seitpp.tokens.store import TokenStore
+
+
+def start_classifier(
+    store: TokenStore, class_names: Sequence[str], *, weights: str | None, encoder: EncoderConfig, stem: StemName,
+    learned_positions: bool, view: Sequence[int] | None, token_dropout: float | None, drop_path: float,
+) -> Classifier:  # fmt: skip
+    """The classifier of a training on a store, initialised.
+
+    Args:
+        store: the TokenStore.
+        class_names: of the store.
+        weights: run of a pre-training or of a classifier, or its weights/; None: from scratch.
+        encoder: shape from scratch.
+        stem: from scratch.
+        learned_positions: from scratch.
+        view: (h, w) tokens of the input; None: what `weights` see, from scratch the whole grid.
+        token_dropout: dropout of token embeddings; None: what the encoder's configuration says.
+        drop_path: stochastic depth of the last block.
+    Raises: UserError if weights are of another tokenizer, or none of these.
+    """
+    if weights is None:
+        classifier = _from_scratch(
+            store, len(class_names), encoder=_dropping(encoder, token_dropout), stem=stem, view=view,
+            learned_positions=learned_positions, drop_path=drop_path,
+        )  # fmt: skip
+    else:
+        described = load_weights(weights)[1]
+        if "class_names" in described:
+            classifier, fingerprint = _from_classifier(
+                weights, store, class_names, token_dropout=token_dropout, drop_path=drop_path
+            )
+        else:
+            classifier, fingerprint = classifier_from_pretraining(
+                weights, classes=len(class_names), drop_path=drop_path, token_dropout=token_dropout
+            )
+        store.check_tokenizer(fingerprint, f"the model in {weights}")
+        wanted = fitting_view(view or classifier.encoder.view, store.grid, classifier.encoder.patch_size)
+        classifier.encoder.set_view(wanted)
+    return classifier
+
+
+def origin_of(weights: str | None) -> dict[str, str]:
+    """Where a classifier comes from, as results say it: {"init", "augmentation"}.
+
+    Args:
+        weights: as in `start_classifier`.
+    """
+    if weights is None:
+        return {"init": "scratch", "augmentation": ""}
+    described = load_weights(weights)[1]
+    if "class_names" in described:
+        origin = described.get("origin", {})
+        first = origin.get("init") or "scratch"
+        init = "supervised" if first == "scratch" else f"{first}+supervised"
+        return {"init": init, "augmentation": origin.get("augmentation", "")}
+    return {"init": "mtm", "augmentation": augmentation_of(weights)}
+
+
+def _dropping(encoder: EncoderConfig, token_dropout: float | None) -> EncoderConfig:
+    return encoder if token_dropout is None else replace(encoder, token_dropout=token_dropout)
+
+
+def _from_scratch(store, classes, *, encoder, stem, view, learned_positions, drop_path):
+    try:
+        classifier = Classifier(
+            encoder, view=fitting_view(view, store.grid, encoder.patch_size), codebook_size=store.codebook_size,
+            embedding_dim=store.codebook.shape[1], classes=classes, stem=stem, drop_path=drop_path,
+            learned_positions=learned_positions,
+        )  # fmt: skip
+    except ValueError as error:  # a Stem-Adapter makes patches of 2 x 2 tokens
+        raise UserError(f"{error}: set --encoder.patch_size 2, or --stem patches") from error
+    classifier.encoder.stem.start_from(store.codebook, encoder)
+    return classifier
+
+
+def _from_classifier(folder, store, class_names, *, token_dropout, drop_path):
+    """(Classifier with the encoder and norm of another one, fingerprint of its tokenizer).
+
+    The head comes along where the classes are the same, in the same order; else it is new, and the only part that is.
+    """
+    state, described = load_weights(folder)
+    fingerprint, names = described.pop("tokenizer"), list(described.pop("class_names"))
+    described.pop("origin", None)
+    encoder = _dropping(from_dict(EncoderConfig, described.pop("encoder"), f"config.json of {folder}"), token_dropout)
+    adapter = described["stem"] == "adapter"
+    if adapter:  # a published one has no codebook in its weights
+        described["codebook_size"] = store.codebook_size
+    described["classes"] = len(class_names)
+    classifier = Classifier(encoder, **described, drop_path=drop_path)
+    if names != list(class_names):
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    fresh: dict[str, Any] = {name: tensor for name, tensor in classifier.state_dict().items() if name not in state}
+    allowed = {"head.weight", "head.bias", "encoder.stem.codebook"}
+    if not fresh.keys() <= allowed:
+        missing = sorted(fresh.keys() - allowed)
+        raise UserError(f"{folder} lacks {missing[0]}: it is of another model")
+    classifier.load_state_dict({**state, **fresh})
+    if adapter:
+        classifier.encoder.stem.start_from(store.codebook, encoder)
+    return classifier, fingerprint
