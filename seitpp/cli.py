@@ -16,7 +16,7 @@ STAGES = {
     "train-tokenadapt": ("seitpp.tokenadapt.train", "train TokenAdapt's f and g for a tokenizer"),
     "pretrain": ("seitpp.mtm.pretrain", "pre-train a ViT on a token store by masked token modelling"),
     "reconstruct": ("seitpp.mtm.reconstruct", "fill half-masked images of a store, as a picture"),
-    "import-model": ("seitpp.mtm.import_model", "convert a published SeiT++ or TokenAdapt checkpoint"),
+    "import-model": ("seitpp.finetune.import_model", "convert a published SeiT, SeiT++ or TokenAdapt checkpoint"),
     "export-model": ("seitpp.mtm.export", "write a model as the release's file, as a timm ViT or for the Hub"),
     "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
     "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),

@@ -136,8 +136,8 @@ def fit(
         if ema is not None:
             candidates["averaged"] = ("_ema", ema.module)
         measures = {}
-        for suffix, each in candidates.values() if evaluate else ():
-            measures |= {f"{name}{suffix}": value for name, value in evaluate(each).items()}
+        for suffix, each in candidates.values():
+            measures |= {f"{name}{suffix}": value for name, value in (evaluate(each) if evaluate else {}).items()}
         if best_by and accelerator.is_main_process:
             keep_best(run, best_by, measures, index, candidates, save)
         return measures

@@ -73,7 +73,7 @@ def test_recipes_of_fine_tuning_take_a_step(recipe, tmp_path):
         tiny.make_store(tmp_path / name, tiny.striped_ids(np.arange(30) % 3, (32, 32), seed=seed))
         for seed, name in enumerate(("train", "test"))
     ]
-    small = ["--encoder.width", "24", "--encoder.heads", "3", "--encoder.depth", "1", "--seeds", "1"]
+    small = ["--encoder.width", "24", "--encoder.heads", "3", "--encoder.depth", "1", "--seeds", "1", "--min_lr", "0"]
     words = ["--store", stores[0], "--eval_store", stores[1], "--output_dir", tmp_path / "run", *STEP, *small]
     module, config = load("finetune", recipe, *words)
     module.finetune(config)
