@@ -59,7 +59,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str 
         raise UserError(f"{out} is a folder: give --out a file, such as {out / 'report.html'}")
     results = all_results(found)
     page = page_of(found, results, images=images, folders=folders)
-    _refuse_foreign_files(out, page)
+    _refuse_foreign_files(out, page, found)
     with replacing(out) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
     write_results(out.parent, results)
@@ -70,9 +70,9 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str 
     return written
 
 
-def _refuse_foreign_files(out, page):
+def _refuse_foreign_files(out, page, found):
     """Refuse to replace what no report wrote: a run's table of results, and files that are something else."""
-    if is_run(out.parent):
+    if is_run(out.parent) or any(run.path.resolve() == out.resolve().parent for run in found.runs):
         raise UserError(f"{out.parent} is a run, whose results.csv would be replaced: give --out another folder")
     remedy = "give --out another folder, or move it elsewhere"
     refuse_foreign_file(out, lambda file: begins_with(file, _TITLE, within=1 << 12), "a report", remedy)

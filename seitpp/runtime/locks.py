@@ -89,10 +89,12 @@ def lock_folder(folder: str | Path, *, patience: float | None = None, remove: bo
     Args:
         folder: a run, or a store.
         patience: seconds to wait for another process to end; None: PATIENCE.
-        remove: whether the lock's file goes when it is given up.
+        remove: whether the lock's file goes when it is given up: then its name is one that nobody else would use.
     Raises: UserError if another process holds it still.
     """
-    return Lock(Path(folder) / ".lock", busy=_busy(folder), patience=patience, remove=remove)
+    return Lock(
+        Path(folder) / (".seitpp-lock" if remove else ".lock"), busy=_busy(folder), patience=patience, remove=remove
+    )
 
 
 def lock_file(path: str | Path, name: str | Path, *, patience: float | None = None) -> Lock:
