@@ -146,6 +146,6 @@ def test_the_file_may_lie_in_the_models_run_but_not_behind_a_url(store, weights,
     stage.main(make_config(store, weights, weights / "features.parquet"))
     assert pq.read_metadata(weights / "features.parquet").num_rows == ROWS
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="--out s3://bucket/features.parquet is a URL"):
+    with pytest.raises(UserError, match=r"--out s3://bucket/features\.parquet is a URL"):
         stage.main(make_config(store, weights, "s3://bucket/features.parquet"))
     assert not (tmp_path / "s3:").exists()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_the_same(
     others = [".store.77.tmp", ".seitpp-other.here.77.tmp", "store.tmp"]
     for name in others:
         (tmp_path / name).mkdir()
-    assert names(tmp_path) == sorted([*others, ".seitpp-store.lock", os.path.basename(left)])
+    assert names(tmp_path) == sorted([*others, ".seitpp-store.lock", Path(left).name])
     write(tmp_path / "store")
     assert names(tmp_path) == sorted([*others, "store"])
 
@@ -66,7 +67,7 @@ def test_what_a_living_process_writes_is_never_removed(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="store is being written by another process: wait for it, or end it"):
             write(tmp_path / "store")
         remove_unfinished(tmp_path)
-        assert os.path.isfile(f"{temporary}/half")
+        assert Path(temporary, "half").is_file()
         process.communicate("\n")
     assert names(tmp_path) == ["store"]
     assert names(tmp_path / "store") == ["half"]

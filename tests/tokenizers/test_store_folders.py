@@ -46,9 +46,10 @@ def test_tars_in_the_output_folder_are_never_deleted(config, images, tmp_path, r
     for name in ("shard-000000.tar", "shard-000001.tar", "shard-00000.json", "skipped.csv"):
         (web / name).write_text("mine")
     before = snapshot(web)
+    wanted = config("web", resume=resume, images=str(web if read else images))
+    job = TokenizeJob(wanted, "cpu", images=open_image_folder(images))
     with pytest.raises(UserError, match="choose another --output_dir"):
-        job = config("web", resume=resume, images=str(web if read else images))
-        TokenizeJob(job, "cpu", images=open_image_folder(images)).prepare()
+        job.prepare()
     assert snapshot(web) == before
 
 
@@ -157,7 +158,7 @@ def test_a_folder_with_anothers_tokenizer_json_is_not_replaced(tmp_path):
     config = import_tokenizer.ImportTokenizerConfig(
         kind="ldm", checkpoint="vq.ckpt", output_dir=str(tmp_path / "words"), resume="none"
     )
-    with pytest.raises(UserError, match="words holds .* and is not a tokenizer"):
+    with pytest.raises(UserError, match=r"words holds .* and is not a tokenizer"):
         import_tokenizer.main(config)
     assert snapshot(tmp_path) == before
 
@@ -180,7 +181,7 @@ def test_saving_a_tokenizer_from_a_program_loses_nothing(tmp_path, tokenizer_fol
     tokenizer = load_tokenizer(tokenizer_folder)
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="project holds thesis.tex, which would be lost"):
+    with pytest.raises(UserError, match=r"project holds thesis\.tex, which would be lost"):
         tokenizer.save(tmp_path / "project")
     assert (tmp_path / "project" / "thesis.tex").read_text() == "mine"
     tokenizer.save(tmp_path / "new")
