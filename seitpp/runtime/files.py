@@ -1,7 +1,8 @@
 """Files that are whole or not there: written to a temporary name beside, then renamed.
 
 A temporary name is `.seitpp-NAME.HOST.PID.tmp`, and while it is written `.seitpp-NAME.lock` is locked. So what a killed
-process left behind is known by its lock, which is free, and the next one that writes the same NAME removes it.
+process left behind is known by its lock, which is free, and the next one that writes the same NAME removes it. Some
+network file systems keep locks to each machine: what another machine wrote is only removed when it is a day old, too.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,8 @@ from seitpp.runtime.locks import lock_file
 
 HOST = re.sub(r"[^A-Za-z0-9-]", "", platform.node().split(".")[0])[:24] or "host"
 """This machine's name, as names of files hold it."""
-_UNFINISHED = re.compile(r"\.seitpp-(?P<name>.+)\.[A-Za-z0-9-]+\.\d+\.(?P<ending>tmp|former)")
+_UNFINISHED = re.compile(r"\.seitpp-(?P<name>.+)\.(?P<host>[A-Za-z0-9-]+)\.\d+\.(?P<ending>tmp|former)")
+_DAY = 24 * 3600
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """What file managers leave in any folder, and make again."""
 
@@ -29,7 +32,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     On any error the temporary file or folder is removed and `path` stays as it was. A link is followed: what it points
-    to is replaced, or made.
+    to is replaced, or made. Within another `replacing`, its own temporary path is yielded as it is.
 
     Args:
         path: the file or folder to write. A folder that exists already is replaced, if nothing in it is lost that the
@@ -37,6 +40,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises: UserError if another process writes it, or a folder would lose something.
     """
     path = followed(path)
+    if _UNFINISHED.fullmatch(path.name):
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, "tmp")
     with lock_file(path.with_name(f".seitpp-{path.name}.lock"), path) as lock:
@@ -131,11 +137,17 @@ def _remove_unfinished(path):
     """Remove what killed processes left of a path; its lock is held. A former folder without a new one comes back."""
     for other in path.parent.iterdir():
         match = _UNFINISHED.fullmatch(other.name)
-        if match and match["name"] == path.name:
+        if match and match["name"] == path.name and (match["host"] == HOST or _untouched(other, _DAY)):
             if match["ending"] == "former" and not path.exists():
                 other.rename(path)
             else:
                 _remove(other)
+
+
+def _untouched(path, seconds):
+    """Whether a file, or a folder and all in it, has not changed for so long."""
+    inside = (Path(parent, name) for parent, folders, files in os.walk(path) for name in (*folders, *files))
+    return time.time() - max(each.lstat().st_mtime for each in (path, *inside)) > seconds
 
 
 def _remove(path):

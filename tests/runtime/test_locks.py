@@ -14,7 +14,7 @@ import pytest
 import tiny
 from seitpp.runtime import locks
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import remove_unfinished, replacing
+from seitpp.runtime.files import HOST, remove_unfinished, replacing
 from seitpp.runtime.locks import lock_folder
 
 WRITE = """
@@ -53,12 +53,15 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_the_same(
     with writer(tmp_path / "store") as (process, left):
         process.send_signal(signal.SIGKILL)
         process.wait()
-    others = [".store.77.tmp", ".seitpp-other.here.77.tmp", "store.tmp"]
+    others = [".store.77.tmp", ".seitpp-other.here.77.tmp", ".seitpp-store.elsewhere.77.tmp", "store.tmp"]
     for name in others:
         (tmp_path / name).mkdir()
     assert names(tmp_path) == sorted([*others, ".seitpp-store.lock", Path(left).name])
     write(tmp_path / "store")
-    assert names(tmp_path) == sorted([*others, "store"])
+    assert names(tmp_path) == sorted([*others, "store"])  # another machine's may be alive: not all share their locks
+    os.utime(tmp_path / ".seitpp-store.elsewhere.77.tmp", (0, 0))
+    write(tmp_path / "store")
+    assert names(tmp_path) == sorted([*others[:2], "store.tmp", "store"])
 
 
 def test_what_a_living_process_writes_is_never_removed(tmp_path, monkeypatch):
@@ -96,6 +99,13 @@ def test_a_file_system_without_locks_is_told_of_once_and_written_to(tmp_path, mo
     assert "has no locks" in tiny.one_line(capsys.readouterr().err)
 
 
+def test_what_is_written_within_another_writing_needs_no_name_of_its_own(tmp_path):
+    with replacing(tmp_path / "model") as outer:
+        write(outer)
+        assert names(tmp_path) == sorted([outer.name, ".seitpp-model.lock"])
+    assert names(tmp_path / "model") == ["new"]
+
+
 # Links and folders that are replaced
 
 
@@ -131,7 +141,7 @@ def test_a_folder_is_not_replaced_by_one_that_lacks_a_file_of_it(tmp_path):
 
 
 def test_a_former_folder_whose_successor_never_came_is_put_back(tmp_path):
-    (tmp_path / ".seitpp-weights.here.77.former").mkdir()
-    (tmp_path / ".seitpp-weights.here.77.former" / "model").write_text("old")
+    (tmp_path / f".seitpp-weights.{HOST}.77.former").mkdir()
+    (tmp_path / f".seitpp-weights.{HOST}.77.former" / "model").write_text("old")
     remove_unfinished(tmp_path)
     assert (tmp_path / "weights" / "model").read_text() == "old"

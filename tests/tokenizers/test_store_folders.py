@@ -11,6 +11,7 @@ import tiny
 from seitpp.runtime import locks
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import HOST
 from seitpp.tokenizers import import_tokenizer, store_export, store_import
 from seitpp.tokenizers import tokenize as stage
 from seitpp.tokenizers.sources.images import open_image_folder
@@ -78,7 +79,7 @@ def test_a_store_that_another_command_made_is_not_written_over(config, store):
 def test_the_second_of_two_that_make_a_store_is_refused_and_disturbs_nothing(config, tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
     (tmp_path / "store").mkdir()
-    half = tmp_path / "store" / ".seitpp-shard-00001.arrow.here.77.tmp"
+    half = tmp_path / "store" / f".seitpp-shard-00001.arrow.{HOST}.77.tmp"
     hold = (
         "import sys; from pathlib import Path; from seitpp.runtime.locks import *; folder = Path(sys.argv[1]); "
         "lock_folder(folder, remove=True); lock_file(folder / '.seitpp-shard-00001.arrow.lock', ''); "
