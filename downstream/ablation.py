@@ -20,7 +20,6 @@ or label fractions, and other lanes. Finished runs keep their weights, not their
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,7 +45,9 @@ from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.ownership import is_run
 from seitpp.runtime.results import write_results
+from seitpp.runtime.run_content import remove_checkpoints, remove_empty, remove_run
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.steps.runner import StepRunner
 from seitpp.runtime.steps.step import Step
@@ -54,8 +55,9 @@ from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt
 from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.tokenize_job import remove_job
 from seitpp.tokenizers.tokenizer import load_tokenizer
-from seitpp.tokens.subset import write_subset
+from seitpp.tokens.subset import remove_subset, write_subset
 
 STAGES = {
     "pretrain": (PretrainConfig, pretrain),
@@ -130,6 +132,7 @@ def main(config: AblationConfig) -> None:
     known = fingerprints(train_set, test_set)
     known["data"] |= _further_fingerprints(config, recipes)
     run = RunFolder(config, stage="downstream.ablation", may_change=MAY_CHANGE, **known)
+    run.begin()
     if config.resume == "none":
         forget_runs(run.path)
     for seed in config.all_seeds:
@@ -252,17 +255,25 @@ def _further_fingerprints(config, recipes):
 
 
 def forget_runs(folder: Path) -> None:
-    """Remove the runs of a former ablation and the record of its steps."""
-    for runs in (*folder.glob("seed-*"), folder / "logs"):
-        shutil.rmtree(runs, ignore_errors=True)
+    """Remove the runs of a former ablation and the record of its steps; what else lies among them stays."""
+    for seed in folder.glob("seed-*"):
+        for parent, _, _ in os.walk(seed, topdown=False):
+            path = Path(parent)
+            remove_subset(path)
+            remove_job(path)
+            remove_run(path)
+    for log in (folder / "logs").glob("*.log"):
+        log.unlink()
+    remove_empty(folder / "logs")
     for name in ("commands.jsonl", "ablation.csv"):
         (folder / name).unlink(missing_ok=True)
 
 
 def drop_checkpoints(step: Step) -> None:
     """Remove what a finished step would have gone on from: dozens of runs would fill a disk."""
-    for checkpoints in [*folder_of_step(step).rglob("checkpoints")]:
-        shutil.rmtree(checkpoints)
+    for parent, _, _ in os.walk(folder_of_step(step)):
+        if is_run(parent):
+            remove_checkpoints(Path(parent))
 
 
 def _usual_lanes():

@@ -9,7 +9,6 @@ The stores are kept: to resume, rerun the same command. Other runs use them too 
 
 import hashlib
 import math
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +25,11 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
-from seitpp.runtime.run_folder import lock_folder, open_run
+from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import fingerprint_of, load_weights
 from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -110,7 +110,7 @@ def measure_robustness(config: RobustnessConfig) -> None:
     weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
     run = open_run(
         config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint},
-        data={"classifiers": weights}, may_change=("stores",),
+        data={"classifiers": weights}, may_change=("stores", "max_skipped"),
     )  # fmt: skip
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
@@ -118,6 +118,7 @@ def measure_robustness(config: RobustnessConfig) -> None:
     check_corruptions(config.corruptions, tokenizer.image_size)
     folder = Path(config.stores or run.path / "stores")
     sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
+    run.begin()
     with _locked(folder, processes):
         run_jobs([each.job(config, folder, tokenizer) for each in sets], processes, accelerator.device)
     results = measure(classifiers, sets, folder, config, accelerator)
@@ -222,7 +223,7 @@ def _locked(folder, processes):
         yield
     finally:
         if lock is not None:
-            os.close(lock)
+            lock.release()
 
 
 def cli() -> None:

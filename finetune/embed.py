@@ -8,7 +8,6 @@ schema's metadata says, under `seitpp`, what the features are of. The store is r
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,8 +19,8 @@ from seitpp.mtm.model import load_model
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
-from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokens.loader import evaluation_batches
 from seitpp.tokens.remote import CacheConfig
@@ -61,9 +60,7 @@ def main(config: EmbedConfig) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    out = Path(config.out)
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another --out, or remove it")
+    out = fresh_output(config, folder=False)
     store = open_store(config.store, config.cache)
     accelerator = make_accelerator(config.mixed_precision)
     device = accelerator.device

@@ -78,6 +78,7 @@ def main(config: ImportModelConfig) -> None:
     if run.finished:
         print(f"{run.path}: finished before, nothing to do")
         return
+    run.begin()
     save(run.weights, fingerprint)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.finish({"parameters": parameters})

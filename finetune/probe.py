@@ -114,6 +114,7 @@ def probe(config: ProbeConfig) -> None:
                     accuracy = nearest_neighbours(features, train_set, test_set, config.neighbours)
                     note(f"knn{config.neighbours}", accuracy, **origin)
             progress.update(index + 1, f"{name} {results[-1].value:.3f}")
+    run.begin()
     write_results(run.path, results)
     run.finish({"C": chosen, "accuracy": [[each.protocol, each.init, each.value] for each in results]})
     for each in results:

@@ -29,7 +29,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.results import Result, write_results
-from seitpp.runtime.run_folder import open_run
+from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokens.loader import TrainingBatches
 from seitpp.tokens.remote import CacheConfig
 from seitpp.training.best_weights import Better
@@ -117,11 +117,11 @@ def finetune(config: FinetuneConfig) -> None:
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    blr, tried = choose_blr(config, train_set, run.path / "choice")
+    blr, tried = choose_blr(config, train_set, run.path / "choice", within=run)
     results = []
     for seed in range(config.seed, config.seed + config.seeds):
         each = replace(config, blr=blr, seed=seed, output_dir=str(run.path / f"seed-{seed}"))
-        measures = fit_classifier(each, train_set, test_set, title=f"{config.dataset}, seed {seed}")
+        measures = fit_classifier(each, train_set, test_set, title=f"{config.dataset}, seed {seed}", within=run)
         results += [
             Result(
                 dataset=config.dataset, metric=metric, value=value, seed=seed, protocol="finetune",
@@ -146,7 +146,7 @@ def best_by(config: FinetuneConfig) -> Better:
 
 
 def choose_blr(
-    config: FinetuneConfig, train_set: LabelledRows, folder: Path
+    config: FinetuneConfig, train_set: LabelledRows, folder: Path, *, within: RunFolder | None = None
 ) -> tuple[float, dict[float, dict[str, float]]]:
     """The base learning rate of least cross-entropy on a held-out part of the training set.
 
@@ -156,6 +156,7 @@ def choose_blr(
         config: a FinetuneConfig with `blr_candidates`; with one or none nothing is trained.
         train_set: LabelledRows to divide.
         folder: for a run folder of each candidate.
+        within: the run that they are a part of.
     Returns: (blr, {candidate: what was measured}).
     """
     candidates = config.blr_candidates or (config.blr,)
@@ -165,13 +166,18 @@ def choose_blr(
     tried = {}
     for candidate in candidates:
         each = replace(config, blr=candidate, output_dir=str(folder / f"blr-{candidate:g}"))
-        tried[candidate] = fit_classifier(each, fit_set, validation_set, title=f"blr {candidate:g}")
+        tried[candidate] = fit_classifier(each, fit_set, validation_set, title=f"blr {candidate:g}", within=within)
     entropy = "binary_cross_entropy" if config.multi_label else "cross_entropy"
     return min(tried, key=lambda candidate: tried[candidate].get(entropy, math.inf)), tried
 
 
 def fit_classifier(
-    config: FinetuneConfig, train_set: LabelledRows, test_set: LabelledRows, *, title: str
+    config: FinetuneConfig,
+    train_set: LabelledRows,
+    test_set: LabelledRows,
+    *,
+    title: str,
+    within: RunFolder | None = None,
 ) -> dict[str, float]:
     """Train one classifier in a run folder of its own; a finished run is not trained again.
 
@@ -180,12 +186,13 @@ def fit_classifier(
         train_set: LabelledRows to learn from.
         test_set: LabelledRows to measure on.
         title: what the progress line calls this training.
+        within: the run that this one is a part of.
     Returns: the last evaluation on `test_set`: {"accuracy", "cross_entropy"}, or {"mean_average_precision",
         "binary_cross_entropy"} where rows have several labels; with `_ema` beside where weights are averaged.
     """
     accelerator = make_accelerator(config.mixed_precision)
     store, classes = train_set.store, train_set.classes
-    run = open_run(config, accelerator, stage="finetune.train/once", **fingerprints(train_set, test_set))
+    run = open_run(config, accelerator, stage="finetune.train/once", within=within, **fingerprints(train_set, test_set))
     if run.finished:
         return run.summary
     torch.manual_seed(config.seed)

@@ -9,7 +9,6 @@ It is written beside its place and moved there when it is whole.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.places import fresh_output
 from seitpp.runtime.weights import load_weights
 
 
@@ -44,9 +44,7 @@ class ExportModelConfig:
 
 def main(config: ExportModelConfig) -> None:
     """Write the file or folder."""
-    out = Path(config.out)
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another --out, or remove it")
+    out = fresh_output(config, folder=config.kind != "published")
     if config.kind == "published":
         content = _published(config)
         with replacing(out) as file:

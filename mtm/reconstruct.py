@@ -23,7 +23,8 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.ownership import refuse_foreign_file
+from seitpp.runtime.pictures import image_grid, is_image_grid
 from seitpp.runtime.weights import load_weights
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.remote import CacheConfig
@@ -79,6 +80,7 @@ def main(config: ReconstructConfig) -> None:
     """Fill, measure, write the picture."""
     if Path(config.out).is_dir():
         raise UserError(f"--out {config.out} is a folder: name a file in it, such as {config.out}/picture.png")
+    refuse_foreign_file(config.out, is_image_grid, "a picture", "choose another --out, or move it elsewhere")
     store = open_store(config.store, config.cache)
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)

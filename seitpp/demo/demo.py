@@ -17,6 +17,10 @@ from seitpp.demo.openmoji import prepare_openmoji
 from seitpp.demo.steps import make_steps
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import make_folder, write_text
+from seitpp.runtime.locks import lock_folder
+from seitpp.runtime.ownership import is_demo, visible
+from seitpp.runtime.places import claim
 from seitpp.runtime.steps.runner import StepRunner
 
 
@@ -34,8 +38,10 @@ class DemoConfig:
 
 def main(config: DemoConfig) -> None:
     """Prepare the images, run the steps, say where the report is."""
-    folder = Path(config.output_dir)
     _check_extras(config)
+    folder = claim(config, is_demo, "a demo")
+    make_folder(folder)
+    lock = lock_folder(folder)
     _remember_source(folder, config)
     images = folder / "images"
     print(f"Images: {config.images or 'OpenMoji'} → {images}", flush=True)
@@ -45,6 +51,7 @@ def main(config: DemoConfig) -> None:
         prepare_openmoji(images)
     steps = make_steps(folder, quick=config.quick)
     StepRunner(steps, folder, lanes=min(2, os.cpu_count() or 1)).run()
+    lock.release()
     print(f"\nThe report: {folder / 'report.html'}   its numbers: {folder / 'results.csv'}")
 
 
@@ -58,13 +65,11 @@ def _check_extras(config):
 
 
 def _remember_source(folder, config):
-    """Refuse a folder that holds a demo on other images or of the other length."""
-    from seitpp.runtime.files import write_text
-
+    """Refuse a folder that holds a demo on other images or of the other length; one that got no further is none."""
     source = str(Path(config.images).resolve()) if config.images else "OpenMoji"
     wanted = f"{source}{', quick' if config.quick else ''}\n"
     note = folder / "demo.txt"
-    if note.exists() and note.read_text() != wanted:
+    if note.exists() and note.read_text() != wanted and visible(folder) != [note.name]:
         raise UserError(
             f"{folder} holds a demo of {note.read_text().strip()}: choose another --output_dir, or delete that folder"
         )

@@ -4,6 +4,8 @@
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
 # The stubs of pandas do not know what a column, a group or a named row is.
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +13,8 @@ import pandas as pd
 from seitpp.report import words
 from seitpp.report.found_results import ABLATION
 from seitpp.report.found_runs import Found, Run
+
+_BEGINNING = re.compile(rb"(## [^\n]*\n\n)?(A rehearsal [^\n]*\n\n)?Accuracy in %, ")
 
 
 def ablation_sections(found: Found) -> list[dict[str, Any]]:
@@ -51,6 +55,12 @@ def as_markdown(sections: list[dict[str, Any]]) -> str:
                 "",
             ]
     return "\n".join(lines)
+
+
+def is_ablation_markdown(file: Path) -> bool:
+    """Whether a file begins as `as_markdown` does."""
+    with file.open("rb") as content:
+        return bool(_BEGINNING.match(content.read(1 << 12)))
 
 
 def _tables(dataset, results):

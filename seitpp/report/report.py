@@ -20,7 +20,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from seitpp.report.ablation import ablation_sections, as_markdown
+from seitpp.report.ablation import ablation_sections, as_markdown, is_ablation_markdown
 from seitpp.report.found_results import all_results
 from seitpp.report.found_runs import Found, find_runs
 from seitpp.report.page_results import dataset_sections
@@ -30,8 +30,12 @@ from seitpp.report.provenance import command_section, environment_section
 from seitpp.report.words import MINUS, TIMES, size
 from seitpp.runtime.command import explain
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import replacing, write_text
-from seitpp.runtime.results import write_results
+from seitpp.runtime.files import followed, replacing, write_text
+from seitpp.runtime.ownership import begins_with, is_run, refuse_foreign_file
+from seitpp.runtime.results import is_results, write_results
+
+_TITLE = b": a seitpp report</title>"
+"""Of every page, near its beginning."""
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str | Path | None = None) -> list[Path]:
@@ -45,16 +49,17 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str 
     Returns: the files that were written.
     Raises: UserError where there is nothing to report, a file is broken, or `out` cannot be written.
     """
-    out = Path(out)
+    if "://" in str(out):
+        raise UserError(f"--out {out} is a URL, which can't be written to: name a file of this machine")
+    out = followed(out)
     if images is not None and not Path(images).is_dir():
         raise UserError(f"{images} is not a folder: give --images the folder that was tokenised")
     found = find_runs(folders, skip=[images, *(Path(folder) / "images" for folder in folders)])
     if out.is_dir():
         raise UserError(f"{out} is a folder: give --out a file, such as {out / 'report.html'}")
-    if any(run.path.resolve() == out.resolve().parent for run in found.runs):
-        raise UserError(f"{out.parent} is a run, whose results.csv would be replaced: give --out another folder")
     results = all_results(found)
     page = page_of(found, results, images=images, folders=folders)
+    _refuse_foreign_files(out, page, found)
     with replacing(out) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
     write_results(out.parent, results)
@@ -63,6 +68,17 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str 
         written.append(out.parent / "ablation.md")
         write_text(written[-1], as_markdown(page["ablations"]))
     return written
+
+
+def _refuse_foreign_files(out, page, found):
+    """Refuse to replace what no report wrote: a run's table of results, and files that are something else."""
+    if is_run(out.parent) or any(run.path.resolve() == out.resolve().parent for run in found.runs):
+        raise UserError(f"{out.parent} is a run, whose results.csv would be replaced: give --out another folder")
+    remedy = "give --out another folder, or move it elsewhere"
+    refuse_foreign_file(out, lambda file: begins_with(file, _TITLE, within=1 << 12), "a report", remedy)
+    refuse_foreign_file(out.parent / "results.csv", is_results, "a table of results", remedy)
+    if page["ablations"]:
+        refuse_foreign_file(out.parent / "ablation.md", is_ablation_markdown, "an ablation's table", remedy)
 
 
 def page_of(

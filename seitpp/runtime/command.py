@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from seitpp.runtime.config import field_names, flattened
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.places import check_places
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
 
@@ -47,6 +48,7 @@ def run_command(
     config, ending = None, Ending()
     try:
         config = parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes)
+        check_places(config)
         main(config)
         code = 0
     except Interrupted as interruption:

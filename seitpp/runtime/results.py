@@ -15,6 +15,7 @@ import pandas as pd
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.ownership import begins_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,12 @@ def write_results(folder: str | Path, results: Iterable[Result] | pd.DataFrame) 
     table = results if isinstance(results, pd.DataFrame) else results_table(results)
     with replacing(Path(folder) / "results.csv") as temporary:
         table[list(COLUMNS)].to_csv(temporary, index=False)
+
+
+def is_results(file: Path) -> bool:
+    """Whether a file begins as a table of results does, with the names of its columns."""
+    header = ",".join(COLUMNS).encode()
+    return begins_with(file, header + b"\n", within=len(header) + 1)
 
 
 def read_results(folders: Iterable[str | Path]) -> pd.DataFrame:

@@ -4,12 +4,11 @@ import dataclasses
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,11 @@ import yaml
 
 from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, write_json, write_text
+from seitpp.runtime.files import followed, read_json, write_json, write_text
+from seitpp.runtime.locks import lock_folder
+from seitpp.runtime.ownership import is_run
+from seitpp.runtime.places import claim
+from seitpp.runtime.run_content import checkpoints_in, clear_run, has_work, refuse_foreign_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,16 +31,14 @@ _MAY_CHANGE = {
     "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
     "cache.folder", "cache.gigabytes", "cache.attempts",
 }  # fmt: skip
-_PREPARED = ("config.yaml", "env.json", "micro_batch.json")  # written before a run begins
-_FILES = ("summary.json", "metrics.jsonl", "results.csv", "best.json", "best_weights.json", "tracker_id")
-_FOLDERS = ("checkpoints", "weights", "weights_ema", "weights_best", "previews", "tensorboard", "wandb", "trackio")
 
 
 class RunFolder:
     """Open or create the folder of a run.
 
     A folder that holds the same stage with the same configuration is resumed; `config.resume` = "none" clears what the
-    earlier run wrote, and so does any configuration if the earlier run never started.
+    earlier run wrote, and so does any configuration if the earlier run never started. Opening it only locks the folder:
+    what is refused before `begin` leaves everything as it was.
 
     Args:
         config: the stage's configuration (a StageConfig).
@@ -47,7 +48,11 @@ class RunFolder:
         data: fingerprints of what is learned from ({"store": "…"}), kept in env.json: a checkpoint may go on elsewhere
             on other data, a run may not.
         may_change: fields that may differ from those of the run that the folder holds, besides those of every stage.
-    Raises: UserError if the folder holds another run.
+        within: the run that this one is a part of, which begins with it.
+
+    Attributes:
+        fresh: whether this is a new run: what an earlier one left does not count, and is cleared when it begins.
+    Raises: UserError if the folder holds another run, or something that is no run.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class RunFolder:
         inputs: dict[str, Any] | None = None,
         data: dict[str, Any] | None = None,
         may_change: Sequence[str] = (),
+        within: "RunFolder | None" = None,
     ):
         self.path = Path(config.output_dir)
         self.config = config
@@ -67,21 +73,39 @@ class RunFolder:
         self.inputs = inputs or {}
         self.data = data or {}
         self.may_change = _MAY_CHANGE | set(may_change)
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; --output_dir needs a folder")
+        self.within = within
+        self._described = {"stage": stage, **_plain(config)}
+        self._begun = False
+        claim(config, is_run, "a run of seitpp")
         if is_main:
-            self._open()
+            self._lock()
+        self.fresh = config.resume == "none" or not has_work(self.path)
+        if is_main and not self.fresh:
+            self._refuse_another_run(self._described)
+        refuse_foreign_weights(self.path)
 
-    def _open(self):
-        self.path.mkdir(parents=True, exist_ok=True)
-        weakref.finalize(self, os.close, lock_folder(self.path))
-        described = {"stage": self.stage, **_plain(self.config)}
-        if self.config.resume == "none" or not self._has_work():
-            self._clear()
-        elif self.config_file.exists():
-            self._refuse_another_run(described)
-        write_text(self.config_file, yaml.safe_dump(described, sort_keys=False))
-        write_json(self.path / "env.json", {**environment(), "inputs": {**self.inputs, **self.data}})
+    def _lock(self):
+        place = followed(self.path)
+        made = [folder for folder in (place, *place.parents) if not folder.exists()]
+        place.mkdir(parents=True, exist_ok=True)
+        weakref.finalize(self, _leave, lock_folder(place), made)
+
+    def begin(self) -> None:
+        """Write the configuration, and clear what an earlier run left if this is a new one: all is in order to run.
+
+        Called on all processes once nothing can be refused any more; `log` and `finish` do it by themselves.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        if self.within is not None:
+            self.within.begin()
+        if self.is_main:
+            if self.fresh:
+                clear_run(self.path)
+            write_text(self.config_file, yaml.safe_dump(self._described, sort_keys=False))
+            write_json(self.path / "env.json", {**environment(), "inputs": {**self.inputs, **self.data}})
+        self.fresh = False
 
     def _refuse_another_run(self, described):
         former, described = flattened(yaml.safe_load(self.config_file.read_text())), flattened(described)
@@ -102,20 +126,6 @@ class RunFolder:
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
 
-    def _has_work(self):
-        """Whether there is more than what a run writes before it begins; a refused first try is no run."""
-        return any(
-            any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
-            for path in self.path.iterdir()
-            if path.name not in {*_PREPARED, ".lock"}
-        )
-
-    def _clear(self):
-        for name in (*_FILES, *_PREPARED):
-            (self.path / name).unlink(missing_ok=True)
-        for folder in _FOLDERS:
-            shutil.rmtree(self.path / folder, ignore_errors=True)
-
     @property
     def config_file(self) -> Path:
         """The resolved configuration."""
@@ -129,7 +139,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
-        return (self.path / "summary.json").exists()
+        return not self.fresh and (self.path / "summary.json").exists()
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -138,15 +148,17 @@ class RunFolder:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished and keep its last numbers."""
+        self.begin()
         if self.is_main:
             write_json(self.path / "summary.json", summary)
 
     def checkpoints(self) -> list[Path]:
         """Folders of whole checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*"))
+        return [] if self.fresh else checkpoints_in(self.path)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
+        self.begin()
         if self.is_main:
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -177,28 +189,14 @@ def open_run(config: Any, accelerator: "Accelerator", *, stage: str, **others: A
     return run
 
 
-def lock_folder(folder: str | Path, *, patience: float = 10.0) -> int:
-    """Keep other processes from writing into a run folder.
-
-    Args:
-        folder: the run folder.
-        patience: seconds to wait for another process to end; one whose starter was killed takes a moment.
-    Returns: a file descriptor; closing it, or the end of the process, gives the lock up.
-    Raises: UserError if another process holds it still.
-    """
-    import fcntl
-
-    descriptor = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise UserError(f"{folder} is being written by another process: wait for it, or end it") from error
-            time.sleep(0.2)
+def _leave(lock, made):
+    """Give the lock up. Folders that were made for a run that did not begin go again."""
+    with suppress(OSError):  # there is something else in one of them, or somebody has removed it
+        if made and not lock.shared and [path.name for path in made[0].iterdir()] == [lock.file.name]:
+            lock.file.unlink()
+            for folder in made:
+                folder.rmdir()
+    lock.release()
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:

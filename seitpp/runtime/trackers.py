@@ -6,7 +6,7 @@ forgets what it holds of the steps that are run again; the other two get the sam
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 _PROJECT = "seitpp"
 
 
+def check_trackers(names: Iterable[str]) -> None:
+    """Refuse trackers whose packages are not installed, with a UserError."""
+    for name in names:
+        if find_spec(name) is None:
+            raise UserError(f"--trackers: {name} is not installed: pip install 'seitpp[{name}]', or leave it out")
+
+
 @contextmanager
 def opened_trackers(
     accelerator: "Accelerator", run: RunFolder, first: int
@@ -32,12 +39,8 @@ def opened_trackers(
         accelerator: accelerate.Accelerator.
         run: the RunFolder; `run.config.trackers` says which.
         first: the step that the run resumes from.
-    Raises: UserError if a tracker's package is not installed.
     """
     names = list(dict.fromkeys(run.config.trackers))
-    for name in names:
-        if find_spec(name) is None:
-            raise UserError(f"--trackers: {name} is not installed: pip install 'seitpp[{name}]', or leave it out")
     if names and accelerator.is_main_process:
         accelerator.log_with = names
         accelerator.project_configuration.logging_dir = str(run.path / "tensorboard")

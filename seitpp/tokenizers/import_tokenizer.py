@@ -21,7 +21,9 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.ownership import is_tokenizer, visible
 from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.places import claim
 from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -32,6 +34,12 @@ _OLD_ATTENTION = [  # names of diffusers before 0.16
     (r"\.attentions\.(\d+)\.([qkv])(uery|ey|alue)\.", r".attentions.\1.to_\2."),
     (r"\.attentions\.(\d+)\.proj_attn\.", r".attentions.\1.to_out.0."),
 ]
+
+_WRITTEN = (
+    *("reconstructions.png", "model.safetensors", "diffusion_pytorch_model.safetensors", "config.json"),
+    "tokenizer.json",
+)
+"""What lies in a tokenizer's folder; the last proves that it is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +74,7 @@ class ImportTokenizerConfig(StageConfig):
 
 def main(config: ImportTokenizerConfig) -> None:
     """Read, convert, write, and say what it is."""
-    folder = Path(config.output_dir)
-    if folder.exists() and not (folder / "tokenizer.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something else than a tokenizer: choose another --output_dir")
+    folder = claim(config, is_tokenizer, "a tokenizer")
     tokenizer = read_tokenizer(config).eval().requires_grad_(False)
     if (folder / "tokenizer.json").is_file() and config.resume != "none":
         if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
@@ -76,6 +82,7 @@ def main(config: ImportTokenizerConfig) -> None:
                 f"{folder} holds another tokenizer: choose another --output_dir, or --resume none to replace it"
             )
     else:
+        remove_tokenizer(folder)
         tokenizer.save(folder)
     height, width = tokenizer.grid
     size = packed_bytes(height * width, tokenizer.codebook_size)
@@ -83,6 +90,19 @@ def main(config: ImportTokenizerConfig) -> None:
           f"K = {tokenizer.codebook_size}, {size} bytes an image, fingerprint {tokenizer.fingerprint}")  # fmt: skip
     if config.images is not None:
         _reconstruct(load_tokenizer(folder, make_accelerator("no").device), config, folder)
+
+
+def remove_tokenizer(folder: Path) -> None:
+    """Remove what this command wrote into a folder; in one that holds no tokenizer, nothing is removed.
+
+    Raises: UserError, before anything is removed, if something else lies there, which would be lost with the folder.
+    """
+    if not is_tokenizer(folder):
+        return
+    if foreign := [name for name in visible(folder) if name not in _WRITTEN]:
+        raise UserError(f"{folder / foreign[0]} is no part of a tokenizer, and would be lost: move it elsewhere")
+    for name in _WRITTEN:
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_tokenizer(config: ImportTokenizerConfig) -> Any:

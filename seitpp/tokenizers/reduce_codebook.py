@@ -22,6 +22,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing, write_json
+from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer, reduced_fingerprint
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -55,9 +56,7 @@ class ReduceCodebookConfig:
 
 def main(config: ReduceCodebookConfig) -> None:
     """Count, choose, remap shard by shard, and write the tokenizer if it is given."""
-    target = Path(config.output_dir)
-    if target.exists():
-        raise UserError(f"{target} is there already: choose another --output_dir, or remove it")
+    target = fresh_output(config, folder=True)
     store = open_store(config.store)
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else None
     if tokenizer is not None:

@@ -23,6 +23,7 @@ from PIL import Image
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.exchange import published
@@ -58,9 +59,7 @@ class ExportConfig:
 
 def main(config: ExportConfig) -> None:
     """Write the folder."""
-    out = Path(config.out)
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another --out, or remove it")
+    out = fresh_output(config, folder=True)
     store = open_store(config.store)
     write = {"parquet": _write_parquet, "seit": _write_seit, "imagefolder": _write_images}[config.format]
     with replacing(out) as folder, Progress(len(store), "export") as progress:

@@ -5,8 +5,8 @@
     seitpp store import --from parquet --data exported --output_dir stores/mine
 
 Everything is read as a stream. The store is written beside its place and moved there when it is whole: an import that
-is stopped leaves no store and starts anew (one that was killed leaves .NAME.NUMBER.tmp beside, to be removed). Rows
-without a key get their number.
+is stopped leaves no store and starts anew (what one that was killed left beside, the next removes). Rows without a key
+get their number.
 
 A store that comes without its tokenizer gets the fingerprint of its codebook: the SHA-256 that seitpp.runtime.weights'
 `fingerprint_of` gives for {"codebook": the (k, c) float32 tensor} and {"lookup": "cosine" or "euclidean"}.
@@ -25,6 +25,7 @@ from einops import rearrange
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing
+from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -104,9 +105,7 @@ class _Origin:
 
 def main(config: ImportConfig) -> None:
     """Read the rows, write them as shards, then the manifest."""
-    target = Path(config.output_dir)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} is there already: choose another --output_dir, or remove it")
+    target = fresh_output(config, folder=True)
     read = {"seit": _read_seit, "parquet": _read_parquet}[config.source]
     origin, classes, rows, blocks = read(config)
     codes = len(origin.codebook)

@@ -1,6 +1,8 @@
 """A store that is being made: what of, in which shards, which of them are missing, and what makes it whole."""
 
 import hashlib
+import re
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +10,10 @@ import pandas as pd
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.runtime.files import make_folder, read_json, remove_unfinished, replacing, write_json
+from seitpp.runtime.locks import lock_folder
+from seitpp.runtime.ownership import is_job
+from seitpp.runtime.places import claim
 from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -16,6 +21,9 @@ from seitpp.tokens.store import open_store, write_manifest
 
 if TYPE_CHECKING:
     from seitpp.tokenizers.tokenize import TokenizeConfig
+
+_UNFINISHED_BEFORE = re.compile(r"\.(shard-\d{5,}\.(arrow|json)|(store|job)\.json|skipped\.csv)\.\d+\.tmp")
+"""What versions called what they had half written, before seitpp.runtime.files locked it."""
 
 
 class TokenizeJob:
@@ -49,6 +57,7 @@ class TokenizeJob:
         self.tokenizer = load_tokenizer(config.tokenizer, device) if tokenizer is None else tokenizer
         self.images = _open_images(config) if images is None else images
         self.about = about or {}
+        self._unlock: weakref.finalize[[], TokenizeJob] | None = None
         starts = range(0, len(self.images), config.rows_per_shard)
         ends = [min(start + config.rows_per_shard, len(self.images)) for start in starts]
         self.shards = [
@@ -59,9 +68,15 @@ class TokenizeJob:
     def prepare(self) -> list[int]:
         """Claim the folder for this job and list what is missing; for one process, before any other writes.
 
+        The folder is locked until `finish`, or the end of the process.
+
         Returns: numbers of the shards to make.
-        Raises: UserError if the folder holds a store of other input.
+        Raises: UserError if the folder holds a store of other input or something else, is where the images lie, or is
+            being written by another process.
         """
+        claim(self.config, is_job, "a store that seitpp tokenize made")
+        make_folder(self.folder)
+        self._unlock = weakref.finalize(self, lock_folder(self.folder, remove=True).release)
         identity = {
             "tokenizer": self._tokenizer,
             "images": len(self.images),
@@ -73,9 +88,8 @@ class TokenizeJob:
         }
         file = self.folder / "job.json"
         if self.config.resume == "none":
-            for pattern in ("shard-*", "store.json", "job.json", "skipped.csv"):
-                _remove(self.folder.glob(pattern))
-        _remove(self.folder.glob(".*.tmp"))  # of a process that was killed while it wrote
+            remove_job(self.folder)
+        _remove_unfinished(self.folder)
         if file.exists():
             former = read_json(file)
             other = [key for key in identity if former.get(key, identity[key]) != identity[key]]
@@ -124,6 +138,8 @@ class TokenizeJob:
             classes=self.images.classes,
             shards=[{key: value for key, value in result.items() if key != "skipped"} for _, result in made],
         )
+        if self._unlock is not None:
+            self._unlock()
         kept = len(self.images) - len(skipped)
         return f"{self.folder}: {kept} images, {len(self.images.classes)} classes, {len(skipped)} skipped"
 
@@ -140,6 +156,25 @@ def _open_images(config):
     )  # fmt: skip
 
 
-def _remove(paths):
-    for path in paths:
+def remove_job(folder: Path) -> None:
+    """Remove what `seitpp tokenize` wrote into a folder: what its job.json speaks of, which goes last.
+
+    Args:
+        folder: of a job; in any other, nothing is removed.
+    """
+    if not is_job(folder):
+        return
+    job = read_json(folder / "job.json")
+    shards = [ShardJob(folder, number, range(0)) for number in range(-(-job["images"] // job["rows_per_shard"]))]
+    for path in (folder / "store.json", *(path for shard in shards for path in (shard.sidecar, shard.path))):
         path.unlink(missing_ok=True)
+    for name in ("codebook.safetensors", "skipped.csv", "job.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _remove_unfinished(folder):
+    """Remove what killed processes had half written; the folder is locked."""
+    remove_unfinished(folder)
+    for path in folder.iterdir():
+        if _UNFINISHED_BEFORE.fullmatch(path.name):
+            path.unlink()

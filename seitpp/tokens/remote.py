@@ -7,6 +7,7 @@ share it. What does not match its checksum never gets in; the longest unused sha
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,12 +18,16 @@ from typing import Any, TypeVar
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import HOST
+from seitpp.runtime.locks import lacks_locks
 from seitpp.tokens.files import Entries
 from seitpp.tokens.format.manifest import check_manifest, inside
 
 _Answer = TypeVar("_Answer")
 _BLOCK = 1 << 22
 _STALE_SECONDS = 3600
+_OWN = re.compile(r"[0-9a-f]{64}\.arrow|\.[0-9a-f]{64}\.([A-Za-z0-9-]+\.)?\d+\.tmp")
+"""Names of shards in a cache, finished or not: nothing else is counted or removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,7 @@ class CacheConfig:
     """how often a fetch is tried, each after twice the pause of the one before"""
 
     def __post_init__(self) -> None:
+        require(self, "folder", "://" not in (self.folder or ""), "is a URL: name a folder of this machine")
         require(self, "gigabytes", self.gigabytes > 0, "must be above 0")
         require(self, "window", self.window >= 1, "must be at least 1")
         require(self, "attempts", self.attempts >= 1, "must be at least 1")
@@ -157,7 +163,7 @@ class RemoteFiles:
         return target
 
     def _download(self, url: str, entry: dict[str, Any], target: Path) -> None:
-        temporary = self.cache / f".{entry['sha256']}.{os.getpid()}.tmp"
+        temporary = self.cache / f".{entry['sha256']}.{HOST}.{os.getpid()}.tmp"
         try:
             with self.system.open(url, "rb", block_size=_BLOCK) as source:
                 self._reserve(temporary, entry.get("bytes") or source.size or 0)
@@ -207,7 +213,7 @@ class RemoteFiles:
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """(path, stat) of the shards in a cache, finished or not; those that are given up meanwhile are left out."""
     for path in folder.iterdir():
-        if path.suffix in (".arrow", ".tmp"):
+        if _OWN.fullmatch(path.name):
             with suppress(FileNotFoundError):
                 yield path, path.stat()
 
@@ -216,5 +222,9 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock among processes and threads."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if not lacks_locks(error, path):
+                raise
         yield

@@ -15,6 +15,7 @@ import io
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ import numpy as np
 
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import replacing
+from seitpp.runtime.files import make_folder, replacing
+from seitpp.runtime.locks import lock_folder
+from seitpp.runtime.ownership import is_subset, refuse_foreign
+from seitpp.runtime.places import claim
 from seitpp.tokens.format.manifest import write_manifest
 from seitpp.tokens.format.targets import first_labels
 from seitpp.tokens.order.permutation import permute
@@ -69,9 +73,8 @@ def main(config: SubsetConfig) -> None:
     """Choose the rows and write the subset's store.json, rows.npy and codebook."""
     if "://" in config.store:
         raise UserError(f"{config.store}: make subsets where the store's files are local, and upload rows.npy with it")
-    store, folder = TokenStore(config.store), Path(config.output_dir)
-    if folder.resolve() == store.folder.resolve() or (folder / "shard-00000.arrow").exists():
-        raise UserError(f"{folder} holds a store: give the subset an --output_dir of its own")
+    folder = claim(config, is_subset, "a subset")
+    store = TokenStore(config.store)
     numbers, classes = None, store.classes
     if config.classes:
         numbers, classes = _numbers_of(config.classes, store)
@@ -181,13 +184,30 @@ def write_subset(
     """Write a subset's store.json, rows.npy and codebook. A subset of a subset points to the shards of the first store.
 
     Args:
-        folder: where they go.
+        folder: where they go; a subset that lies there is replaced.
         store: the TokenStore, on this machine.
         rows: which rows of it, (n,) int64, rising.
         how: what the manifest says about the choice.
         numbers: new label of each class of `store`, (classes,) int32, -1 where it is left out; None: as they are.
         classes: names of the new classes; None: those of `store`.
+    Raises: UserError if the folder holds something else, or is being written by another process.
     """
+    refuse_foreign(folder, is_subset, "a subset")
+    make_folder(folder)
+    with lock_folder(folder, remove=True):
+        _write_subset(folder, store, rows, how, numbers, classes)
+
+
+def remove_subset(folder: Path) -> None:
+    """Remove what `write_subset` wrote into a folder, and the folder if it is empty then; of no subset, nothing."""
+    if is_subset(folder):
+        for name in ("rows.npy", "codebook.safetensors", "store.json"):
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _write_subset(folder, store, rows, how, numbers, classes):
     former, known = store.manifest.get("subset", {}), len(store.classes)
     content = {name: int(size.sum()) for name, size in store.content(rows).items()}
     if store.chosen is not None:

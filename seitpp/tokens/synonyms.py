@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_text
+from seitpp.runtime.ownership import begins_with, refuse_foreign_file
 
 if TYPE_CHECKING:
     from seitpp.tokens.store import TokenStore
@@ -47,6 +48,7 @@ def main(config: SynonymsConfig) -> None:
     if config.out is None and not is_local(store):
         raise UserError(f"{config.store} can't be written to: name a file here by --out synonyms.json")
     path = Path(config.out) if config.out else Path(store.folder) / "synonyms.json"
+    refuse_foreign_file(path, is_synonyms, "a synonym dictionary", "choose another --out, or move it elsewhere")
     synonyms = nearest_codes(store.codebook, store.lookup, config.count)
     write_synonyms(path, synonyms)
     print(f"{path}: {synonyms.shape[1]} synonyms of each of {len(synonyms)} codes")
@@ -93,6 +95,11 @@ def write_synonyms(path: str | Path, synonyms: torch.Tensor | Sequence[Sequence[
     rows = synonyms.tolist() if isinstance(synonyms, torch.Tensor) else synonyms
     lines = [f'"{code}": {json.dumps(row)}' for code, row in enumerate(rows)]
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def is_synonyms(path: Path) -> bool:
+    """Whether a file is one that `write_synonyms` wrote: a code a line."""
+    return begins_with(path, b'{\n"0": [', within=8)
 
 
 def read_synonyms(path: str | Path, codebook_size: int) -> list[list[int]]:

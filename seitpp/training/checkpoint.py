@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.run_content import remove_unfinished_checkpoints
 from seitpp.runtime.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ def _write_checkpoint(accelerator, run, final, parts):
 
     temporary = final.with_name(f".{final.name}.tmp")
     if accelerator.is_main_process:
-        for killed in final.parent.glob(".step-*.tmp"):
-            shutil.rmtree(killed)
+        remove_unfinished_checkpoints(run.path)
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(temporary))
@@ -132,11 +132,9 @@ def load_checkpoint(accelerator: "Accelerator", run: RunFolder, parts: dict[str,
     elif wanted == "auto" and run.checkpoints():
         folder = run.checkpoints()[-1]
     else:
-        run.forget_metrics_from(0)
         return 0
     _refuse_another_training(folder, _belongs_to(accelerator, run), own=wanted == "auto")
     _load(accelerator, folder, parts or {})
-    run.forget_metrics_from(_step_of(folder))
     return _step_of(folder)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from seitpp.runtime.devices import compile_in_place
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.trackers import check_trackers
 from seitpp.training.best_weights import Better, keep_best
 from seitpp.training.config import TrainConfig
 from seitpp.training.ema import averaged
@@ -119,6 +120,7 @@ def fit(
         configuration does not work with sharded weights, or a step does not fit into memory.
     """
     config = run.config
+    check_trackers(config.trackers)
     schedule = make_schedule(config, samples=samples, world_size=accelerator.num_processes)
     ema, whole = averaged(model, config.ema_decay, accelerator), WholeModel(model, accelerator)
     if config.shrink_batch:

@@ -15,7 +15,7 @@ import torch
 from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.run_folder import RunFolder
-from seitpp.runtime.trackers import opened_trackers
+from seitpp.runtime.trackers import check_trackers, opened_trackers
 from seitpp.training.best_weights import Better
 from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
 from seitpp.training.optimizer import set_learning_rate
@@ -77,6 +77,9 @@ def train(
             f"--resume {config.resume} is of step {first}, and this training ends at step {schedule.total_steps}: "
             f"nothing is left to train; give more --steps or --epochs"
         )
+    check_trackers(config.trackers)
+    run.begin()
+    run.forget_metrics_from(first)
     speed = Speed(accelerator, flops_per_image)
     evaluation, text = {}, ""
     with (

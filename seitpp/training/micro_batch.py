@@ -37,7 +37,7 @@ def shrink_to_memory(
     from accelerate.utils import find_executable_batch_size
 
     kept = run.path / "micro_batch.json"
-    if kept.exists():
+    if kept.exists() and not run.fresh:
         config = replace(config, **read_json(kept))
     size = config.batch_size
 
@@ -63,6 +63,7 @@ def shrink_to_memory(
         )
     config = replace(config, batch_size=size, accum_iter=config.accum_iter * config.batch_size // size)
     accelerator.wait_for_everyone()
+    run.begin()
     if accelerator.is_main_process:
         write_json(kept, {"batch_size": config.batch_size, "accum_iter": config.accum_iter})
     return config

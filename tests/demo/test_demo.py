@@ -49,5 +49,28 @@ def test_batches_shrink_to_fit_few_images(images):
 
 def test_a_folder_of_another_demo_is_refused(tmp_path):
     (tmp_path / "demo.txt").write_text("OpenMoji\n")
+    (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="holds a demo of OpenMoji: choose another --output_dir"):
         main(DemoConfig(images=str(tmp_path / "photos"), output_dir=str(tmp_path)))
+
+
+def test_a_folder_that_is_no_demo_is_refused_and_stays_as_it_is(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "demo.txt").write_text("a demo of mine\nwith notes\n")
+    with pytest.raises(UserError, match=r"holds demo.txt and is not a demo: choose another --output_dir"):
+        main(DemoConfig(images=str(tmp_path.parent / "photos"), output_dir=str(tmp_path)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.txt", "images"]
+
+
+def test_a_first_try_that_is_refused_does_not_keep_the_corrected_one_out(tmp_path):
+    for name in ("typo", "photos"):
+        with pytest.raises(UserError, match=f"{name} does not exist"):
+            main(DemoConfig(images=str(tmp_path / name), output_dir=str(tmp_path / "demo")))
+
+
+def test_images_and_demo_in_one_another_are_refused(tmp_path):
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    for output in ("photos", "photos/demo", "."):
+        with pytest.raises(UserError, match=r"--output_dir .* --images .*: choose another --output_dir"):
+            main(DemoConfig(images=str(tmp_path / "photos"), output_dir=str(tmp_path / output)))
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["ant"]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import tiny
-from seitpp.downstream.ablation import AblationConfig, forget_runs, main, read_inputs, write_fraction
+from seitpp.downstream.ablation import AblationConfig, drop_checkpoints, forget_runs, main, read_inputs, write_fraction
 from seitpp.downstream.ablation_steps import INGREDIENTS, augment_of, folder_of_step, make_steps
 from seitpp.downstream.ablation_table import ablation_table
 from seitpp.downstream.robustness import RobustnessConfig
@@ -25,9 +25,11 @@ from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.pretrain import PretrainConfig
 from seitpp.report.report import write_report
 from seitpp.runtime.command import parse
+from seitpp.runtime.config import StageConfig
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.results import Result, read_results, results_table
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.steps.step import Step
 from seitpp.tokens.store import TokenStore
 
 LABELS = [0] * 10 + [1] * 6 + [2] * 4 + [-1] * 4
@@ -366,7 +368,7 @@ def test_a_folder_of_another_ablation_is_refused(config, tmp_path):
     with pytest.raises(UserError, match=r"run holds another run \(ingredients: .*\): choose another --output_dir"):
         main(replace(config, ingredients=("mtm",), seeds=5))
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.yaml").write_text("stage: seitpp.mtm.pretrain\n")
+    (tmp_path / "other" / "config.yaml").write_text("stage: mtm.pretrain\noutput_dir: x\nresume: auto\nseed: 0\n")
     (tmp_path / "other" / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="holds another run"):
         main(replace(config, output_dir=str(tmp_path / "other")))
@@ -374,12 +376,31 @@ def test_a_folder_of_another_ablation_is_refused(config, tmp_path):
 
 def test_a_fresh_start_forgets_the_former_runs_and_nothing_else(config):
     folder = Path(config.output_dir)
-    for name in ("seed-0/mtm/pretrain", "seed-7", "logs", "mine"):
-        (folder / name).mkdir(parents=True)
-    for name in ("commands.jsonl", "ablation.csv", "notes.txt"):
+    for name in ("seed-0/mtm/pretrain", "seed-7", "seed-7/mtm/probe-1", "seed-data"):
+        run = replace(config, output_dir=str(folder / name))
+        if name != "seed-data":
+            RunFolder(run, stage="mtm.pretrain").log({"step": 0})
+    train_set, _, _ = read_inputs(config)
+    write_fraction(folder / "seed-7" / "labels-0.5", train_set, 0.5, seed=7)
+    for name in ("logs", "mine", "seed-data"):
+        (folder / name).mkdir()
+    for name in ("commands.jsonl", "ablation.csv", "notes.txt", "logs/probe.log", "seed-data/a.png"):
         (folder / name).write_text("")
+    (folder / "seed-0" / "mtm" / "notes.txt").write_text("")
     forget_runs(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["mine", "notes.txt"]
+    left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert left == ["notes.txt", "seed-0/mtm/notes.txt", "seed-data/a.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["mine", "notes.txt", "seed-0", "seed-data"]
+
+
+def test_only_the_checkpoints_of_runs_are_dropped(tmp_path):
+    run = StageConfig(output_dir=str(tmp_path / "run" / "seed-0"))
+    RunFolder(run, stage="finetune.train/once").log({"step": 0})
+    for name in ("run/seed-0/checkpoints/step-00000003", "run/seed-0/checkpoints/mine", "run/mine/checkpoints/step-1"):
+        (tmp_path / name).mkdir(parents=True)
+    drop_checkpoints(Step(name="", after=(), command=("seitpp", str(tmp_path / "run")), seconds=1))
+    left = {path.relative_to(tmp_path / "run").as_posix() for path in tmp_path.rglob("checkpoints/*")}
+    assert left == {"seed-0/checkpoints/mine", "mine/checkpoints/step-1"}
 
 
 # The whole

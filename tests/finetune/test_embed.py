@@ -140,3 +140,12 @@ def test_the_command_line_is_one_line_where_something_is_wrong(weights, tmp_path
         stage.cli()
     assert stopped.value.code == 1
     assert "no is not a token store" in tiny.one_line(capsys.readouterr().err)
+
+
+def test_the_file_may_lie_in_the_models_run_but_not_behind_a_url(store, weights, monkeypatch, tmp_path):
+    stage.main(make_config(store, weights, weights / "features.parquet"))
+    assert pq.read_metadata(weights / "features.parquet").num_rows == ROWS
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--out s3://bucket/features\.parquet is a URL"):
+        stage.main(make_config(store, weights, "s3://bucket/features.parquet"))
+    assert not (tmp_path / "s3:").exists()

@@ -51,6 +51,34 @@ def test_a_run_is_not_gone_on_with_under_other_labels(stores, table, tmp_path):
             stage.finetune(config)
 
 
+def test_a_first_try_that_is_refused_leaves_nothing_and_the_corrected_command_runs(stores, tmp_path):
+    wrong = make_config(stores, tmp_path / "run", steps=1, warmup_steps=2, blr_candidates=(0.1, 0.2))
+    for config in (wrong, replace(wrong, blr_candidates=())):
+        with pytest.raises(UserError, match=r"the warm-up of 2 steps does not fit into a training of 1 steps"):
+            stage.finetune(config)
+        assert list(tmp_path.iterdir()) == []
+    stage.finetune(make_config(stores, tmp_path / "run", steps=1, warmup_steps=0))
+    finished = {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()}
+    with pytest.raises(UserError, match="does not fit"):
+        stage.finetune(replace(wrong, resume="none"))
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "run").rglob("*")) if path.is_file()} == finished
+
+
+def test_a_run_that_was_stopped_in_its_first_seed_is_a_run(stores, tmp_path, monkeypatch):
+    config = make_config(stores, tmp_path / "run", steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "save_classifier", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stage.finetune(config)
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    stage.finetune(config)
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def raise_interrupt(*words, **more):
+    raise KeyboardInterrupt
+
+
 def accuracy_by_hand(folder, store_folder):
     """Share of rows of a store that the saved classifier gets right, one row at a time."""
     classifier = read_classifier(folder)

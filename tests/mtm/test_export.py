@@ -169,6 +169,7 @@ def test_the_hubs_card_begins_with_its_metadata_and_says_what_the_model_reads(ex
 
 def test_what_is_there_already_is_not_written_over(run, tmp_path):
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is there already"):
         export.main(export.ExportModelConfig(weights=str(run), kind="timm", out=str(tmp_path / "there")))
 

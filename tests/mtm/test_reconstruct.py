@@ -13,6 +13,7 @@ from seitpp.mtm.model import load_model
 from seitpp.mtm.pictures import completion_picture, completion_rows
 from seitpp.mtm.reconstruct import ReconstructConfig, evenly, hidden_patches, main, report
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.pictures import image_grid
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
 from seitpp.tokens.views import centre
@@ -209,6 +210,19 @@ def test_the_same_seed_makes_the_same_picture(world, tmp_path):
 def test_a_folder_in_the_place_of_the_picture_is_refused_before_anything_is_read(tmp_path):
     config = ReconstructConfig(store="nothing", weights="nothing", tokenizer="nothing", out=str(tmp_path))
     with pytest.raises(UserError, match=f"^--out {tmp_path} is a folder: name a file in it, such as {tmp_path}/pict"):
+        main(config)
+
+
+def test_a_picture_of_another_is_not_replaced(tmp_path):
+    file = tmp_path / "holiday.png"
+    Image.new("RGB", (3, 2)).save(file)
+    before = file.read_bytes()
+    config = ReconstructConfig(store="nothing", weights="nothing", tokenizer="nothing", out=str(file))
+    with pytest.raises(UserError, match=r"holiday.png is there already and is not a picture of seitpp"):
+        main(config)
+    assert file.read_bytes() == before
+    image_grid([torch.zeros(1, 3, 2, 2)], file)
+    with pytest.raises(UserError, match="nothing is not a token store"):  # it went on to read
         main(config)
 
 

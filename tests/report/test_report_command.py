@@ -75,3 +75,35 @@ def test_the_report_does_not_wait_for_torch(demo, tmp_path):
     )
     done = tiny.run("-c", program, demo / "mtm", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
+
+
+def test_files_that_no_report_wrote_are_refused_and_stay(demo, tmp_path, capsys):
+    home = tmp_path / "home"
+    home.mkdir()
+    for name, what in (("report.html", "a report"), ("results.csv", "a table of results")):
+        (home / name).write_text("<title>mine</title>")
+        line = one_line_error(capsys, demo, "--out", home / "report.html")
+        assert f"{home / name} is there already and is not {what} of seitpp: give --out another folder" in line
+        assert [path.name for path in home.iterdir()] == [name]
+        (home / name).rename(tmp_path / f"{name}.txt")
+    cli([str(demo), "--out", str(home / "report.html")])
+    cli([str(demo), "--out", str(home / "report.html")])  # its own
+
+
+def test_a_run_that_is_not_reported_keeps_its_results(demo, capsys):
+    with (demo / "finetune" / "config.yaml").open("a") as file:
+        file.write("output_dir: runs/finetune\nresume: auto\nseed: 0\n")
+    before = (demo / "finetune" / "results.csv").read_bytes()
+    line = one_line_error(capsys, demo / "probe", "--out", demo / "finetune" / "report.html")
+    assert "whose results.csv would be replaced" in line
+    assert (demo / "finetune" / "results.csv").read_bytes() == before
+
+
+def test_a_link_is_followed_and_a_url_is_refused(demo, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.html").symlink_to(tmp_path / "disk" / "page.html")
+    cli([str(demo / "probe"), "--out", "link.html"])
+    assert (tmp_path / "link.html").is_symlink()
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {"page.html", "results.csv"}
+    assert "is a URL" in one_line_error(capsys, demo / "probe", "--out", "s3://bucket/page.html")
+    assert not (tmp_path / "s3:").exists()

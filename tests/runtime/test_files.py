@@ -33,17 +33,19 @@ def test_an_error_leaves_the_former_file_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path, fails):
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "old").write_text("")
+    (tmp_path / "weights" / "model").write_text("old")
     try:
         with replacing(tmp_path / "weights") as temporary:
             temporary.mkdir()
-            (temporary / "new").write_text("")
+            (temporary / "model").write_text("new")
+            (temporary / "more").write_text("")
             if fails:
                 raise RuntimeError("power")
     except RuntimeError:
         pass
     assert names(tmp_path) == ["weights"]
-    assert names(tmp_path / "weights") == (["old"] if fails else ["new"])
+    assert names(tmp_path / "weights") == (["model"] if fails else ["model", "more"])
+    assert (tmp_path / "weights" / "model").read_text() == ("old" if fails else "new")
 
 
 def test_json_and_text_come_back(tmp_path):

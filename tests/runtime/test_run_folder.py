@@ -33,6 +33,12 @@ def open_run(config, stage="some.stage"):
     return RunFolder(config, stage=stage)
 
 
+def begun_run(config, stage="some.stage"):
+    run = open_run(config, stage)
+    run.begin()
+    return run
+
+
 def checkpoint(run, step):
     folder = run.path / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
@@ -41,7 +47,7 @@ def checkpoint(run, step):
 
 
 def test_a_run_keeps_its_resolved_configuration(config):
-    run = open_run(config)
+    run = begun_run(config)
     kept = yaml.safe_load((run.path / "config.yaml").read_text())
     assert kept == {
         "stage": "some.stage", "output_dir": config.output_dir, "resume": "auto", "seed": 0, "width": 7,
@@ -51,6 +57,7 @@ def test_a_run_keeps_its_resolved_configuration(config):
 
 def test_a_run_keeps_what_it_ran_with(config):
     run = RunFolder(config, stage="some.stage", inputs={"tokenizer": "f" * 64})
+    run.begin()
     environment = json.loads((run.path / "env.json").read_text())
     assert environment["inputs"] == {"tokenizer": "f" * 64}
     assert environment["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -92,6 +99,10 @@ def test_resume_none_clears_what_the_former_run_wrote(config):
     run.finish({"accuracy": 0.5})
     fresh = open_run(replace(config, resume="none", width=9))
     assert not fresh.finished
+    assert fresh.checkpoints() == []
+    assert saved.exists()  # not before all is in order
+    fresh.begin()
+    assert not fresh.finished
     assert fresh.metrics() == []
     assert not saved.exists()
     assert not (fresh.path / "results.csv").exists()
@@ -100,9 +111,9 @@ def test_resume_none_clears_what_the_former_run_wrote(config):
 
 
 def test_resume_none_leaves_files_that_are_not_the_runs_own(config):
-    run = open_run(config)
+    run = begun_run(config)
     (run.path / "notes.txt").write_text("mine")
-    open_run(replace(config, resume="none"))
+    begun_run(replace(config, resume="none"))
     assert (run.path / "notes.txt").read_text() == "mine"
 
 
@@ -115,7 +126,7 @@ def test_a_finished_run_has_a_summary(config):
 
 
 def test_checkpoints_are_listed_oldest_first_without_unfinished_ones(config):
-    run = open_run(config)
+    run = begun_run(config)
     for step in (100, 20, 3):
         checkpoint(run, step)
     (run.path / "checkpoints" / ".step-00000120.tmp").mkdir()
@@ -187,11 +198,13 @@ def test_a_run_whose_input_was_made_anew_is_refused(config):
 def test_a_first_try_that_was_refused_does_not_lock_its_folder(config):
     """What is written before a run begins does not count; what it was told may change then."""
     first = RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
+    first.begin()
     (first.path / "micro_batch.json").write_text("{}")
     (first.path / "checkpoints").mkdir()
     (first.path / "metrics.jsonl").write_text("")
     changed = replace(config, seed=config.seed + 1)
     second = RunFolder(changed, stage="some.stage", inputs={"tokenizer": "second"})
+    second.begin()
     assert not (second.path / "micro_batch.json").exists()
     assert yaml.safe_load(second.config_file.read_text())["seed"] == config.seed + 1
     second.log({"step": 0})
@@ -205,5 +218,5 @@ def test_starting_afresh_forgets_the_micro_batch_of_the_former_run(config):
     (run.path / "micro_batch.json").write_text('{"batch_size": 1, "accum_iter": 8}')
     RunFolder(config, stage="some.stage")
     assert (run.path / "micro_batch.json").exists()
-    RunFolder(replace(config, resume="none"), stage="some.stage")
+    begun_run(replace(config, resume="none"))
     assert not (run.path / "micro_batch.json").exists()

@@ -490,10 +490,14 @@ def test_importing_again_changes_nothing_and_another_is_refused(tmp_path, capsys
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     checkpoint, _ = checkpoint_of("ldm", tmp_path)
-    code, line = run_import("--kind", "ldm", "--checkpoint", checkpoint, "--output_dir", tmp_path, capsys=capsys)
-    assert code == 1
-    assert "holds something else than a tokenizer" in tiny.one_line(line)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for output, message in ((tmp_path, "holds --checkpoint"), (tmp_path / "mine", "mine holds notes.txt and is not")):
+        code, line = run_import("--kind", "ldm", "--checkpoint", checkpoint, "--output_dir", output, capsys=capsys)
+        assert code == 1
+        assert message in tiny.one_line(line)
     assert checkpoint.is_file()
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
 def test_safetensors_files_are_read_too(tmp_path, capsys):

@@ -288,6 +288,7 @@ def test_another_stores_tokenizer_is_refused(tmp_path, folder, tokenizer_folder)
 
 def test_a_folder_that_is_there_is_not_touched(tmp_path, folder):
     (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "mine.txt").write_text("mine")
     assert "is there already" in said(folder, tmp_path / "new", codes=5)
 
 

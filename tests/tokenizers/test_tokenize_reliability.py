@@ -22,6 +22,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers import tokenize as stage
 from seitpp.tokenizers.sources.decode_ahead import AHEAD, decoded_batches
+from seitpp.tokenizers.tokenize_job import TokenizeJob
 from seitpp.tokens.store import TokenStore
 
 ROOT = tiny.ROOT
@@ -206,7 +207,8 @@ def launch(processes, tmp_path):
 
 
 def test_an_error_of_one_process_ends_all_of_them_each_with_one_line(launch, config, tmp_path):
-    (tmp_path / "store" / "shard-00003.arrow").mkdir(parents=True)  # process 1 can't write this one
+    TokenizeJob(config(), "cpu").prepare()
+    (tmp_path / "store" / "shard-00003.arrow").mkdir()  # process 1 can't write this one
     codes, errors = launch(config(), config())
     assert codes == [1, 1]
     assert tiny.one_line(errors[1]).startswith("error: process 1: Is a directory: ")

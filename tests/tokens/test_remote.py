@@ -1,7 +1,10 @@
 """Stores behind a URL: the same rows as from a folder, a cache that keeps its bound, one clear line where it fails."""
 
+import errno
+import fcntl
 import functools
 import json
+import os
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 import tiny
+from seitpp.runtime import locks
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
 from seitpp.tokens.remote import CacheConfig
@@ -154,6 +158,37 @@ def test_the_longest_unused_shard_leaves_first(memory, folder, cache):
     for row in (0, 7, 14):
         store.packed([row])
     assert cached(cache) == sorted(f"{shards[number]['sha256']}.arrow" for number in (1, 2))
+
+
+def test_what_others_keep_in_the_caches_folder_is_neither_counted_nor_removed(memory, folder, cache):
+    config = cache(gigabytes=1.5 * shard_bytes(folder) / 1e9)
+    tiny.make_store(config.path / "mine", tiny.random_ids(3, CODES, (2, 3)), codes=CODES)
+    (config.path / "mine" / "shard-00000.arrow").rename(config.path / "shard-00000.arrow")
+    foreign = {name: config.path / name for name in ("mine.arrow", "notes.tmp", ".hidden.tmp", "shard-00000.arrow")}
+    for path in foreign.values():
+        path.touch()
+        os.utime(path, (0, 0))  # the first to go
+    foreign["mine.arrow"].write_bytes(bytes(10 * shard_bytes(folder)))
+    store = open_store(memory, config)
+    for row in range(0, ROWS, 7):
+        store.packed([row])
+    assert all(path.exists() for path in foreign.values())
+    assert len([path for path in config.path.glob("*.arrow") if len(path.stem) == 64]) == 1
+
+
+def test_a_cache_behind_a_url_is_refused():
+    with pytest.raises(UserError, match=r"CacheConfig: folder = 's3://b/x' is a URL: name a folder of this machine"):
+        CacheConfig(folder="s3://b/x")
+
+
+def test_a_cache_on_a_file_system_without_locks_is_used(memory, folder, cache, monkeypatch, capsys):
+    def refuse(*words):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(locks, "_told", False)
+    same_rows(open_store(memory, cache()), TokenStore(folder))
+    assert "has no locks (No locks available)" in tiny.one_line(capsys.readouterr().err)
 
 
 def test_two_stores_share_a_cache_and_reading_goes_on_when_the_other_empties_it(memory, folder, cache):

@@ -116,3 +116,16 @@ def test_a_stores_synonyms_lie_in_its_folder(tmp_path, capsys):
 def test_no_synonyms_at_all_are_refused():
     with pytest.raises(UserError, match="count = 0"):
         SynonymsConfig(store="x", count=0)
+
+
+def test_a_file_that_is_no_dictionary_of_ours_is_not_replaced(tmp_path):
+    store = tiny.make_store(tmp_path / "store", tiny.random_ids(3, tiny.CODES, tiny.GRID))
+    file = tmp_path / "mine.json"
+    for content in ('{"mine": 1}', '{"0": [1, 2]}', ""):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"mine.json is there already and is not a synonym dictionary of seitpp"):
+            action.main(SynonymsConfig(store=str(store), out=str(file)))
+        assert file.read_text() == content
+    for count in (2, 3):
+        action.main(SynonymsConfig(store=str(store), out=str(tmp_path / "own.json"), count=count))
+    assert len(read_synonyms(tmp_path / "own.json", tiny.CODES)[0]) == 3

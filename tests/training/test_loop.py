@@ -255,11 +255,13 @@ def test_resume_repeats_the_next_loss(tmp_path):
 
 
 def test_what_a_killed_save_left_behind_is_no_harm(tmp_path, stopped):
+    config = ToyConfig(output_dir=str(tmp_path / "run"), steps=23, log_every=3, save_every=5)
+    RunFolder(config, stage="toy").begin()
     for step in (5, 9):  # one that is saved again under this name, one that is not
         unfinished = tmp_path / "run" / "checkpoints" / f".step-{step:08d}.tmp"
         unfinished.mkdir(parents=True)
         (unfinished / "model.safetensors").write_bytes(b"cut off")
-    toy_training.main(ToyConfig(output_dir=str(tmp_path / "run"), steps=23, log_every=3, save_every=5))
+    toy_training.main(config)
     assert losses(tmp_path / "run") == losses(stopped["plain, whole"][2])
     assert saved_steps(tmp_path / "run") == [20, 23]
     assert list((tmp_path / "run" / "checkpoints").glob(".*")) == []
