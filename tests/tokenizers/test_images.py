@@ -11,7 +11,7 @@ import tiny
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.pictures import image_grid
 from seitpp.tokenizers.sources.images import ImageBatches, open_image_folder, read_all, split_rows
-from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, quiet_decoding, read_image
+from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
 
 
 def save(folder, name, pixels, mode=None, **options):
@@ -162,7 +162,7 @@ def test_broken_exif_leaves_the_pixels_as_they_are(tmp_path):
 def test_an_image_so_large_that_it_may_be_an_attack_is_refused(tmp_path):
     path = save(tmp_path, "a.png", Image.new("1", (14000, 14000)))
     assert path.stat().st_size < 100_000
-    with quiet_decoding(), pytest.raises(DECODING_ERRORS, match="exceeds limit"):
+    with quiet_decoding(), pytest.raises(BrokenImage, match="exceeds limit"):
         read_image(path, (6, 10))
 
 
@@ -190,7 +190,7 @@ def broken_files(folder):
 def test_what_is_no_image_raises_an_error_of_decoding_that_names_no_place(tmp_path):
     for path in broken_files(tmp_path):
         for file in (path, io.BytesIO(path.read_bytes())):
-            with pytest.raises(DECODING_ERRORS) as error:
+            with pytest.raises(BrokenImage) as error:
                 read_image(file, (6, 10))
             assert str(error.value)
             assert str(tmp_path) not in str(error.value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,12 @@ import numpy as np
 import torch
 
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.labels import label_by_name
-from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, EXTENSIONS, quiet_decoding, read_image
+from seitpp.tokenizers.sources.listing.folder import list_images
+from seitpp.tokenizers.sources.listing.left_out import LeftOut
+from seitpp.tokenizers.sources.listing.names import refuse_split
+from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
 from seitpp.tokens.order.permutation import permute
 
 if TYPE_CHECKING:
@@ -29,19 +33,21 @@ class ImageFolder:
         keys: paths relative to it, posix style, sorted.
         labels: class index of each, -1 for unlabelled ones, (n,) int32.
         classes: class names, sorted.
+        left_out: what else the folder holds.
     """
 
     folder: Path
     keys: list
     labels: np.ndarray
     classes: list
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def __len__(self):
         return len(self.keys)
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`."""
-        return read_image(self.folder / self.keys[index], size)
+        return read_image(self.folder / self.keys[index], size, resize)
 
     def where(self, index: int) -> str:
         """The file of one image, for messages."""
@@ -54,17 +60,15 @@ def open_image_folder(folder: str | Path, classes: Sequence[str] | None = None) 
     Args:
         folder: the root.
         classes: class names of another folder whose indices are to be kept; None: those of this folder.
-    Raises: UserError if there is no such folder, no image in it, or a class that `classes` lacks.
+    Raises: UserError if there is no such folder, no image in it, or a class that `classes` lacks; if a folder in it
+        can't be read; if its folders are the parts of a split data set.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder of images: give one with a folder for each class in it")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not paths:
-        raise UserError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): expected one folder a class")
-    keys = [path.relative_to(folder).as_posix() for path in paths]
-    names = [key.split("/")[0] if "/" in key else None for key in keys]
-    return ImageFolder(folder, keys, *label_by_name(names, classes, folder))
+    listing = list_images(folder)
+    names = [key.split("/", 1)[0] if "/" in key else None for key in listing.keys]
+    found = sorted({name for name in names if name is not None})
+    refuse_split(listing.keys, found, classes, folder)
+    return ImageFolder(folder, listing.keys, *label_by_name(names, classes, folder), listing.left_out)
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -81,6 +85,7 @@ class ImageBatches:
         images: an ImageSource.
         rows: indices to use, (n,) int64.
         size: (height, width).
+        resize: what is done with images of another shape.
         batch_size, seed, device, accum_iter, rank, world_size: as for TrainingBatches.
         cache_bytes: sets of fewer decoded bytes are kept in memory.
     """
@@ -97,11 +102,13 @@ class ImageBatches:
         accum_iter: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        resize: Resize = "crop",
         cache_bytes: int = 1 << 30,
     ):
         self.images = images
         self.rows = np.asarray(rows)
         self.size = size
+        self.resize: Resize = resize
         self.device = torch.device(device)
         self.order = SampleOrder(
             length=len(self.rows), batch_size=batch_size, seed=seed, accum_iter=accum_iter, rank=rank,
@@ -118,24 +125,30 @@ class ImageBatches:
 
     def _read(self, index):
         if self.cache is None:
-            return read_or_explain(self.images, index, self.size)
+            return read_or_explain(self.images, index, self.size, self.resize)
         if index not in self.cache:
-            self.cache[index] = read_or_explain(self.images, index, self.size)
+            self.cache[index] = read_or_explain(self.images, index, self.size, self.resize)
         return self.cache[index]
 
 
-def read_or_explain(images: "ImageSource", index: int, size: tuple[int, int]) -> np.ndarray:
+def read_or_explain(
+    images: "ImageSource", index: int, size: tuple[int, int], resize: Resize = "crop"
+) -> np.ndarray:
     """`images.read`, with a UserError that names the file where it can't be decoded."""
     try:
-        return images.read(index, size)
-    except DECODING_ERRORS as error:
+        return images.read(index, size, resize)
+    except BrokenImage as error:
         raise UserError(f"{images.where(index)} can't be decoded ({error}): remove or mend it") from error
+    except MemoryError as error:
+        raise UserError(f"{images.where(index)} needs more memory than there is: make it smaller") from error
 
 
-def read_all(images: "ImageSource", rows: Iterable[int], size: tuple[int, int], threads: int = 4) -> torch.Tensor:
+def read_all(
+    images: "ImageSource", rows: Iterable[int], size: tuple[int, int], resize: Resize = "crop", threads: int = 4
+) -> torch.Tensor:
     """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1]."""
     with quiet_decoding(), ThreadPoolExecutor(max_workers=threads) as pool:
-        pixels = list(pool.map(partial(read_or_explain, images, size=size), rows))
+        pixels = list(pool.map(partial(read_or_explain, images, size=size, resize=resize), rows))
     return to_float(torch.from_numpy(np.stack(pixels)))
 
 
