@@ -25,7 +25,9 @@ from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
 from seitpp.tokenadapt.measure import METHODS, agreement_table, eval_agreement, transformed_ids
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from seitpp.tokenizers.sources.images import ImageBatches, read_all, split_rows
+from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
+from seitpp.tokenizers.sources.images import ImageBatches, read_all, say_left_out, split_rows
+from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.sources.source import open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.codebook import embed
@@ -44,6 +46,9 @@ class TrainTokenAdaptConfig(TrainConfig):
     """folder of images, .tar files, hfds/NAME or torch/NAME, as for seitpp.tokenizers.tokenize"""
     tokenizer: str
     """run folder or weights of the tokenizer"""
+    resize: Resize | None = None
+    """what is done with images of another shape: crop, pad or squash, as for the stores that TokenAdapt is used on;
+    None: what the tokenizer says"""
     model: TokenAdaptConfig = field(default_factory=TokenAdaptConfig)
     """shape of f and g"""
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
@@ -66,10 +71,12 @@ class TrainTokenAdaptConfig(TrainConfig):
         require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
 
 
+@quiet_decoding()
 def main(config: TrainTokenAdaptConfig) -> None:
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
-    tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
+    tokenizer = load_tokenizer(config.tokenizer, accelerator.device, resize=config.resize)
+    resize = resize_of(tokenizer.preprocessing)
     run = open_run(config, accelerator, stage="tokenadapt.train", inputs={"tokenizer": tokenizer.fingerprint})
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
@@ -77,7 +84,7 @@ def main(config: TrainTokenAdaptConfig) -> None:
     images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     model = make_model(config, tokenizer)
-    held_out = read_all(images, held_out_rows[:256], tokenizer.image_size).to(accelerator.device)
+    held_out = read_all(images, held_out_rows[:256], tokenizer.image_size, resize).to(accelerator.device)
 
     def evaluate(model):
         return eval_agreement(model, tokenizer, held_out, config.geometry, seed=config.seed, accelerator=accelerator)
@@ -86,7 +93,8 @@ def main(config: TrainTokenAdaptConfig) -> None:
         save_weights(folder, model.state_dict(), {**model.described, "tokenizer": tokenizer.fingerprint})
 
     def batches(config):
-        return ImageBatches(images, train_rows, tokenizer.image_size, **batch_layout(config, accelerator))
+        layout = batch_layout(config, accelerator)
+        return ImageBatches(images, train_rows, tokenizer.image_size, resize=resize, **layout)
 
     fitted = fit(
         run, accelerator, model, title="TokenAdapt", samples=len(train_rows), batches=batches,
@@ -100,6 +108,7 @@ def main(config: TrainTokenAdaptConfig) -> None:
         together = table[table.geometry == "all"].set_index("method")
         agreement = {f"agreement, {method}": float(together.agreement[method]) for method in METHODS}
         run.finish({**fitted.measures, **agreement})
+        say_left_out(run.path, images)
     accelerator.end_training()
 
 

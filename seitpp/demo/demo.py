@@ -18,6 +18,7 @@ from seitpp.demo.steps import make_steps
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.steps.runner import StepRunner
+from seitpp.tokenizers.sources.decoding.resize import Resize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class DemoConfig:
     """folder of class folders; None: OpenMoji (needs the extra: pip install 'seitpp[demo]')"""
     output_dir: str = "runs/demo"
     """everything is written here; the report is report.html in it"""
+    resize: Resize = "crop"
+    """how images become square: crop keeps the centre, pad adds a white border, squash changes the aspect"""
     quick: bool = False
     """a few steps of everything: it shows that all runs, not what it reaches"""
 
@@ -40,12 +43,15 @@ def main(config: DemoConfig) -> None:
     images = folder / "images"
     print(f"Images: {config.images or 'OpenMoji'} → {images}", flush=True)
     if config.images:
-        prepare_folder(Path(config.images), images)
+        left_out = prepare_folder(Path(config.images), images, resize=config.resize)
     else:
+        left_out = ""
         prepare_openmoji(images)
     steps = make_steps(folder, quick=config.quick)
     StepRunner(steps, folder, lanes=min(2, os.cpu_count() or 1)).run()
     print(f"\nThe report: {folder / 'report.html'}   its numbers: {folder / 'results.csv'}")
+    if left_out:
+        print(f"Left out: {left_out}; see {images / 'skipped.csv'}")
 
 
 def _check_extras(config):
@@ -62,7 +68,8 @@ def _remember_source(folder, config):
     from seitpp.runtime.files import write_text
 
     source = str(Path(config.images).resolve()) if config.images else "OpenMoji"
-    wanted = f"{source}{', quick' if config.quick else ''}\n"
+    resize = "" if config.resize == "crop" else f", {config.resize}"
+    wanted = f"{source}{resize}{', quick' if config.quick else ''}\n"
     note = folder / "demo.txt"
     if note.exists() and note.read_text() != wanted:
         raise UserError(

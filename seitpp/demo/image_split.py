@@ -186,9 +186,7 @@ def _parts(groups: np.ndarray, classes: Sequence[str | None], names: Sequence[st
     while True:
         classes = [None if label in small else label for label in classes]
         parts = assign_parts(groups, classes, names)
-        labelled = Counter(
-            label for label, part in zip(classes, parts, strict=True) if part in ("train", "test")
-        )
+        labelled = Counter(label for label, part in zip(classes, parts, strict=True) if part in ("train", "test"))
         small = {label for label in classes if label is not None and labelled[label] < 2}
         if not small:
             return classes, parts

@@ -14,7 +14,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.labels import label_by_name
 from seitpp.tokenizers.sources.listing.folder import list_images
-from seitpp.tokenizers.sources.listing.left_out import LeftOut
+from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
 from seitpp.tokenizers.sources.listing.names import refuse_split
 from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
 from seitpp.tokens.order.permutation import permute
@@ -131,9 +131,7 @@ class ImageBatches:
         return self.cache[index]
 
 
-def read_or_explain(
-    images: "ImageSource", index: int, size: tuple[int, int], resize: Resize = "crop"
-) -> np.ndarray:
+def read_or_explain(images: "ImageSource", index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
     """`images.read`, with a UserError that names the file where it can't be decoded."""
     try:
         return images.read(index, size, resize)
@@ -150,6 +148,14 @@ def read_all(
     with quiet_decoding(), ThreadPoolExecutor(max_workers=threads) as pool:
         pixels = list(pool.map(partial(read_or_explain, images, size=size, resize=resize), rows))
     return to_float(torch.from_numpy(np.stack(pixels)))
+
+
+def say_left_out(folder: Path, images: "ImageSource") -> None:
+    """Print what a source leaves out, where it does, and list it in skipped.csv of a run's folder."""
+    if images.left_out:
+        table = folder / "skipped.csv"
+        write_skipped(table, images.left_out)
+        print(f"{folder}: {len(images)} images{sentence(images.left_out, table)}")
 
 
 def split_rows(count: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

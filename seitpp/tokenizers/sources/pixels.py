@@ -1,5 +1,6 @@
 """One image file of any kind to RGB pixels of one size. Needs no torch."""
 
+import ctypes
 import errno
 import logging
 import warnings
@@ -40,7 +41,8 @@ def read_image(
         resize: what is done where the image is of another shape.
         reduced: decode a large JPEG at a fraction of its size, at least twice `size`: faster, but other pixels.
     Returns: (3, height, width) uint8 array.
-    Raises: BrokenImage where it can't be decoded, or is so large that it may be an attack; OSError where the disk fails.
+    Raises: BrokenImage where it can't be decoded, or is so large that it may be an attack; OSError where reading it
+        failed, which may work the next time.
     """
     with image_faults(), open_image(file) as image:
         if reduced:
@@ -85,7 +87,7 @@ def image_faults() -> Iterator[None]:
 
 @contextmanager
 def quiet_decoding() -> Iterator[None]:
-    """Keep what Pillow warns and logs (large images, odd metadata) from the user, who can do nothing about it.
+    """Keep what Pillow and libtiff say (large images, odd metadata) from the user, who can do nothing about it.
 
     Filters belong to the process: enter it in the main thread, around all that decodes, and seldom, as each time Python
     forgets which other warnings it has shown already. It is a decorator too.
@@ -93,9 +95,21 @@ def quiet_decoding() -> Iterator[None]:
     log = logging.getLogger("PIL")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
+    handler = _set_libtiff_handler(None)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     finally:
+        _set_libtiff_handler(handler)
         log.setLevel(level)
+
+
+def _set_libtiff_handler(handler: int | None) -> int | None:
+    """Choose who gets libtiff's errors, None: nobody; by default it prints them, past Python. Returns who got them."""
+    try:  # a symbol is looked for in a library and in those that it is linked to
+        set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError):  # a Pillow without libtiff, or with all in one file
+        return None
+    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return set_handler(handler)

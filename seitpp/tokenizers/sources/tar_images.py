@@ -132,8 +132,10 @@ def _images_of(members, labels):
 
 
 def _members(path):
-    """({name: (first byte, size)} of the files in a tar, {name: why} of what is no file of use); of two with one name
-    the later one counts, as tar has it. A link inside the tar is the file that it leads to."""
+    """({name: (first byte, size)} of the files in a tar, {name: why} of what is no file of use).
+
+    Of two with one name the later one counts, as tar has it. A link inside the tar is the file that it leads to.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(6)

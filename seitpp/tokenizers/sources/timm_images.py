@@ -53,8 +53,9 @@ class HuggingFaceImages(TimmImages):
 
     def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`."""
-        image = self.dataset[int(index)]["image"]
-        return read_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]), size, resize)
+        with image_faults():
+            image = self.dataset[int(index)]["image"]
+            return read_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]), size, resize)
 
 
 class TorchvisionImages(TimmImages):

@@ -1,8 +1,8 @@
 """The image formats that are read: those that Pillow decodes by itself, from the one file, without starting a program.
 
-Not among them, although Pillow knows them: EPS (runs Ghostscript), IPTC (opens what it holds as any format, so EPS too),
-WMF, BUFR, GRIB and HDF5 (handed to whatever handler a program has registered), FITS, SPIDER and others whose numbers
-are no colours.
+Not among them, although Pillow knows them: EPS (runs Ghostscript), IPTC (opens what it holds as any format, so EPS
+too), WMF, BUFR, GRIB and HDF5 (handed to whatever handler a program has registered), FITS, SPIDER and others whose
+numbers are no colours.
 """
 
 from functools import cache

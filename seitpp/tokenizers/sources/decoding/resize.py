@@ -20,7 +20,7 @@ LONGEST = 32
 
 def resize_of(preprocessing: dict) -> Resize:
     """What a tokenizer's or a store's preprocessing does; crop where it does not say."""
-    return next((name for name, words in DESCRIBED.items() if preprocessing.get("resize") == words), "crop")
+    return next((name for name in RESIZES if preprocessing.get("resize") == DESCRIBED[name]), "crop")
 
 
 def resized(image: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:

@@ -43,7 +43,9 @@ def list_images(folder: str | Path) -> Listing:
             else:
                 left_out.append(LeftOut(key, problem))
     except PermissionError as error:
-        raise UserError(f"{error.filename} can't be read (no permission): ask for leave, or move it elsewhere") from error
+        raise UserError(
+            f"{error.filename} can't be read (no permission): ask for leave, or move it elsewhere"
+        ) from error
     require_utf8(keys, folder)
     left_out += [LeftOut(name, "class folder without images") for name in _empty_classes(folder, keys, left_out)]
     if not keys:

@@ -35,7 +35,9 @@ class LeftOut:
 def counted(left_out: Iterable[LeftOut]) -> str:
     """How many there are of each kind, the most first: "8 broken links, 4 of unknown format .xyz"; "" for none."""
     kinds = Counter(each.kind for each in left_out)
-    return ", ".join(f"{count:,} {_PLURALS.get(kind, kind) if count > 1 else kind}" for kind, count in kinds.most_common())
+    return ", ".join(
+        f"{count:,} {_PLURALS.get(kind, kind) if count > 1 else kind}" for kind, count in kinds.most_common()
+    )
 
 
 def sentence(left_out: Sequence[LeftOut], table: str | Path | None = None) -> str:

@@ -9,9 +9,7 @@ _SYSTEM = frozenset(
      "system volume information", "lost+found", "thumbs.db", "desktop.ini", "icon\r"}
 )  # fmt: skip
 """What file managers, NAS (Synology, QNAP), macOS and Windows leave in folders; all lower case."""
-_PARTS = frozenset(
-    {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"}
-)
+_PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"})
 """Names of the parts of a split data set."""
 
 
