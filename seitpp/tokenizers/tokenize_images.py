@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.shard_job import encoded_batches
-from seitpp.tokenizers.sources.decoding.resize import Resize
+from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
 from seitpp.tokenizers.sources.given import given_images
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.tokenize import TokenizeConfig, make_shards, spare_cores
@@ -48,11 +48,13 @@ def tokenize_images(
         label_column: of a data set of Hugging Face; None: `label`, where there is one.
         batch_size: images per forward pass.
         device: where a tokenizer that is loaded here runs.
-        resize: of one that is loaded here: "crop", "pad" or "squash" images of another shape; None: what it says.
+        resize: "crop", "pad" or "squash" images of another shape; None: what the tokenizer says.
     Returns: (n, h, w) int64 on the CPU, or the TokenStore.
     Raises: UserError if there are no images, or one can't be decoded.
     """
     network = load_tokenizer(tokenizer, device, resize=resize) if isinstance(tokenizer, str | Path) else tokenizer
+    if resize not in (None, resize_of(network.preprocessing)):
+        raise UserError(f"this tokenizer says otherwise than resize={resize!r}: give its folder, or load it with that")
     source = given_images(images, labels, label_column)
     where = network.codebook.device
     if output_dir is not None:

@@ -101,9 +101,16 @@ def open_source(spec: str | Path, classes: Sequence[str] | None = None, **datase
 
 
 def _tars_of(spec):
-    """Paths of a pattern: every {first..last}, then wildcards; sorted, none twice. What is there is no pattern."""
-    patterns = [spec]
-    while not Path(patterns[0]).exists() and (match := _RANGE.search(patterns[0])):
+    """Paths of a pattern: every {first..last}, then wildcards; sorted, none twice.
+
+    As much of its beginning as is the name of something stands for itself, whatever signs are in it.
+    """
+    path = Path(spec)
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if there == path:
+        return [path]
+    patterns = [str(path.relative_to(there))]
+    while match := _RANGE.search(patterns[0]):
         first, last = match.groups()
         numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
         patterns = [each.replace(match.group(), number, 1) for each in patterns for number in numbers]
@@ -111,19 +118,15 @@ def _tars_of(spec):
             raise UserError(f"{spec}: {match.group()} counts backwards")
     paths = []
     for pattern in patterns:
-        found = _glob(pattern) if any(sign in pattern for sign in "*?[") else [Path(pattern)]
+        found = _glob(there, pattern) if any(sign in pattern for sign in "*?[") else [there / pattern]
         if not found:
-            raise UserError(f"no file fits {pattern}: check --images")
+            raise UserError(f"no file fits {there / pattern}: check --images")
         paths += found
     return sorted(set(paths))
 
 
-def _glob(pattern):
-    """The paths that fit a pattern; as much of its beginning as is the name of something stands for itself."""
+def _glob(folder, pattern):
     import glob
 
-    path = Path(pattern)
-    literal = next(place for place in (path, *path.parents) if place.exists() or place == place.parent)
-    rest = path.relative_to(literal)
-    wanted = glob.escape(str(literal)) if rest == Path() else str(Path(glob.escape(str(literal)), rest))
-    return [Path(found) for found in glob.glob(wanted, recursive=True)]  # noqa: PTH207 - absolute and relative alike
+    wanted = str(Path(glob.escape(str(folder)), pattern))
+    return [Path(path) for path in glob.glob(wanted, recursive=True)]  # noqa: PTH207 - absolute and relative alike

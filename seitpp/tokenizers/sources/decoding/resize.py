@@ -20,7 +20,10 @@ LONGEST = 32
 
 def resize_of(preprocessing: dict) -> Resize:
     """What a tokenizer's or a store's preprocessing does; crop where it does not say."""
-    return next((name for name in RESIZES if preprocessing.get("resize") == DESCRIBED[name]), "crop")
+    for resize in RESIZES:
+        if preprocessing.get("resize") == DESCRIBED[resize]:
+            return resize
+    return "crop"
 
 
 def resized(image: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
