@@ -26,9 +26,10 @@ from seitpp.tokenizers.ema_codebook import EMACodebook, patch_weights
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.decoding.resize import Resize
-from seitpp.tokenizers.sources.images import ImageBatches, read_all, say_left_out, split_rows
+from seitpp.tokenizers.sources.images import ImageBatches, read_rows, say_left_out, split_rows
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokens.codebook import embed, nearest_code
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Step, batch_layout, fit
@@ -53,6 +54,8 @@ class TrainTokenizerConfig(TrainConfig):
     adds a white border, squash changes the aspect"""
     held_out: float = 0.05
     """fraction of the images that PSNR is measured on"""
+    max_skipped: float = 0.001
+    """fraction of the images that may fail to decode before the training ends with an error; it goes on without them"""
     unquantised: float = 0.2
     """fraction of the steps before the codebook starts"""
     commitment: float = 0.25
@@ -72,6 +75,7 @@ class TrainTokenizerConfig(TrainConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
+        require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
         require(self, "unquantised", 0 <= self.unquantised < 1, "must lie in [0, 1)")
 
 
@@ -88,11 +92,11 @@ def main(config: TrainTokenizerConfig) -> None:
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = TrainedTokenizer(config)
-    held_out = read_all(images, held_out_rows[:256], config.model.image_size, config.resize).to(accelerator.device)
+    reader = TolerantReader(images, config.model.image_size, config.resize, max_skipped=config.max_skipped)
+    held_out = read_rows(reader, held_out_rows[:256]).to(accelerator.device)
 
     def batches(config):
-        layout = batch_layout(config, accelerator)
-        return ImageBatches(images, train_rows, config.model.image_size, resize=config.resize, **layout)
+        return ImageBatches(reader, train_rows, **batch_layout(config, accelerator))
 
     def evaluate(model):
         return measure_reconstruction(model.tokenizer, held_out, accelerator)
@@ -113,7 +117,7 @@ def main(config: TrainTokenizerConfig) -> None:
         image_grid([picture, tokenizer.decode(tokenizer.encode(picture))], run.path / "reconstructions.png")
         described = {"codebook_size": config.model.codebook_size, "fingerprint": tokenizer.fingerprint}
         run.finish({**fitted.measures, **described})
-        say_left_out(run.path, images)
+        say_left_out(run.path, reader)
     accelerator.end_training()
 
 

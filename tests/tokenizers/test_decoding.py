@@ -25,6 +25,7 @@ from seitpp.tokenizers.sources.given import GivenImages
 from seitpp.tokenizers.sources.images import ImageBatches, open_image_folder, read_all
 from seitpp.tokenizers.sources.pixels import BrokenImage, image_faults, quiet_decoding, read_image
 from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenize import TokenizeConfig
 from seitpp.tokenizers.tokenize import main as tokenize
 from seitpp.tokenizers.tokenize_images import tokenize_images
@@ -144,7 +145,7 @@ def test_no_source_starts_a_program(tmp_path, tokenizer_folder, ghostscript):
         with pytest.raises(UserError, match=r"x0\.png can't be decoded"):
             read_all(source, [index], SIZE)
         with pytest.raises(UserError, match=r"x0\.png can't be decoded"):
-            ImageBatches(source, np.array([index]), SIZE, 1, seed=0)(0)
+            ImageBatches(TolerantReader(source, SIZE), np.array([index]), 1, seed=0)(0)
     with pytest.raises(UserError, match=r"x0\.png can't be decoded"):
         tokenize_images([place], tokenizer_folder)
     assert not ghostscript.exists()

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,8 @@ from seitpp.tokenizers.sources.labels import label_by_name
 from seitpp.tokenizers.sources.listing.folder import list_images
 from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
 from seitpp.tokenizers.sources.listing.names import refuse_split
-from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
+from seitpp.tokenizers.sources.pixels import quiet_decoding, read_image
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokens.order.permutation import permute
 
 if TYPE_CHECKING:
@@ -80,21 +80,19 @@ class ImageBatches:
     """Shuffled batches of pixels as a function of the step, for the stages that train on images.
 
     The same order as TrainingBatches. Small sets are kept in memory once decoded; larger ones are decoded by threads.
+    An image that can't be decoded is replaced by the next of `rows`, as far as the reader goes on without it.
 
     Args:
-        images: an ImageSource.
+        reader: of an ImageSource.
         rows: indices to use, (n,) int64.
-        size: (height, width).
-        resize: what is done with images of another shape.
         batch_size, seed, device, accum_iter, rank, world_size: as for TrainingBatches.
         cache_bytes: sets of fewer decoded bytes are kept in memory.
     """
 
     def __init__(
         self,
-        images: "ImageSource",
+        reader: TolerantReader,
         rows: np.ndarray,
-        size: tuple[int, int],
         batch_size: int,
         *,
         seed: int,
@@ -102,60 +100,60 @@ class ImageBatches:
         accum_iter: int = 1,
         rank: int = 0,
         world_size: int = 1,
-        resize: Resize = "crop",
         cache_bytes: int = 1 << 30,
     ):
-        self.images = images
+        self.reader = reader
         self.rows = np.asarray(rows)
-        self.size = size
-        self.resize: Resize = resize
         self.device = torch.device(device)
         self.order = SampleOrder(
             length=len(self.rows), batch_size=batch_size, seed=seed, accum_iter=accum_iter, rank=rank,
             world_size=world_size,
         )  # fmt: skip
-        self.cache = {} if len(self.rows) * 3 * size[0] * size[1] < cache_bytes else None
+        self.cache = {} if len(self.rows) * 3 * reader.size[0] * reader.size[1] < cache_bytes else None
         self.threads = ThreadPoolExecutor(max_workers=4)
 
     def __call__(self, step, micro=0):
         """(pixels (b, 3, height, width) float32 in [0, 1], positions (b,) int64) for a step and micro-step."""
         chosen, positions = self.order.at(step, micro)
-        pixels = np.stack(list(self.threads.map(self._read, self.rows[chosen])))
+        pixels = np.stack(list(self.threads.map(self._read, chosen.tolist())))
         return to_float(torch.from_numpy(pixels).to(self.device)), torch.from_numpy(positions).to(self.device)
 
-    def _read(self, index):
+    def _read(self, place):
         if self.cache is None:
-            return read_or_explain(self.images, index, self.size, self.resize)
-        if index not in self.cache:
-            self.cache[index] = read_or_explain(self.images, index, self.size, self.resize)
-        return self.cache[index]
-
-
-def read_or_explain(images: "ImageSource", index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
-    """`images.read`, with a UserError that names the file where it can't be decoded."""
-    try:
-        return images.read(index, size, resize)
-    except BrokenImage as error:
-        raise UserError(f"{images.where(index)} can't be decoded ({error}): remove or mend it") from error
-    except MemoryError as error:
-        raise UserError(f"{images.where(index)} needs more memory than there is: make it smaller") from error
+            return self.reader.read_one_of(self.rows, place)[1]
+        if place not in self.cache:
+            self.cache[place] = self.reader.read_one_of(self.rows, place)[1]
+        return self.cache[place]
 
 
 def read_all(
-    images: "ImageSource", rows: Iterable[int], size: tuple[int, int], resize: Resize = "crop", threads: int = 4
+    images: "ImageSource", rows: Iterable[int], size: tuple[int, int], resize: Resize = "crop"
 ) -> torch.Tensor:
-    """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1]."""
+    """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1].
+
+    Raises: UserError that names the first that can't be decoded.
+    """
+    return read_rows(TolerantReader(images, size, resize), rows)
+
+
+def read_rows(reader: TolerantReader, rows: Iterable[int], threads: int = 4) -> torch.Tensor:
+    """Decode rows at once, those that can be: (n, 3, height, width) float32 in [0, 1]."""
     with quiet_decoding(), ThreadPoolExecutor(max_workers=threads) as pool:
-        pixels = list(pool.map(partial(read_or_explain, images, size=size, resize=resize), rows))
+        pixels = [each for each in pool.map(reader.read, (int(row) for row in rows)) if each is not None]
+    if not pixels:
+        raise UserError(f"{reader.left_out[-1].file} and the others can't be decoded: mend them")
     return to_float(torch.from_numpy(np.stack(pixels)))
 
 
-def say_left_out(folder: Path, images: "ImageSource") -> None:
-    """Print what a source leaves out, where it does, and list it in skipped.csv of a run's folder."""
-    if images.left_out:
+def say_left_out(folder: Path, reader: TolerantReader) -> None:
+    """Print what a training was done without, where there is such, and list it in skipped.csv of its run's folder.
+
+    Of images that can't be decoded these are those that this process has met.
+    """
+    if left_out := reader.left_out:
         table = folder / "skipped.csv"
-        write_skipped(table, images.left_out)
-        print(f"{folder}: {len(images)} images{sentence(images.left_out, table)}")
+        write_skipped(table, left_out)
+        print(f"{folder}: {len(reader.images)} images{sentence(left_out, table)}")
 
 
 def split_rows(count: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
