@@ -69,20 +69,11 @@ def prepare_folder(
     with replacing(folder) as fresh, quiet_decoding():
         decoded = fresh / "decoded"
         decoded.mkdir(parents=True)
-        names, classes, thumbnails, skipped = [], [], [], []
-        for name, label in chosen:
-            try:
-                image = _decode(source / name, size, resize)
-            except BrokenImage as error:
-                skipped.append(LeftOut(name, "not decodable", str(error)))
-                continue
-            image.save(decoded / f"{len(names)}.png")
-            names.append(name)
-            classes.append(label)
-            thumbnails.append(thumbnail(image))
-        _check_broken(sorted(skipped, key=lambda each: each.file), len(chosen), source)
+        whole, thumbnails, skipped = _decode_all(source, chosen, decoded, size, resize)
+        _check_broken(skipped, len(chosen), source)
         groups = merge_near_duplicates(np.stack(thumbnails))
-        classes, parts = _parts(groups, classes, names)
+        names = [name for name, _ in whole]
+        classes, parts = _parts(groups, [label for _, label in whole], names)
         unlabelled |= {label: found[label] for label in found.keys() - {None, *classes}}
         _check_classes(classes, unlabelled, source)
         for index, (name, label, part) in enumerate(zip(names, classes, parts, strict=True)):
@@ -90,8 +81,9 @@ def prepare_folder(
                 target = image_path(fresh, part, label, f"{Path(name).stem[:40]}-{hash_of(name)[:12]}")
                 (decoded / f"{index}.png").rename(target)
         shutil.rmtree(decoded)
+        broken = {each.file for each in skipped}
         small = [LeftOut(name, f"of the small class {label!r}, left unlabelled") for label in sorted(unlabelled)
-                 for name in unlabelled[label]]  # fmt: skip
+                 for name in unlabelled[label] if name not in broken]  # fmt: skip
         left_out = sorted([*images.left_out, *skipped, *small], key=lambda each: each.file)
         write_skipped(fresh / "skipped.csv", left_out)
     return counted(left_out)
@@ -168,6 +160,21 @@ def _choose_evenly(found: dict[str | None, list[str]], max_images: int) -> list[
         left -= count
         chosen += [(name, label) for name in sorted(names, key=hash_of)[:count]]
     return sorted(chosen, key=lambda pair: hash_of(pair[0]))
+
+
+def _decode_all(source: Path, chosen: list[tuple[str, str | None]], folder: Path, size: int, resize: Resize):
+    """Write each image as NUMBER.png; returns (name, label) of each, their thumbnails, and what is not decodable."""
+    whole, thumbnails, skipped = [], [], []
+    for name, label in chosen:
+        try:
+            image = _decode(source / name, size, resize)
+        except BrokenImage as error:
+            skipped.append(LeftOut(name, "not decodable", str(error)))
+            continue
+        image.save(folder / f"{len(whole)}.png")
+        whole.append((name, label))
+        thumbnails.append(thumbnail(image))
+    return whole, thumbnails, sorted(skipped, key=lambda each: each.file)
 
 
 def _decode(path: Path, size: int, resize: Resize) -> Image.Image:

@@ -103,7 +103,7 @@ class TokenizeJob:
         results = [shard.result() for shard in self.shards]
         made = [(shard, result) for shard, result in zip(self.shards, results, strict=True) if result is not None]
         skipped = [entry for _, result in made for entry in result["skipped"]]
-        broken = [LeftOut(entry["file"], entry["reason"]) for entry in skipped]
+        broken = [LeftOut(entry["file"], "not decodable", entry["reason"]) for entry in skipped]
         write_skipped(self.folder / "skipped.csv", [*broken, *self.images.left_out])
         if self.too_many(len(skipped)):
             for shard, result in made:

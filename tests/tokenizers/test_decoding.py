@@ -125,7 +125,7 @@ def test_tokenising_starts_no_program(tmp_path, tokenizer_folder, ghostscript):
     """Of folders; for tars, lists and data sets see below."""
     store = store_of(photos(tmp_path / "photos", EPS), tmp_path, tokenizer_folder, max_skipped=0.5)
     assert len(store) == 24
-    assert "x0.png,it is no image of a format that is read" in (store.folder / "skipped.csv").read_text()
+    assert "x0.png,not decodable: it is no image of a format that is read" in (store.folder / "skipped.csv").read_text()
     assert not ghostscript.exists()
 
 
