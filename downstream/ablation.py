@@ -237,7 +237,8 @@ def _check_robustness(config, train_set):
         raise UserError("robustness needs its extra: pip install 'seitpp[robustness]'; or leave out --images")
     for folder in (config.images, *config.domains.values()):
         open_image_folder(folder, train_set.classes)
-    fingerprint = load_tokenizer(config.tokenizer).fingerprint
+    made_by = train_set.store.tokenizer["fingerprint"]
+    fingerprint = load_tokenizer(config.tokenizer, fingerprint=made_by).fingerprint
     train_set.store.check_tokenizer(fingerprint, f"the tokenizer in {config.tokenizer}")
 
 

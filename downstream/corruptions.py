@@ -12,7 +12,8 @@ import numpy as np
 from einops import rearrange
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.sources.images import DECODING_ERRORS
+from seitpp.tokenizers.sources.decoding.resize import Resize
+from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.source import ImageSource
 
 LEAST_SIDE = 32
@@ -54,19 +55,24 @@ class CorruptedImages:
         """Class names."""
         return self.images.classes
 
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What gives no image."""
+        return self.images.left_out
+
     def __len__(self):
         return len(self.images)
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Corrupted pixels of one image, (3, height, width) uint8.
 
         Raises: UserError where the corruption fails; what the source raises where the image can't be decoded.
         """
-        pixels = self.images.read(index, size)
+        pixels = self.images.read(index, size, resize)
         seed = zlib.crc32(f"{self.seed} {self.name} {self.severity} {index}".encode())
         try:
             return corrupt(pixels, self.name, self.severity, seed=seed)
-        except DECODING_ERRORS as error:  # it must not count as an image that can't be decoded
+        except Exception as error:  # whatever the package raises: it must not count as an image that can't be decoded
             raise UserError(
                 f"{self.name} fails on {self.where(index)} ({error}): leave it out of --corruptions"
             ) from error

@@ -31,6 +31,7 @@ from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import fingerprint_of, load_weights
+from seitpp.tokenizers.sources.listing.left_out import sentence
 from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
@@ -105,7 +106,8 @@ def measure_robustness(config: RobustnessConfig) -> None:
     """Measure every classifier on clean images, each corruption and each domain; write results.csv."""
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
-    tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
+    trained_on = processes.agree(lambda: _described(_seed_folders(config.classifiers[0])[0]).tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer, accelerator.device, fingerprint=trained_on)
     classifiers = processes.agree(lambda: find_classifiers(config.classifiers, tokenizer.fingerprint))
     weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
     run = open_run(
@@ -125,7 +127,10 @@ def measure_robustness(config: RobustnessConfig) -> None:
     if accelerator.is_main_process:
         write_results(run.path, results)
         run.finish({"results": len(results)})
-        print(f"{run.path}: {len(classifiers)} classifiers on {len(sets)} sets of images are measured")
+        given = {each.shift: each.images.left_out for each in sets if each.severity is None}
+        left_out = [each for some in given.values() for each in some]
+        print(f"{run.path}: {len(classifiers)} classifiers on {len(sets)} sets of images are measured"
+              f"{sentence(left_out, folder / '*' / 'skipped.csv')}")  # fmt: skip
     accelerator.end_training()
 
 

@@ -118,7 +118,8 @@ def open_stores(config: PretrainConfig) -> tuple[TokenStore, TokenStore | None]:
     store = open_store(config.store, config.cache)
     eval_store = open_matching_store(config, store) if config.eval_store else None
     if config.tokenizer:
-        store.check_tokenizer(load_tokenizer(config.tokenizer).fingerprint, f"the one in {config.tokenizer}")
+        tokenizer = load_tokenizer(config.tokenizer, fingerprint=store.tokenizer["fingerprint"])
+        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
     return store, eval_store
 
 

@@ -90,7 +90,7 @@ def main(config: ReconstructConfig) -> None:
         raise UserError(
             f"{config.weights} was trained on grids of {grid}, but those of {config.store} are {store.grid}"
         )
-    tokenizer = load_tokenizer(config.tokenizer, device)
+    tokenizer = load_tokenizer(config.tokenizer, device, fingerprint=store.tokenizer["fingerprint"])
     store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
     ids = store.ids(evenly(len(store), config.measured)).to(device)
     draws = Draws(config.seed, 0, torch.arange(len(ids), device=device))

@@ -22,6 +22,7 @@ from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_demo, visible
 from seitpp.runtime.places import claim
 from seitpp.runtime.steps.runner import StepRunner
+from seitpp.tokenizers.sources.decoding.resize import Resize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class DemoConfig:
     """folder of class folders; None: OpenMoji (needs the extra: pip install 'seitpp[demo]')"""
     output_dir: str = "runs/demo"
     """everything is written here; the report is report.html in it"""
+    resize: Resize = "crop"
+    """how images become square: crop keeps the centre, pad adds a white border, squash changes the aspect"""
     quick: bool = False
     """a few steps of everything: it shows that all runs, not what it reaches"""
 
@@ -46,13 +49,16 @@ def main(config: DemoConfig) -> None:
     images = folder / "images"
     print(f"Images: {config.images or 'OpenMoji'} → {images}", flush=True)
     if config.images:
-        prepare_folder(Path(config.images), images)
+        left_out = prepare_folder(Path(config.images), images, resize=config.resize)
     else:
+        left_out = ""
         prepare_openmoji(images)
     steps = make_steps(folder, quick=config.quick)
     StepRunner(steps, folder, lanes=min(2, os.cpu_count() or 1)).run()
     lock.release()
     print(f"\nThe report: {folder / 'report.html'}   its numbers: {folder / 'results.csv'}")
+    if left_out:
+        print(f"Left out: {left_out}; see {images / 'skipped.csv'}")
 
 
 def _check_extras(config):
@@ -67,7 +73,8 @@ def _check_extras(config):
 def _remember_source(folder, config):
     """Refuse a folder that holds a demo on other images or of the other length; one that got no further is none."""
     source = str(Path(config.images).resolve()) if config.images else "OpenMoji"
-    wanted = f"{source}{', quick' if config.quick else ''}\n"
+    resize = "" if config.resize == "crop" else f", {config.resize}"
+    wanted = f"{source}{resize}{', quick' if config.quick else ''}\n"
     note = folder / "demo.txt"
     if note.exists() and note.read_text() != wanted and visible(folder) != [note.name]:
         raise UserError(

@@ -181,7 +181,7 @@ def render(svg: str, size: int) -> Image.Image:
     import resvg_py
 
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
-    return Image.open(io.BytesIO(png)).convert("RGB")
+    return Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB")
 
 
 def line_drawing(svg: str) -> str:

@@ -65,9 +65,9 @@ def picture_rows(folder: str | Path, name: str, *, side: int = 64) -> list[Pictu
         return []
     with reading(path):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
                 pixels = np.asarray(image.convert("RGB"))
-        except OSError as error:
+        except (OSError, SyntaxError) as error:
             raise ValueError("no picture") from error
     labels = ROWS[name]
     height = (pixels.shape[0] + GAP) // len(labels) - GAP

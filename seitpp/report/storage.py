@@ -14,7 +14,8 @@ from PIL import Image
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
-from seitpp.tokenizers.sources.pixels import read_image
+from seitpp.tokenizers.sources.decoding.resize import resize_of
+from seitpp.tokenizers.sources.pixels import BrokenImage, open_image, quiet_decoding, read_image
 from seitpp.tokens.format.size import store_size
 
 MOST_IMAGES = 1000
@@ -26,10 +27,11 @@ ENCODINGS = {
 COLUMNS = ("kind", "bytes_per_image", "total_bytes", "measured_images")
 
 
+@quiet_decoding()
 def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path | None = None) -> pd.DataFrame:
     """Compare token stores with the images that they were made of.
 
-    PNGs and JPEGs are made of the pixels that the tokenizer saw (same size, same crop), in memory, of at most 1,000
+    PNGs and JPEGs are made of the pixels that the tokenizer saw (same size and resize), in memory, of at most 1,000
     images evenly spaced, and scaled up to all.
 
     Args:
@@ -54,7 +56,7 @@ def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path
     if images_folder is not None:
         files = [file for folder, manifest in stores for file in _sized_images(folder, manifest, images_folder)]
         encoded, measured, as_is = _encoded_bytes(files)
-        rows.append(("PNG files" if as_is else "image files", sum(path.stat().st_size for path, _ in files), images))
+        rows.append(("PNG files" if as_is else "image files", sum(path.stat().st_size for path, *_ in files), images))
         for kind, size in encoded.items():
             if not (as_is and kind == "PNG"):
                 rows.append((kind, round(size / measured * images), measured))
@@ -99,7 +101,7 @@ def find_images(store_folder: str | Path, manifest: dict[str, Any], images_folde
 
 
 def _sized_images(store_folder, manifest, images_folder):
-    """[(path, (height, width) that the tokenizer saw)] of a store's images."""
+    """[(path, (height, width) that the tokenizer saw, how the image was resized)] of a store's images."""
     paths = find_images(store_folder, manifest, images_folder)
     if paths is None:
         raise UserError(
@@ -109,7 +111,8 @@ def _sized_images(store_folder, manifest, images_folder):
     size = manifest.get("preprocessing", {}).get("image_size")
     if size is None:
         raise UserError(f"{store_folder} does not say at which size its images were read: leave out --images")
-    return [(path, tuple(size)) for path in paths]
+    resize = resize_of(manifest["preprocessing"])
+    return [(path, tuple(size), resize) for path in paths]
 
 
 def _keys(folder, manifest):
@@ -136,18 +139,21 @@ def _encoded_bytes(files):
     """Bytes of a sample of images in each encoding, of the pixels that the tokenizer saw.
 
     Args:
-        files: [(path, (height, width))].
+        files: [(path, (height, width), resize)].
     Returns: ({kind: bytes}, number of images, whether all of them are PNG files of just these pixels).
     """
     sample = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, MOST_IMAGES).astype(np.int64))]
     total = dict.fromkeys(ENCODINGS, 0)
-    as_is = all(path.suffix.lower() == ".png" for path, _ in files)
-    for path, size in sample:
-        pixels = read_image(path, size)
+    as_is = all(path.suffix.lower() == ".png" for path, *_ in files)
+    for path, size, resize in sample:
+        try:
+            pixels = read_image(path, size, resize)
+        except BrokenImage as error:
+            raise UserError(f"{path} can't be decoded ({error}): remove or mend it") from error
         for kind, options in ENCODINGS.items():
             buffer = io.BytesIO()
             Image.fromarray(rearrange(pixels, "c h w -> h w c")).save(buffer, **options)
             total[kind] += buffer.tell()
-        with Image.open(path) as image:
+        with open_image(path) as image:
             as_is = as_is and image.size == (size[1], size[0])
     return total, len(sample), as_is

@@ -25,7 +25,9 @@ from seitpp.runtime.ownership import is_tokenizer, visible
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.places import claim
 from seitpp.tokenizers.reconstruction import measure_reconstruction
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.sources.listing.left_out import sentence
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codec import packed_bytes
 from seitpp.tokens.exchange.codebook_file import read_codebook
@@ -56,6 +58,9 @@ class ImportTokenizerConfig(StageConfig):
     """where in the folder or repository the VQModel lies, such as movq or vqvae; for diffusers"""
     image_size: int | None = None
     """pixels a side; None: what the checkpoint says, else 256"""
+    resize: Resize = "crop"
+    """what is done with images of another shape: crop keeps the centre, pad adds a white border, squash changes the
+    aspect, as the published preprocessing. It is a part of the tokenizer's fingerprint"""
     codebook: str | None = None
     """file of a (k, c) tensor to use instead of the checkpoint's codes, such as the release's codebook.ckpt; for
     vit_vqgan"""
@@ -76,6 +81,7 @@ def main(config: ImportTokenizerConfig) -> None:
     """Read, convert, write, and say what it is."""
     folder = claim(config, is_tokenizer, "a tokenizer")
     tokenizer = read_tokenizer(config).eval().requires_grad_(False)
+    tokenizer.resize = config.resize
     if (folder / "tokenizer.json").is_file() and config.resume != "none":
         if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
             raise UserError(
@@ -173,11 +179,11 @@ def _reconstruct(tokenizer, config, folder):
     images = open_image_folder(config.images)
     used = min(config.images_used, len(images))
     rows = [len(images) * place // used for place in range(used)]
-    pixels = read_all(images, rows, tokenizer.image_size).to(next(tokenizer.parameters()).device)
+    pixels = read_all(images, rows, tokenizer.image_size, tokenizer.resize).to(next(tokenizer.parameters()).device)
     measured = measure_reconstruction(tokenizer, pixels)
     image_grid([pixels[:8], tokenizer.decode(tokenizer.encode(pixels[:8]))], folder / "reconstructions.png")
     print(f"{folder / 'reconstructions.png'}: PSNR {measured['psnr']:.2f} dB on {used} images, "
-          f"{measured['codes_used']} of {tokenizer.codebook_size} codes used")  # fmt: skip
+          f"{measured['codes_used']} of {tokenizer.codebook_size} codes used{sentence(images.left_out)}")  # fmt: skip
 
 
 def cli() -> None:

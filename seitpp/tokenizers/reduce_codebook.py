@@ -58,7 +58,8 @@ def main(config: ReduceCodebookConfig) -> None:
     """Count, choose, remap shard by shard, and write the tokenizer if it is given."""
     target = fresh_output(config, folder=True)
     store = open_store(config.store)
-    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else None
+    fingerprint = store.tokenizer["fingerprint"]
+    tokenizer = load_tokenizer(config.tokenizer, fingerprint=fingerprint) if config.tokenizer else None
     if tokenizer is not None:
         store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
     if config.codes is not None and config.codes > store.codebook_size:
@@ -72,7 +73,6 @@ def main(config: ReduceCodebookConfig) -> None:
     kept = most_used(counts, wanted)
     codebook = store.codebook
     mapping = map_to_kept(codebook, kept, store.lookup)
-    fingerprint = store.tokenizer["fingerprint"]
     with replacing(target) as folder, Progress(len(store), "remap") as progress:
         folder.mkdir()
         if tokenizer is not None:

@@ -21,6 +21,7 @@ import torch
 
 from seitpp.runtime.files import read_json, write_json
 from seitpp.tokenizers.sources.decode_ahead import decoded_batches
+from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.images import to_float
 from seitpp.tokenizers.sources.source import ImageSource
 from seitpp.tokenizers.tokenizer import Tokenizer
@@ -116,7 +117,10 @@ def encoded_batches(
     Yields: (ids (b, h, w) int64 on the device, their rows, [(row, reason)] of those that can't be decoded).
     """
     gpu = device.type == "cuda"
-    batches = decoded_batches(images, rows, tokenizer.image_size, batch_size, threads, pin_memory=gpu)
+    batches = decoded_batches(
+        images, rows, tokenizer.image_size, batch_size, threads, resize=resize_of(tokenizer.preprocessing),
+        pin_memory=gpu,
+    )  # fmt: skip
     for pixels, decoded, broken in batches:
         with torch.no_grad(), _full_precision(device):
             ids = tokenizer.encode(to_float(pixels.to(device, non_blocking=gpu))) if decoded else None

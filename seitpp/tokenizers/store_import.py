@@ -188,7 +188,8 @@ def _origin(config, manifest, usual_grid, beside=None):
     """Codebook and tokenizer, by the user's word, else by the manifest that came with the data."""
     grid = _parse_grid(config.grid) if config.grid else None
     if config.tokenizer:
-        tokenizer = load_tokenizer(config.tokenizer)
+        made_by = (manifest.get("tokenizer") or {}).get("fingerprint")
+        tokenizer = load_tokenizer(config.tokenizer, fingerprint=made_by)
         _check_same(config, manifest, tokenizer.fingerprint)
         if grid not in (None, tuple(tokenizer.grid)):
             raise UserError(f"{config.tokenizer} makes a grid of {tuple(tokenizer.grid)}, --grid says {grid}")

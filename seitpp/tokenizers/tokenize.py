@@ -23,6 +23,7 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.shard_job import ShardJob
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 
@@ -39,7 +40,11 @@ class TokenizeConfig(StageConfig):
     tokenizer: str
     """folder of a tokenizer, or package.module:Class, a class of your own"""
     like: str | None = None
-    """another store whose class names are kept, as a test set needs its training set's"""
+    """another store whose class names are kept, and where it is of the same tokenizer its resize, as a test set needs
+    its training set's"""
+    resize: Resize | None = None
+    """what is done with images of another shape: crop keeps the centre, pad adds a white border, squash changes the
+    aspect. None: what the tokenizer says. It is a part of the store's fingerprint"""
     split: str = "train"
     """part of a data set; hfds/ and torch/ only"""
     root: str | None = None

@@ -6,15 +6,15 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import make_folder, read_json, remove_unfinished, replacing, write_json
+from seitpp.runtime.files import make_folder, read_json, remove_unfinished, write_json
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_job
 from seitpp.runtime.places import claim
 from seitpp.tokenizers.shard_job import ShardJob
+from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.store import open_store, write_manifest
@@ -54,8 +54,11 @@ class TokenizeJob:
     ):
         self.config = config
         self.folder = Path(config.output_dir)
-        self.tokenizer = load_tokenizer(config.tokenizer, device) if tokenizer is None else tokenizer
-        self.images = _open_images(config) if images is None else images
+        like = open_store(config.like) if config.like else None
+        self.tokenizer = tokenizer if tokenizer is not None else load_tokenizer(
+            config.tokenizer, device, resize=config.resize, fingerprint=like.tokenizer["fingerprint"] if like else None
+        )  # fmt: skip
+        self.images = _open_images(config, like and like.classes) if images is None else images
         self.about = about or {}
         self._unlock: weakref.finalize[[], TokenizeJob] | None = None
         starts = range(0, len(self.images), config.rows_per_shard)
@@ -114,8 +117,8 @@ class TokenizeJob:
         results = [shard.result() for shard in self.shards]
         made = [(shard, result) for shard, result in zip(self.shards, results, strict=True) if result is not None]
         skipped = [entry for _, result in made for entry in result["skipped"]]
-        with replacing(self.folder / "skipped.csv") as temporary:
-            pd.DataFrame(skipped, columns=["file", "reason"]).to_csv(temporary, index=False)
+        broken = [LeftOut(entry["file"], "not decodable", entry["reason"]) for entry in skipped]
+        write_skipped(self.folder / "skipped.csv", [*broken, *self.images.left_out])
         if self.too_many(len(skipped)):
             for shard, result in made:
                 if result["skipped"]:  # so that the same command reads the mended images
@@ -141,15 +144,15 @@ class TokenizeJob:
         if self._unlock is not None:
             self._unlock()
         kept = len(self.images) - len(skipped)
-        return f"{self.folder}: {kept} images, {len(self.images.classes)} classes, {len(skipped)} skipped"
+        said = f"{self.folder}: {kept} images, {len(self.images.classes)} classes, {len(skipped)} skipped"
+        return said + sentence(self.images.left_out, self.folder / "skipped.csv")
 
     @property
     def _tokenizer(self):
         return {"name": self.tokenizer.name, "fingerprint": self.tokenizer.fingerprint}
 
 
-def _open_images(config):
-    classes = open_store(config.like).classes if config.like else None
+def _open_images(config, classes):
     return open_source(
         config.images, classes, split=config.split, root=config.root, image_column=config.image_column,
         label_column=config.label_column,

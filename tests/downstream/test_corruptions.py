@@ -36,7 +36,7 @@ class Arrays:
     def __len__(self):
         return len(self.pixels)
 
-    def read(self, index, size):
+    def read(self, index, size, resize="crop"):
         return self.pixels[index]
 
     def where(self, index):

@@ -17,6 +17,7 @@ from torch import nn
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.tokenizer import load_tokenizer
 
 
@@ -56,6 +57,15 @@ class ReducedTokenizer(nn.Module):
     def codebook(self) -> torch.Tensor:
         """Rows of the kept codes, (k, c) float32."""
         return self.base.codebook[self.codes]
+
+    @property
+    def resize(self) -> Resize:
+        """What is done with images of another shape: the base says it."""
+        return self.base.resize
+
+    @resize.setter
+    def resize(self, resize: Resize) -> None:
+        self.base.resize = resize
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from seitpp.runtime.foreign.conversion import fill
 from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.positions import sincos_positions
+from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
 from seitpp.tokens.codebook import embed, nearest_code
 
 HEAD_WIDTH = 64
@@ -77,6 +78,7 @@ class ViTVQGAN(nn.Module):
     def __init__(self, config: ViTVQGANConfig):
         super().__init__()
         self.config = config
+        self.resize: Resize = "crop"
         self.image_size = tuple(config.image_size)
         self.grid = tuple(side // config.patch_size for side in config.image_size)
         self.codebook_size = config.codebook_size
@@ -101,7 +103,7 @@ class ViTVQGAN(nn.Module):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
-        return {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [0, 1]}
+        return {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [0, 1]}
 
     @property
     def fingerprint(self) -> str:
@@ -143,7 +145,8 @@ class ViTVQGAN(nn.Module):
             temporary.mkdir()
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": asdict(self.config)})
+            described = {"kind": self.name, "config": asdict(self.config), "resize": self.resize}
+            write_json(temporary / "tokenizer.json", described)
 
     @classmethod
     def load(cls, folder: Path) -> "ViTVQGAN":

@@ -16,6 +16,7 @@ from seitpp.runtime.files import read_json, replacing, write_json
 from seitpp.runtime.foreign.conversion import fill
 from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
 from seitpp.tokens.codebook import embed, nearest_code
 
 
@@ -76,6 +77,7 @@ class VQTokenizer(nn.Module):
         self.image_size = tuple(image_size)
         self.space_to_depth = space_to_depth
         self.lookup = lookup
+        self.resize: Resize = "crop"
         self.grid = tuple(side // shrink for side in image_size)
         self.codebook_size = model.config.num_vq_embeddings
 
@@ -108,7 +110,7 @@ class VQTokenizer(nn.Module):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
-        known = {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [-1, 1]}
+        known = {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [-1, 1]}
         return known if self.lookup == "euclidean" else {**known, "lookup": self.lookup}
 
     @property
@@ -160,7 +162,7 @@ class VQTokenizer(nn.Module):
         described = {"image_size": list(self.image_size), "space_to_depth": self.space_to_depth, "lookup": self.lookup}
         with replacing(folder) as temporary:
             self.model.save_pretrained(temporary)
-            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described})
+            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described, "resize": self.resize})
 
     @classmethod
     def load(cls, folder: Path) -> "VQTokenizer":
