@@ -46,6 +46,7 @@ from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.results import write_results
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.steps.runner import StepRunner
@@ -71,15 +72,15 @@ MAY_CHANGE = ("seeds", "label_fractions", "lanes")
 class AblationConfig(StageConfig):
     """Train from scratch and with each ingredient of pre-training, and compare."""
 
-    store: str
+    store: Location
     """token store to learn from: all of it in pre-training, its labels in probe and fine-tuning"""
-    eval_store: str
+    eval_store: Location
     """token store to measure on"""
-    labels: str | None = None
+    labels: Location | None = None
     """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    token_adapt: str | None = None
+    token_adapt: Location | None = None
     """run or weights of TokenAdapt; the ingredients tokenadapt and all need it"""
     ingredients: tuple[str, ...] = tuple(INGREDIENTS)
     """what to compare: scratch, mtm (plain), tokenadapt, coloradapt, all (MTM with both)"""
@@ -87,18 +88,18 @@ class AblationConfig(StageConfig):
     """fractions of the labels to learn from"""
     seeds: int = 3
     """repetitions: seed, seed + 1, …"""
-    pretrain: str = "demo"
+    pretrain: Location = "demo"
     """recipe of seitpp.mtm.pretrain, name or path. Its augmentation counts, but for TokenAdapt, which comes from
     `token_adapt`, and ColorAdapt, which is on at its `color_adapt` for the ingredients that have it"""
-    finetune: str = "demo"
+    finetune: Location = "demo"
     """recipe of seitpp.finetune.train, name or path; the encoder from scratch is that of the pre-training recipe"""
-    probe: str | None = None
+    probe: Location | None = None
     """recipe of seitpp.finetune.probe, name or path; its features do not count. None: the defaults"""
-    images: str | None = None
+    images: Location | None = None
     """folder of the evaluation store's images, to measure robustness on; None: not measured"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """run or weights of the stores' tokenizer, for robustness"""
-    domains: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, Location] = field(default_factory=dict)
     """other folders with the same classes, for robustness: name to folder"""
     lanes: int | None = None
     """trainings at a time; None: one on a GPU, one a core without"""

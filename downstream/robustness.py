@@ -26,6 +26,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
@@ -43,21 +44,21 @@ if TYPE_CHECKING:
 class RobustnessConfig(StageConfig):
     """Accuracy of classifiers on corrupted images and in other domains."""
 
-    classifiers: tuple[str, ...]
+    classifiers: tuple[Location, ...]
     """runs of seitpp.finetune.train; every seed in them is measured"""
-    tokenizer: str
+    tokenizer: Location
     """run or weights of the classifiers' tokenizer"""
-    images: str
+    images: Location
     """the clean test images: a folder of class folders, or .tar files as for seitpp tokenize"""
     corruptions: tuple[str, ...] = ("gaussian_noise", "contrast")
     """names of ImageNet-C"""
     severities: tuple[int, ...] = (1, 3, 5)
     """1 (least) to 5; each is measured by itself"""
-    domains: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, Location] = field(default_factory=dict)
     """other images of the same classes: name to folder or .tar files"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    stores: str | None = None
+    stores: Location | None = None
     """folder of the token stores of all sets, which other runs of the same images, tokenizer and seed may share; None:
     stores/ in the run folder"""
     batch_size: int = 128

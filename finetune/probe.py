@@ -26,6 +26,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder
@@ -36,24 +37,24 @@ from seitpp.tokens.remote import CacheConfig
 class ProbeConfig(StageConfig):
     """Linear probe and k-NN on frozen features."""
 
-    store: str
+    store: Location
     """token store with labels to learn from"""
-    eval_store: str
+    eval_store: Location
     """token store to measure on"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how stores behind a URL are read"""
-    labels: str | None = None
+    labels: Location | None = None
     """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    weights: str | None = None
+    weights: Location | None = None
     """run or weights of seitpp.mtm.pretrain; needed for the feature `mtm`"""
     features: tuple[str, ...] = ("mtm",)
     """what to probe: mtm (the pre-trained encoder), random (the same encoder at its start), bag-of-tokens, pixels
     (16 x 16), majority (no features: the commonest class)"""
-    images: str | None = None
+    images: Location | None = None
     """folder that `store` was made of; needed for the feature `pixels`"""
-    eval_images: str | None = None
+    eval_images: Location | None = None
     """folder that `eval_store` was made of; needed for the feature `pixels`"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of a random encoder where no weights are given"""

@@ -25,6 +25,7 @@ from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.locations import Location
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokens.loader import TrainingBatches
@@ -39,17 +40,17 @@ from seitpp.training.optimizer import parameter_groups
 class FinetuneConfig(TrainConfig):
     """Fine-tune a pre-trained encoder on labelled tokens, or train from scratch."""
 
-    store: str
+    store: Location
     """token store with labels to learn from"""
-    eval_store: str
+    eval_store: Location
     """token store to measure on"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how stores behind a URL are read"""
-    labels: str | None = None
+    labels: Location | None = None
     """CSV with columns key,label: another task on the same stores; rows it does not name are left out"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    weights: str | None = None
+    weights: Location | None = None
     """run or weights of seitpp.mtm.pretrain; None: from scratch"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of an encoder from scratch; with `weights` theirs counts"""

@@ -17,6 +17,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.locations import Location
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt import published as token_adapt_published
@@ -30,11 +31,11 @@ class ImportModelConfig(StageConfig):
 
     kind: Literal["mtm", "tokenadapt"]
     """mtm: masked pre-training; tokenadapt: f and g, of a file of their own or out of one of pre-training"""
-    checkpoint: str
+    checkpoint: Location
     """file of torch.save or safetensors"""
-    store: str | None = None
+    store: Location | None = None
     """token store whose ids the model reads; or give --tokenizer"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """the tokenizer whose ids it reads, instead of a store"""
     view: tuple[int, int] | None = None
     """tokens (h, w) of the model's input; None: the square that the file's tables are made for"""

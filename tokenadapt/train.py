@@ -19,6 +19,7 @@ from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import save_weights
@@ -40,9 +41,9 @@ from seitpp.training.random_streams import Draws
 class TrainTokenAdaptConfig(TrainConfig):
     """Train TokenAdapt's f and g for a tokenizer."""
 
-    images: str
+    images: Location
     """folder of images, .tar files, hfds/NAME or torch/NAME, as for seitpp.tokenizers.tokenize"""
-    tokenizer: str
+    tokenizer: Location
     """run folder or weights of the tokenizer"""
     model: TokenAdaptConfig = field(default_factory=TokenAdaptConfig)
     """shape of f and g"""

@@ -21,6 +21,7 @@ from seitpp.mtm.augmentation.mixing import Mix, MixConfig, Mixing
 from seitpp.mtm.augmentation.partners import Pairing, sample_partners
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from seitpp.tokenadapt.model import adapt_ids, load_token_adapt
 from seitpp.tokens.codebook import embed, nearest_code
@@ -33,7 +34,7 @@ from seitpp.training.random_streams import Draws
 class AugmentConfig:
     """How training views are made from stored tokens."""
 
-    token_adapt: str | None = None
+    token_adapt: Location | None = None
     """run or weights of TokenAdapt, applied to every second sample; None: all samples are only cropped"""
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     """crops of all samples; flips and affine maps of those that TokenAdapt transforms"""

@@ -17,6 +17,7 @@ from seitpp.demo.openmoji import prepare_openmoji
 from seitpp.demo.steps import make_steps
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.steps.runner import StepRunner
 
 
@@ -24,9 +25,9 @@ from seitpp.runtime.steps.runner import StepRunner
 class DemoConfig:
     """Run the whole pipeline on OpenMoji or on a folder of class folders."""
 
-    images: str | None = None
+    images: Location | None = None
     """folder of class folders; None: OpenMoji (needs the extra: pip install 'seitpp[demo]')"""
-    output_dir: str = "runs/demo"
+    output_dir: Location = "runs/demo"
     """everything is written here; the report is report.html in it"""
     quick: bool = False
     """a few steps of everything: it shows that all runs, not what it reaches"""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from seitpp.runtime.steps.step import Step
+from seitpp.runtime.steps.step import Step, flag_words
 
 QUICK = {  # of each stage: enough steps for every part of it to run
     "train-tokenizer": ("--steps", "60", "--warmup_steps", "5"),
@@ -87,13 +87,14 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
                 ),
             ),
         ]  # fmt: skip
-    domains = ("--domains", f"{{sketch: {images}/sketch}}") if (images / "sketch").exists() else ()
+    classifiers = [f"{folder}/scratch-categories", f"{folder}/finetune-categories"]
+    domains = {"domains": {"sketch": f"{images}/sketch"}} if (images / "sketch").exists() else {}
     steps += [
         Step(
             name="Robustness", after=("From scratch, categories", "Fine-tuning, categories"), seconds=15,
             command=stage(
-                "robustness", "--classifiers", f"[{folder}/scratch-categories, {folder}/finetune-categories]",
-                "--images", f"{images}/test", *domains, *tokenizer, "--dataset", "categories", out="robustness",
+                "robustness", *flag_words({"classifiers": classifiers, "images": f"{images}/test", **domains}),
+                *tokenizer, "--dataset", "categories", out="robustness",
             ),
         ),
     ]  # fmt: skip

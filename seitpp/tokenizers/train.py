@@ -20,6 +20,7 @@ from torch import nn
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.locations import Location
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.ema_codebook import EMACodebook, patch_weights
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 class TrainTokenizerConfig(TrainConfig):
     """Train a VQ tokenizer on a folder of images."""
 
-    images: str
+    images: Location
     """folder of images, in class folders or not; .tar files, hfds/NAME or torch/NAME, as for seitpp tokenize"""
     model: VQConfig = field(default_factory=VQConfig)
     """shape of the tokenizer"""

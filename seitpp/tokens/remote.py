@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location, with_home
 from seitpp.tokens.files import Entries
 from seitpp.tokens.format.manifest import check_manifest, inside
 
@@ -29,7 +30,7 @@ _STALE_SECONDS = 3600
 class CacheConfig:
     """How stores behind a URL are read; local stores need none of it."""
 
-    folder: str | None = None
+    folder: Location | None = None
     """where fetched shards are kept; None: $SEITPP_CACHE, or ~/.cache/seitpp"""
     gigabytes: float = 20.0
     """the most that the folder may hold, 10^9 bytes each; all processes of a machine share it"""
@@ -46,7 +47,7 @@ class CacheConfig:
     @property
     def path(self) -> Path:
         """The folder that it comes to."""
-        return Path(self.folder or os.environ.get("SEITPP_CACHE") or Path.home() / ".cache" / "seitpp")
+        return Path(with_home(self.folder or os.environ.get("SEITPP_CACHE") or "~/.cache/seitpp"))
 
 
 class RemoteFiles:

@@ -24,6 +24,7 @@ import numpy as np
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.tokens.format.manifest import write_manifest
 from seitpp.tokens.format.targets import first_labels
 from seitpp.tokens.order.permutation import permute
@@ -37,9 +38,9 @@ _BLOCK = 1 << 16
 class SubsetConfig:
     """A class-balanced part of a store as a new manifest over the same shards."""
 
-    store: str
+    store: Location
     """token store to choose from, a folder on this machine"""
-    output_dir: str
+    output_dir: Location
     """folder of the subset: its manifest points to the shards by relative paths"""
     count: int | None = None
     """rows to take"""

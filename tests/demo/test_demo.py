@@ -5,6 +5,8 @@ from PIL import Image
 
 from seitpp.demo.demo import DemoConfig, main
 from seitpp.demo.steps import make_steps
+from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.runtime.command import parse
 from seitpp.runtime.errors import UserError
 
 
@@ -45,6 +47,18 @@ def test_batches_shrink_to_fit_few_images(images):
             assert size % 2 == 0
             assert 2 <= size <= 4
     assert sum("--batch_size" in each.command for each in make_steps(images.parent)) == 5
+
+
+def test_a_demo_may_lie_in_a_folder_of_any_name(images, tmp_path):
+    """`--classifiers [demo, v2/…]` were two names."""
+    folder = tmp_path / "demo, v2 [no]: 1"
+    (folder / "images" / "sketch").mkdir(parents=True)
+    (folder / "images" / "train").mkdir()
+    (step,) = [each for each in make_steps(folder) if each.name == "Robustness"]
+    config = parse(RobustnessConfig, step.command[2:], recipes="robustness")
+    assert config.classifiers == (f"{folder}/scratch-categories", f"{folder}/finetune-categories")
+    assert config.domains == {"sketch": f"{folder}/images/sketch"}
+    assert config.output_dir == f"{folder}/robustness"
 
 
 def test_a_folder_of_another_demo_is_refused(tmp_path):
