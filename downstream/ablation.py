@@ -55,6 +55,7 @@ from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt
 from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.subset import write_subset
 
@@ -242,13 +243,16 @@ def _check_robustness(config, train_set):
 def _further_fingerprints(config, recipes):
     """Of recipes and TokenAdapt: finished steps are not run again, so these must be what they were, too."""
     places = {"output_dir", "store", "eval_store", "labels"}
-    resolved = [
-        {name: value for name, value in asdict(recipe).items() if name not in places}
-        for recipe in (recipes.pretrain, recipes.finetune, recipes.probe)
-    ]
-    found = {"recipes": hashlib.sha256(json.dumps(resolved).encode()).hexdigest()}
+    found = {}
+    for name in ("pretrain", "finetune", "probe"):
+        resolved = {key: value for key, value in asdict(getattr(recipes, name)).items() if key not in places}
+        found[name] = hashlib.sha256(json.dumps(resolved).encode()).hexdigest()
     if config.token_adapt is not None:
         found["token_adapt"] = fingerprint_of(load_token_adapt(config.token_adapt)[0].state_dict(), {})
+    if config.images is not None:
+        found["images"] = source_fingerprint(open_image_folder(config.images))
+    for name, folder in config.domains.items():
+        found[f"domains.{name}"] = source_fingerprint(open_image_folder(folder))
     return found
 
 

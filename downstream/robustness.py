@@ -32,6 +32,7 @@ from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import lock_folder, open_run
 from seitpp.runtime.weights import fingerprint_of, load_weights
+from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
@@ -108,17 +109,17 @@ def measure_robustness(config: RobustnessConfig) -> None:
     processes = Processes(accelerator)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
     classifiers = processes.agree(lambda: find_classifiers(config.classifiers, tokenizer.fingerprint))
-    weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
+    sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
+    data = fingerprints(classifiers, sets) if processes.is_main else {}
     run = open_run(
-        config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint},
-        data={"classifiers": weights}, may_change=("stores",),
+        config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint}, data=data,
+        may_change=("stores",),
     )  # fmt: skip
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     check_corruptions(config.corruptions, tokenizer.image_size)
     folder = Path(config.stores or run.path / "stores")
-    sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
     with _locked(folder, processes):
         run_jobs([each.job(config, folder, tokenizer) for each in sets], processes, accelerator.device)
     results = measure(classifiers, sets, folder, config, accelerator)
@@ -127,6 +128,14 @@ def measure_robustness(config: RobustnessConfig) -> None:
         run.finish({"results": len(results)})
         print(f"{run.path}: {len(classifiers)} classifiers on {len(sets)} sets of images are measured")
     accelerator.end_training()
+
+
+def fingerprints(classifiers: list[TrainedClassifier], sets: list[ShiftedSet]) -> dict[str, str]:
+    """Of what is measured and what it is measured on: `data` of a RunFolder."""
+    weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
+    uncorrupted = {f"domains.{each.shift}" if each.shift else "images": each for each in sets if each.severity is None}
+    images = {name: source_fingerprint(each.images) for name, each in uncorrupted.items()}
+    return {"classifiers": weights, **images}
 
 
 def find_classifiers(runs: tuple[str, ...], tokenizer: str) -> list[TrainedClassifier]:

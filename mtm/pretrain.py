@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.augmentation.augment import Augment, AugmentConfig, fingerprints
 from seitpp.mtm.baselines import frequency_baselines
 from seitpp.mtm.cost import training_flops
 from seitpp.mtm.encoder import fitting_view
@@ -129,7 +129,8 @@ def open_pretraining(
     inputs = {
         "tokenizer": store.tokenizer["fingerprint"], "codebook_size": store.codebook_size, "grid": list(store.grid)
     }  # fmt: skip
-    data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    stores = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    data = {**stores, **fingerprints(config.augment)}
     return open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data, may_change=["tokenizer"])
 
 

@@ -27,7 +27,7 @@ from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geome
 from seitpp.tokenadapt.measure import METHODS, agreement_table, eval_agreement, transformed_ids
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from seitpp.tokenizers.sources.images import ImageBatches, read_all, split_rows
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.codebook import embed
 from seitpp.tokens.views import centre, centre_pixels, put
@@ -71,11 +71,13 @@ def main(config: TrainTokenAdaptConfig) -> None:
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
-    run = open_run(config, accelerator, stage="tokenadapt.train", inputs={"tokenizer": tokenizer.fingerprint})
+    images = open_source(config.images)
+    inputs = {"tokenizer": tokenizer.fingerprint}
+    data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    run = open_run(config, accelerator, stage="tokenadapt.train", inputs=inputs, data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     model = make_model(config, tokenizer)
     held_out = read_all(images, held_out_rows[:256], tokenizer.image_size).to(accelerator.device)

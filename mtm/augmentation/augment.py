@@ -21,6 +21,7 @@ from seitpp.mtm.augmentation.mixing import Mix, MixConfig, Mixing
 from seitpp.mtm.augmentation.partners import Pairing, sample_partners
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.fingerprints import file_fingerprint, weights_fingerprint
 from seitpp.runtime.locations import Location
 from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from seitpp.tokenadapt.model import adapt_ids, load_token_adapt
@@ -70,6 +71,15 @@ class AugmentConfig:
         """What results call it, such as "tokenadapt+coloradapt": the papers' two parts, where they are on."""
         parts = {"tokenadapt": self.token_adapt is not None, "coloradapt": self.color_adapt > 0}
         return "+".join(name for name, on in parts.items() if on)
+
+
+def fingerprints(config: AugmentConfig) -> dict[str, str | None]:
+    """Of the files that an augmentation reads: data of a RunFolder whose configuration has it as `augment`."""
+    token_adapt, synonyms = config.token_adapt, config.eda.synonym_file
+    return {
+        "augment.token_adapt": token_adapt and weights_fingerprint(token_adapt),
+        "augment.eda.synonym_file": synonyms and file_fingerprint(synonyms),
+    }
 
 
 class Augment:

@@ -27,7 +27,7 @@ from seitpp.tokenizers.ema_codebook import EMACodebook, patch_weights
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.images import ImageBatches, read_all, split_rows
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 from seitpp.tokens.codebook import embed, nearest_code
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Step, batch_layout, fit
@@ -75,11 +75,12 @@ def main(config: TrainTokenizerConfig) -> None:
     """Train, measure on held-out images, write weights and a picture of reconstructions."""
     accelerator = make_accelerator(config.mixed_precision)
     refuse_sharding(accelerator, "train-tokenizer")
-    run = open_run(config, accelerator, stage="tokenizers.train")
+    images = open_source(config.images)
+    data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    run = open_run(config, accelerator, stage="tokenizers.train", data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = TrainedTokenizer(config)

@@ -199,7 +199,8 @@ def write_subset(
     np.save(file, rows)
     with replacing(folder / "rows.npy") as temporary:
         temporary.write_bytes(file.getvalue())
-    beside = os.path.relpath(store.folder, folder)
+    # As the disk has it: `..` of a link is where the link leads to, not where it lies.
+    beside = os.path.relpath(store.folder.resolve(), folder.resolve())
     manifest = store.manifest
     write_manifest(
         folder,
