@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from seitpp.runtime.steps.step import Step, flag_words
+from seitpp.runtime.tables import read_table
 
 QUICK = {  # of each stage: enough steps for every part of it to run
     "train-tokenizer": ("--steps", "60", "--warmup_steps", "5"),
@@ -110,7 +109,7 @@ def _batch_sizes(images):
     if (images / "subgroups.csv").exists():
         labelled = min(
             labelled,
-            int(pd.read_csv(images / "subgroups.csv").key.map(lambda key: (images / "train" / key).exists()).sum()),
+            sum((images / "train" / key).exists() for key in read_table(images / "subgroups.csv", ("key",))["key"]),
         )
     recipes = {"train-tokenizer": (32, every), "train-tokenadapt": (64, every), "pretrain": (32, every)}
     recipes["finetune"] = (48, labelled)

@@ -27,6 +27,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing
 from seitpp.runtime.locations import Location
 from seitpp.runtime.progress import Progress
+from seitpp.runtime.tables import read_utf8
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codec import pack
@@ -266,7 +267,7 @@ def read_classes(path: str | Path) -> list[str]:
             names = sorted(numbers, key=numbers.get)
             complete = [numbers[name] for name in names] == list(range(len(names)))
         else:
-            names = Path(path).read_text(encoding="utf-8").splitlines()
+            names = read_utf8(path).splitlines()
             complete = all(name.strip() for name in names)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a file of class names, one a line or JSON of {{name: number}}") from error
