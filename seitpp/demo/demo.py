@@ -17,8 +17,11 @@ from seitpp.demo.openmoji import prepare_openmoji
 from seitpp.demo.steps import make_steps
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import write_text
 from seitpp.runtime.locations import Location
 from seitpp.runtime.steps.runner import StepRunner
+from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.source import source_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +62,30 @@ def _check_extras(config):
 
 
 def _remember_source(folder, config):
-    """Refuse a folder that holds a demo on other images or of the other length."""
-    from seitpp.runtime.files import write_text
+    """Refuse a folder that holds a demo on other images or of the other length; note in it what it is of.
 
-    source = str(Path(config.images).resolve()) if config.images else "OpenMoji"
-    wanted = f"{source}{', quick' if config.quick else ''}\n"
+    Images are compared by their fingerprint, as a project may be moved, or by their path where nobody knows it: they
+    are gone, or the note is of an older version.
+    """
     note = folder / "demo.txt"
-    if note.exists() and note.read_text() != wanted:
+    here = _source_of(config)
+    there = note.read_text().splitlines() if note.exists() else here
+    compared = 1 if len(there) == len(here) == 2 else 0
+    if there[compared] != here[compared]:
+        changed = " as they were before" if there[0] == here[0] else ""
         raise UserError(
-            f"{folder} holds a demo of {note.read_text().strip()}: choose another --output_dir, or delete that folder"
+            f"{folder} holds a demo of {there[0]}{changed}: choose another --output_dir, or delete that folder"
         )
-    write_text(note, wanted)
+    if len(here) >= len(there):
+        write_text(note, "".join(f"{line}\n" for line in here))
+
+
+def _source_of(config):
+    """Lines of the note: where the images lie, and their fingerprint where they are there; each with the length."""
+    lines = [str(Path(config.images).resolve()) if config.images else "OpenMoji"]
+    if config.images and Path(config.images).is_dir():
+        lines.append(source_fingerprint(open_image_folder(config.images)))
+    return [f"{line}, quick" if config.quick else line for line in lines]
 
 
 def cli() -> None:

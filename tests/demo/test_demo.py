@@ -1,13 +1,18 @@
 """The demo: its steps, and the folder that it refuses."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
+import tiny
+from seitpp.demo import demo
 from seitpp.demo.demo import DemoConfig, main
 from seitpp.demo.steps import make_steps
 from seitpp.downstream.robustness import RobustnessConfig
 from seitpp.runtime.command import parse
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.steps.runner import StepRunner
 
 
 @pytest.fixture
@@ -65,3 +70,32 @@ def test_a_folder_of_another_demo_is_refused(tmp_path):
     (tmp_path / "demo.txt").write_text("OpenMoji\n")
     with pytest.raises(UserError, match="holds a demo of OpenMoji: choose another --output_dir"):
         main(DemoConfig(images=str(tmp_path / "photos"), output_dir=str(tmp_path)))
+
+
+def begin(monkeypatch, folder, **fields):
+    """A demo as far as to the steps that it would run."""
+    monkeypatch.setattr(demo, "_check_extras", lambda config: None)
+    monkeypatch.setattr(StepRunner, "run", lambda self: None)
+    main(DemoConfig(output_dir=str(folder), **fields))
+
+
+def test_a_demo_goes_on_where_its_images_were_moved_and_not_with_others(tmp_path, monkeypatch):
+    photos = tiny.make_images(tmp_path / "photos", {"ant": 6, "bee": 6}, size=(32, 32))
+    begin(monkeypatch, tmp_path / "demo", images=str(photos))
+    moved = photos.rename(tmp_path / "elsewhere")
+    begin(monkeypatch, tmp_path / "demo", images=str(moved))
+    with pytest.raises(UserError, match=r"holds a demo of .*elsewhere: "):
+        begin(monkeypatch, tmp_path / "demo", images=str(moved), quick=True)
+    shutil.copy(moved / "ant" / "000.png", moved / "ant" / "more.png")
+    with pytest.raises(UserError, match=r"holds a demo of .*elsewhere as they were before: choose another"):
+        begin(monkeypatch, tmp_path / "demo", images=str(moved))
+    shutil.rmtree(moved)
+    begin(monkeypatch, tmp_path / "demo", images=str(moved))  # they were read before
+
+
+def test_a_demo_of_an_older_version_is_known_by_its_path(tmp_path, monkeypatch):
+    photos = tiny.make_images(tmp_path / "photos", {"ant": 6, "bee": 6}, size=(32, 32))
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "demo.txt").write_text(f"{photos.resolve()}\n")
+    begin(monkeypatch, tmp_path / "demo", images=str(photos))
+    assert len((tmp_path / "demo" / "demo.txt").read_text().splitlines()) == 2  # and by what they are from now on

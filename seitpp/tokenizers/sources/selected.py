@@ -49,4 +49,4 @@ class SelectedImages:
 
     def sizes(self, rows: Sequence[int]) -> np.ndarray:
         """Bytes of some images, (rows,) int64."""
-        return self.images.sizes(self.rows[np.asarray(rows, np.int64)])
+        return self.images.sizes([int(self.rows[row]) for row in rows])
