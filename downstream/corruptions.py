@@ -6,6 +6,7 @@ imagecorruptions-imaug.
 
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,10 @@ class CorruptedImages:
     def where(self, index: int) -> str:
         """Where one image lies, for messages."""
         return self.images.where(index)
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some images before they are corrupted, (rows,) int64."""
+        return self.images.sizes(rows)
 
 
 def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int) -> np.ndarray:

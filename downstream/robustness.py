@@ -25,6 +25,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
@@ -32,6 +33,7 @@ from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import fingerprint_of, load_weights
 from seitpp.tokenizers.sources.listing.left_out import sentence
+from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
@@ -44,21 +46,21 @@ if TYPE_CHECKING:
 class RobustnessConfig(StageConfig):
     """Accuracy of classifiers on corrupted images and in other domains."""
 
-    classifiers: tuple[str, ...]
+    classifiers: tuple[Location, ...]
     """runs of seitpp.finetune.train; every seed in them is measured"""
-    tokenizer: str
+    tokenizer: Location
     """run or weights of the classifiers' tokenizer"""
-    images: str
+    images: Location
     """the clean test images: a folder of class folders, or .tar files as for seitpp tokenize"""
     corruptions: tuple[str, ...] = ("gaussian_noise", "contrast")
     """names of ImageNet-C"""
     severities: tuple[int, ...] = (1, 3, 5)
     """1 (least) to 5; each is measured by itself"""
-    domains: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, Location] = field(default_factory=dict)
     """other images of the same classes: name to folder or .tar files"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    stores: str | None = None
+    stores: Location | None = None
     """folder of the token stores of all sets, which other runs of the same images, tokenizer and seed may share; None:
     stores/ in the run folder"""
     batch_size: int = 128
@@ -109,17 +111,17 @@ def measure_robustness(config: RobustnessConfig) -> None:
     trained_on = processes.agree(lambda: _described(_seed_folders(config.classifiers[0])[0]).tokenizer)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device, fingerprint=trained_on)
     classifiers = processes.agree(lambda: find_classifiers(config.classifiers, tokenizer.fingerprint))
-    weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
+    sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
+    data = fingerprints(classifiers, sets) if processes.is_main else {}
     run = open_run(
-        config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint},
-        data={"classifiers": weights}, may_change=("stores", "max_skipped"),
+        config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint}, data=data,
+        may_change=("stores", "max_skipped"),
     )  # fmt: skip
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     check_corruptions(config.corruptions, tokenizer.image_size)
     folder = Path(config.stores or run.path / "stores")
-    sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
     run.begin()
     with _locked(folder, processes):
         run_jobs([each.job(config, folder, tokenizer) for each in sets], processes, accelerator.device)
@@ -132,6 +134,14 @@ def measure_robustness(config: RobustnessConfig) -> None:
         print(f"{run.path}: {len(classifiers)} classifiers on {len(sets)} sets of images are measured"
               f"{sentence(left_out, folder / '*' / 'skipped.csv')}")  # fmt: skip
     accelerator.end_training()
+
+
+def fingerprints(classifiers: list[TrainedClassifier], sets: list[ShiftedSet]) -> dict[str, str]:
+    """Of what is measured and what it is measured on: `data` of a RunFolder."""
+    weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
+    uncorrupted = {f"domains.{each.shift}" if each.shift else "images": each for each in sets if each.severity is None}
+    images = {name: source_fingerprint(each.images) for name, each in uncorrupted.items()}
+    return {"classifiers": weights, **images}
 
 
 def find_classifiers(runs: tuple[str, ...], tokenizer: str) -> list[TrainedClassifier]:

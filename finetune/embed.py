@@ -20,6 +20,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokens.loader import evaluation_batches
@@ -36,11 +37,11 @@ ROW_GROUP = 4096
 class EmbedConfig:
     """Write the features of every row of a token store into a Parquet file."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
-    weights: str
+    weights: Location
     """run of seitpp.mtm.pretrain or its weights/"""
-    out: str
+    out: Location
     """Parquet file to make"""
     pooling: Pooling = "mean"
     """mean: over patches, as the probes read it; cls: the cls token; both after the final norm"""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.tables import read_table
 from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
@@ -140,19 +140,24 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
 
 
 def _labels_from_table(store, table):
-    try:
-        frame = pd.read_csv(table, dtype=str)
-    except FileNotFoundError as error:
-        raise UserError(f"{table}: no such table of labels (CSV with columns key,label)") from error
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{table} is empty: expected CSV with columns key,label") from error
-    if not {"key", "label"} <= set(frame.columns):
-        raise UserError(f"{table} must have the columns key and label; it has {', '.join(frame.columns)}")
-    frame = frame.dropna(subset=["key", "label"])
-    classes = sorted(frame.label.unique())
+    label_of = _read_labels(table)
+    classes = sorted(set(label_of.values()))
     index = {name: place for place, name in enumerate(classes)}
-    label_of = {key: index[label] for key, label in zip(frame.key, frame.label, strict=True)}
-    labels = np.array([label_of.get(key, -1) for key in store.keys()], np.int64)  # noqa: SIM118 (not a dict)
+    keys = store.keys()
+    labels = np.array([index[label_of[key]] if key in label_of else -1 for key in keys], np.int64)
     if (labels < 0).all():
-        raise UserError(f"{table} names no row of {store.folder}: its keys look like {store.keys()[0]!r}")
+        raise UserError(f"{table} names no row of {store.folder}: its keys look like {keys[0]!r}")
     return labels, classes
+
+
+def _read_labels(table):
+    """{key: name of its class} of a CSV; a row without a label leaves its key unlabelled."""
+    frame = read_table(table, ("key", "label"))
+    known = {}
+    for line, key, label in zip(frame.index, frame["key"], frame["label"], strict=True):
+        if "\n" in key + label:
+            raise UserError(f"{table}, line {line}: a name goes over several lines: is a quote open in it?")
+        first, former = known.setdefault(key, (line, label))
+        if former != label:
+            raise UserError(f"{table}, line {line}: {key} is {label!r} here and {former!r} in line {first}")
+    return {key: label for key, (_, label) in known.items() if key and label}

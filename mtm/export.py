@@ -18,6 +18,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.weights import load_weights
 
@@ -26,14 +27,14 @@ from seitpp.runtime.weights import load_weights
 class ExportModelConfig:
     """Write a trained model in a form that others read."""
 
-    weights: str
+    weights: Location
     """run of seitpp.mtm.pretrain or its weights/; for --kind published also of seitpp.tokenadapt.train"""
     kind: Literal["published", "timm", "hub"]
     """published: a file as the SeiT++ release has it; timm: a folder with the encoder as a timm ViT, for users without
     this suite; hub: a folder for the Hugging Face Hub"""
-    out: str
+    out: Location
     """file (published) or folder to make"""
-    token_adapt: str | None = None
+    token_adapt: Location | None = None
     """run of seitpp.tokenadapt.train or its weights/, whose frozen f and g go into the file, as in the release's; for
     published"""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.augmentation.augment import Augment, AugmentConfig, fingerprints
 from seitpp.mtm.baselines import frequency_baselines
 from seitpp.mtm.cost import training_flops
 from seitpp.mtm.encoder import fitting_view
@@ -23,6 +23,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
 class PretrainConfig(TrainConfig):
     """Pre-train a ViT on a token store by masked token modelling."""
 
-    store: str
+    store: Location
     """token store to train on, a folder or a URL; labels are not read"""
-    eval_store: str | None = None
+    eval_store: Location | None = None
     """token store that masked-token cross-entropy is measured on; None: not measured"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """run or weights of the store's tokenizer, for pictures of completions; None: no pictures. Another run of the
     command may name it, or leave it out"""
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -130,7 +131,8 @@ def open_pretraining(
     inputs = {
         "tokenizer": store.tokenizer["fingerprint"], "codebook_size": store.codebook_size, "grid": list(store.grid)
     }  # fmt: skip
-    data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    stores = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    data = {**stores, **fingerprints(config.augment)}
     return open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data, may_change=["tokenizer"])
 
 

@@ -23,6 +23,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import refuse_foreign_file
 from seitpp.runtime.pictures import image_grid, is_image_grid
 from seitpp.runtime.weights import load_weights
@@ -39,13 +40,13 @@ BATCH = 32
 class ReconstructConfig:
     """Hide a part of stored images and let a pre-trained model fill it."""
 
-    store: str
+    store: Location
     """token store, a folder or a URL"""
-    weights: str
+    weights: Location
     """run of seitpp.mtm.pretrain or its weights/"""
-    tokenizer: str
+    tokenizer: Location
     """run or weights of the store's tokenizer"""
-    out: str
+    out: Location
     """the PNG"""
     mask: Literal["right", "centre", "random"] = "right"
     """what is hidden: columns at the right, a rectangle in the middle, or patches anywhere"""

@@ -19,6 +19,7 @@ from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import save_weights
@@ -28,7 +29,7 @@ from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
 from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
 from seitpp.tokenizers.sources.images import ImageBatches, read_rows, say_left_out, split_rows
 from seitpp.tokenizers.sources.pixels import quiet_decoding
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.codebook import embed
@@ -43,9 +44,9 @@ from seitpp.training.random_streams import Draws
 class TrainTokenAdaptConfig(TrainConfig):
     """Train TokenAdapt's f and g for a tokenizer."""
 
-    images: str
+    images: Location
     """folder of images, .tar files, hfds/NAME or torch/NAME, as for seitpp.tokenizers.tokenize"""
-    tokenizer: str
+    tokenizer: Location
     """run folder or weights of the tokenizer"""
     resize: Resize | None = None
     """what is done with images of another shape: crop, pad or squash, as for the stores that TokenAdapt is used on;
@@ -80,11 +81,13 @@ def main(config: TrainTokenAdaptConfig) -> None:
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device, resize=config.resize)
-    run = open_run(config, accelerator, stage="tokenadapt.train", inputs={"tokenizer": tokenizer.fingerprint})
+    images = open_source(config.images)
+    inputs = {"tokenizer": tokenizer.fingerprint}
+    data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    run = open_run(config, accelerator, stage="tokenadapt.train", inputs=inputs, data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     model = make_model(config, tokenizer)
     resize = resize_of(tokenizer.preprocessing)

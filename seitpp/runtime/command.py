@@ -17,9 +17,11 @@ from typing import Any, NoReturn, TypeVar
 from seitpp.runtime.config import field_names, flattened
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.locations import with_homes
 from seitpp.runtime.places import check_places
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
+from seitpp.runtime.yaml_texts import load_texts
 
 Config = TypeVar("Config")
 _FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
@@ -77,14 +79,16 @@ def _say(line, rank):
 
 
 def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> Config:
-    """Read a configuration: the dataclass defaults, then `--config`, then flags.
+    """Read a configuration: the dataclass defaults, then `--config`, then flags. In every Location `~` is the home.
 
     Raises: UserError for an unknown key (naming the nearest known one), a missing or a bad value.
     """
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+    import yaml
+    from jsonargparse import ArgumentError, ArgumentParser, set_loader, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(exit_on_error=False, description=(config_class.__doc__ or "").strip())
+    set_loader("texts", load_texts, (yaml.YAMLError,))
+    parser = ArgumentParser(exit_on_error=False, description=(config_class.__doc__ or "").strip(), parser_mode="texts")
     parser.add_argument("--config", action="config", help="a recipe's name or path; flags after it change it")
     parser.add_class_arguments(config_class, as_group=False)
     parser.epilog = "--debug shows the traceback of an error"
@@ -103,7 +107,8 @@ def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> C
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error
     values = vars(parser.instantiate(values))
-    return config_class(**{name: value for name, value in values.items() if name != "config"})
+    config = config_class(**{name: value for name, value in values.items() if name != "config"})
+    return with_homes(config)
 
 
 def _checked_recipe(name, recipes, known):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 
 Config = TypeVar("Config")
 
@@ -13,9 +14,9 @@ Config = TypeVar("Config")
 class StageConfig:
     """Every stage has a run folder, a seed and a way to resume."""
 
-    output_dir: str
+    output_dir: Location
     """run folder: everything that the stage writes lies in it"""
-    resume: str = "auto"
+    resume: Location = "auto"
     """auto: resume from this run folder's newest checkpoint, if any; none: start afresh; or the path of a checkpoint"""
     seed: int = 0
     """seed of all random streams: order, augmentation, masks, initialisation, dropout"""

@@ -22,6 +22,7 @@ from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_run
 from seitpp.runtime.places import claim
 from seitpp.runtime.run_content import checkpoints_in, clear_run, has_work, refuse_foreign_weights
+from seitpp.runtime.same_run import Described, differences
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,17 +37,19 @@ _MAY_CHANGE = {
 class RunFolder:
     """Open or create the folder of a run.
 
-    A folder that holds the same stage with the same configuration is resumed; `config.resume` = "none" clears what the
-    earlier run wrote, and so does any configuration if the earlier run never started. Opening it only locks the folder:
-    what is refused before `begin` leaves everything as it was.
+    A folder that holds the same stage with the same configuration is resumed, with inputs that are the same however
+    they are spelt (`same_run`); `config.resume` = "none" clears what the earlier run wrote, and so does any
+    configuration if the earlier run never started. Opening it only locks the folder: what is refused before `begin`
+    leaves everything as it was.
 
     Args:
         config: the stage's configuration (a StageConfig).
         stage: the stage's name, such as "mtm.pretrain".
         is_main: whether this process writes; the others only read.
         inputs: fingerprints of what its weights belong to ({"tokenizer": "…"}), kept in env.json and in checkpoints.
-        data: fingerprints of what is learned from ({"store": "…"}), kept in env.json: a checkpoint may go on elsewhere
-            on other data, a run may not.
+        data: fingerprints of all else that it reads ({"store": "…", "weights": "…"}), by the names of the fields that
+            say where it lies, kept in env.json: a checkpoint may go on elsewhere on other data, a run may not. Only
+            the main process needs them.
         may_change: fields that may differ from those of the run that the folder holds, besides those of every stage.
         within: the run that this one is a part of, which begins with it.
 
@@ -108,21 +111,13 @@ class RunFolder:
         self.fresh = False
 
     def _refuse_another_run(self, described):
-        former, described = flattened(yaml.safe_load(self.config_file.read_text())), flattened(described)
-        different = [
-            f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
-            for key in sorted(former.keys() | described.keys())
-            if key not in self.may_change and former.get(key) != described.get(key)
-        ]
-        if different:
+        environment_file = self.path / "env.json"
+        recorded = read_json(environment_file)["inputs"] if environment_file.exists() else {}
+        there = Described(flattened(yaml.safe_load(self.config_file.read_text())), recorded)
+        here = Described(flattened(described), {**self.inputs, **self.data})
+        if different := differences(there, here, self.may_change):
             raise UserError(
                 f"{self.path} holds another run ({'; '.join(different[:3])}): "
-                f"choose another --output_dir, or --resume none to start afresh in this one"
-            )
-        environment_file = self.path / "env.json"
-        if environment_file.exists() and read_json(environment_file)["inputs"] != {**self.inputs, **self.data}:
-            raise UserError(
-                f"{self.path} holds a run on other input (its tokenizer, store or recipe was made anew since): "
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
 

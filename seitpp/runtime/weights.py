@@ -37,12 +37,21 @@ def load_weights(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str,
     """
     from safetensors.torch import load_file
 
+    folder = weights_folder(folder)
+    return load_file(folder / "model.safetensors"), read_json(folder / "config.json")
+
+
+def weights_folder(folder: str | Path) -> Path:
+    """The folder that holds the weights of a run, or of what is such a folder itself.
+
+    Raises: UserError if there are no weights.
+    """
     folder = Path(folder)
     if (folder / "weights").is_dir():
         folder = folder / "weights"
     if not (folder / "model.safetensors").exists():
         raise UserError(f"{folder} holds no weights (model.safetensors): name a finished run or its weights/ folder")
-    return load_file(folder / "model.safetensors"), read_json(folder / "config.json")
+    return folder
 
 
 def fingerprint_of(state_dict: dict[str, torch.Tensor], preprocessing: dict[str, Any]) -> str:

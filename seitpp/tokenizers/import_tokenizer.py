@@ -21,6 +21,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import is_tokenizer, visible
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.places import claim
@@ -51,7 +52,7 @@ class ImportTokenizerConfig(StageConfig):
     kind: Literal["vit_vqgan", "ldm", "llamagen", "diffusers"]
     """whose weights: ViT-VQGAN of enhancing-transformers or of the SeiT release, a VQ model of latent diffusion or
     taming-transformers, a tokenizer of LlamaGen, or a VQModel of diffusers"""
-    checkpoint: str
+    checkpoint: Location
     """file of torch.save or safetensors; for diffusers a folder, or the id of a model on the Hugging Face Hub that has
     its weights as safetensors"""
     subfolder: str | None = None
@@ -61,10 +62,10 @@ class ImportTokenizerConfig(StageConfig):
     resize: Resize = "crop"
     """what is done with images of another shape: crop keeps the centre, pad adds a white border, squash changes the
     aspect, as the published preprocessing. It is a part of the tokenizer's fingerprint"""
-    codebook: str | None = None
+    codebook: Location | None = None
     """file of a (k, c) tensor to use instead of the checkpoint's codes, such as the release's codebook.ckpt; for
     vit_vqgan"""
-    images: str | None = None
+    images: Location | None = None
     """folder of images to measure PSNR on and to show in reconstructions.png"""
     images_used: int = 64
     """at most this many of them, evenly spread"""

@@ -22,6 +22,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing, write_json
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer, reduced_fingerprint
@@ -37,15 +38,15 @@ from seitpp.tokens.usage import codes_covering, count_codes
 class ReduceCodebookConfig:
     """Make a store with fewer codes. Give either coverage or codes."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
-    output_dir: str
+    output_dir: Location
     """folder of the new store"""
     coverage: float | None = None
     """keep the fewest codes that make up this fraction of all tokens"""
     codes: int | None = None
     """keep so many codes, those used most; ties go to the lower id"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """the store's tokenizer, of which a reduced one is written to tokenizer/ in the new store"""
 
     def __post_init__(self):

@@ -9,6 +9,7 @@ possible. What is left (sums in another order) may still change an id whose two 
 a CPU to a GPU, or from one batch size to another.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ class ShardJob:
 
     @property
     def sidecar(self) -> Path:
-        """What the manifest will say of the shard, and which images were skipped."""
+        """What the manifest will say of the shard, which images were skipped, and a checksum of the others' sizes."""
         return self.folder / f"shard-{self.number:05d}.json"
 
     def result(self) -> dict[str, Any] | None:
@@ -60,6 +61,17 @@ class ShardJob:
             return result if self.path.stat().st_size == result.get("bytes", self.path.stat().st_size) else None
         except (FileNotFoundError, ValueError):
             return None
+
+    def is_of(self, images: ImageSource, result: dict[str, Any]) -> bool:
+        """Whether the images that a shard was made of have the sizes still that they had; skipped ones may be mended.
+
+        Args:
+            images: an ImageSource.
+            result: content of the sidecar; those of older versions do not say, and are believed.
+        """
+        skipped = {entry["file"] for entry in result["skipped"]}
+        kept = [row for row in self.rows if images.keys[row] not in skipped]
+        return "sizes" not in result or result["sizes"] == _sizes_of(images, kept)
 
     def make(
         self,
@@ -92,9 +104,13 @@ class ShardJob:
         width = packed_bytes(tokenizer.grid[0] * tokenizer.grid[1], tokenizer.codebook_size)
         table = torch.cat(packed).cpu().numpy() if packed else np.zeros((0, width), np.uint8)
         shard = write_shard(self.path, table, images.labels[kept], [images.keys[row] for row in kept])
-        result = {**shard, "skipped": skipped}
+        result = {**shard, "skipped": skipped, "sizes": _sizes_of(images, kept)}
         write_json(self.sidecar, result)
         return result
+
+
+def _sizes_of(images, rows):
+    return hashlib.sha256(images.sizes(rows).astype("<i8").tobytes()).hexdigest()
 
 
 def encoded_batches(

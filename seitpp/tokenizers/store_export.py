@@ -23,6 +23,7 @@ from PIL import Image
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -37,15 +38,15 @@ from seitpp.tokens.synonyms import PUBLISHED_COUNT, is_local, nearest_codes, wri
 class ExportConfig:
     """Write a token store in a form that other programs read: seitpp store export STORE."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
     format: Literal["parquet", "seit", "imagefolder"]
     """parquet: a file a shard; seit: the published release's files; imagefolder: decoded PNGs in class folders"""
-    out: str
+    out: Location
     """folder to make"""
     name: str | None = None
     """seit: what the files' names begin with, such as imagenet1k-train; None: the name of the store's folder"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """imagefolder: the tokenizer that made the store"""
     batch_size: int = 64
     """imagefolder: images decoded at a time"""

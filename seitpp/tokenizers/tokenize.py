@@ -20,6 +20,7 @@ import torch
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.shard_job import ShardJob
@@ -34,12 +35,12 @@ _LOOK_SECONDS = 10.0
 class TokenizeConfig(StageConfig):
     """Turn images into a token store."""
 
-    images: str
+    images: Location
     """folder of class folders (images directly in it are unlabelled); .tar files: one, a folder of them or a pattern
     such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens"""
-    tokenizer: str
+    tokenizer: Location
     """folder of a tokenizer, or package.module:Class, a class of your own"""
-    like: str | None = None
+    like: Location | None = None
     """another store whose class names are kept, and where it is of the same tokenizer its resize, as a test set needs
     its training set's"""
     resize: Resize | None = None
@@ -47,7 +48,7 @@ class TokenizeConfig(StageConfig):
     aspect. None: what the tokenizer says. It is a part of the store's fingerprint"""
     split: str = "train"
     """part of a data set; hfds/ and torch/ only"""
-    root: str | None = None
+    root: Location | None = None
     """torch/: folder where the data set lies; hfds/: folder of the cache"""
     image_column: str = "image"
     """hfds/: column of images"""

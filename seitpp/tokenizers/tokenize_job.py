@@ -101,8 +101,19 @@ class TokenizeJob:
                     f"{self.folder} holds a store of other input ({other[0]} differs): choose another --output_dir, "
                     f"or --resume none to make it anew"
                 )
+        results = [shard.result() for shard in self.shards]
+        self._refuse_other_images(results)
         write_json(file, identity)
-        return [shard.number for shard in self.shards if shard.result() is None]
+        return [shard.number for shard, result in zip(self.shards, results, strict=True) if result is None]
+
+    def _refuse_other_images(self, results: list[dict[str, Any] | None]) -> None:
+        """Of the same names, but with other sizes than those that shards were made of."""
+        for shard, result in zip(self.shards, results, strict=True):
+            if result is not None and not shard.is_of(self.images, result):
+                raise UserError(
+                    f"{self.folder} holds a store of other input (images of {shard.path.name} have other sizes now): "
+                    f"choose another --output_dir, or --resume none to make it anew"
+                )
 
     def too_many(self, skipped: int) -> bool:
         """Whether so many skipped images are more than the job allows."""
@@ -139,7 +150,9 @@ class TokenizeJob:
             grid=self.tokenizer.grid,
             preprocessing=self.tokenizer.preprocessing,
             classes=self.images.classes,
-            shards=[{key: value for key, value in result.items() if key != "skipped"} for _, result in made],
+            shards=[
+                {key: value for key, value in result.items() if key not in ("skipped", "sizes")} for _, result in made
+            ],
         )
         if self._unlock is not None:
             self._unlock()

@@ -20,6 +20,7 @@ from torch import nn
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.locations import Location
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.ema_codebook import EMACodebook, patch_weights
@@ -28,7 +29,7 @@ from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import ImageBatches, read_rows, say_left_out, split_rows
 from seitpp.tokenizers.sources.pixels import quiet_decoding
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokens.codebook import embed, nearest_code
 from seitpp.training.config import TrainConfig
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 class TrainTokenizerConfig(TrainConfig):
     """Train a VQ tokenizer on a folder of images."""
 
-    images: str
+    images: Location
     """folder of images, in class folders or not; .tar files, hfds/NAME or torch/NAME, as for seitpp tokenize"""
     model: VQConfig = field(default_factory=VQConfig)
     """shape of the tokenizer"""
@@ -84,11 +85,12 @@ def main(config: TrainTokenizerConfig) -> None:
     """Train, measure on held-out images, write weights and a picture of reconstructions."""
     accelerator = make_accelerator(config.mixed_precision)
     refuse_sharding(accelerator, "train-tokenizer")
-    run = open_run(config, accelerator, stage="tokenizers.train")
+    images = open_source(config.images)
+    data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    run = open_run(config, accelerator, stage="tokenizers.train", data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = TrainedTokenizer(config)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import HOST
+from seitpp.runtime.locations import Location, with_home
 from seitpp.runtime.locks import lacks_locks
 from seitpp.tokens.files import Entries
 from seitpp.tokens.format.manifest import check_manifest, inside
@@ -34,7 +35,7 @@ _OWN = re.compile(r"[0-9a-f]{64}\.arrow|\.[0-9a-f]{64}\.([A-Za-z0-9-]+\.)?\d+\.t
 class CacheConfig:
     """How stores behind a URL are read; local stores need none of it."""
 
-    folder: str | None = None
+    folder: Location | None = None
     """where fetched shards are kept; None: $SEITPP_CACHE, or ~/.cache/seitpp"""
     gigabytes: float = 20.0
     """the most that the folder may hold, 10^9 bytes each; all processes of a machine share it"""
@@ -52,7 +53,7 @@ class CacheConfig:
     @property
     def path(self) -> Path:
         """The folder that it comes to."""
-        return Path(self.folder or os.environ.get("SEITPP_CACHE") or Path.home() / ".cache" / "seitpp")
+        return Path(with_home(self.folder or os.environ.get("SEITPP_CACHE") or "~/.cache/seitpp"))
 
 
 class RemoteFiles:

@@ -25,6 +25,7 @@ import numpy as np
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import make_folder, replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_subset, refuse_foreign
 from seitpp.runtime.places import claim
@@ -41,9 +42,9 @@ _BLOCK = 1 << 16
 class SubsetConfig:
     """A class-balanced part of a store as a new manifest over the same shards."""
 
-    store: str
+    store: Location
     """token store to choose from, a folder on this machine"""
-    output_dir: str
+    output_dir: Location
     """folder of the subset: its manifest points to the shards by relative paths"""
     count: int | None = None
     """rows to take"""
@@ -218,7 +219,8 @@ def _write_subset(folder, store, rows, how, numbers, classes):
     np.save(file, rows)
     with replacing(folder / "rows.npy") as temporary:
         temporary.write_bytes(file.getvalue())
-    beside = os.path.relpath(store.folder, folder)
+    # As the disk has it: `..` of a link is where the link leads to, not where it lies.
+    beside = os.path.relpath(store.folder.resolve(), folder.resolve())
     manifest = store.manifest
     write_manifest(
         folder,

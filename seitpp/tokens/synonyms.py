@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_text
+from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import begins_with, refuse_foreign_file
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ PUBLISHED_COUNT = 5
 class SynonymsConfig:
     """Write the nearest codes of each code of a store: seitpp store synonyms STORE."""
 
-    store: str
+    store: Location
     """the store's folder"""
     count: int = PUBLISHED_COUNT
     """synonyms of each code"""
-    out: str | None = None
+    out: Location | None = None
     """file to write; None: synonyms.json in the store's folder"""
 
     def __post_init__(self) -> None:

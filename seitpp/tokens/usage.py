@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from seitpp.runtime.locations import Location
 from seitpp.runtime.progress import Progress
 from seitpp.tokens.row_blocks import MANY_ROWS, pass_through
 
@@ -23,7 +24,7 @@ COVERAGES = (0.5, 0.9, 0.99, 0.999, 1.0)
 class UsageConfig:
     """Say how a store uses its codebook: seitpp store usage STORE."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
     json: bool = False
     """print JSON, with the count of every code, instead of a table"""

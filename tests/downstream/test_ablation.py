@@ -499,7 +499,7 @@ def test_killed_in_the_middle_it_goes_on_with_another_seed_and_the_table_is_that
     recipe = Path(config.finetune).read_text()
     try:
         Path(config.finetune).write_text(recipe.replace("steps: 3", "steps: 4"))
-        with pytest.raises(UserError, match="its tokenizer, store or recipe was made anew since"):
+        with pytest.raises(UserError, match=r"\(finetune: .* is another since, .* there, .* now\)"):
             main(again)
     finally:
         Path(config.finetune).write_text(recipe)

@@ -1,5 +1,6 @@
 """TokenAdapt: f and g, what is measured of them, and their training."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -352,3 +353,16 @@ def test_a_single_image_is_refused_before_training(tokenizer_folder, tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no weights"):
         load_token_adapt(tmp_path)
+
+
+def test_a_training_does_not_go_on_with_another_held_out_part(images, tokenizer_folder, tmp_path):
+    folder = shutil.copytree(images, tmp_path / "photos")
+    config = stage.TrainTokenAdaptConfig(
+        images=str(folder), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path / "run"), steps=1, batch_size=8,
+        model=TokenAdaptConfig(width=64), held_out=0.2, mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    stage.main(replace(config, images=f"{tmp_path}/./photos", tokenizer=f"{tokenizer_folder}/weights"))
+    (folder / "ant" / "000.png").unlink()
+    with pytest.raises(UserError, match=r"run holds another run \(images: '.*photos' .* there, .* now\)"):
+        stage.main(config)

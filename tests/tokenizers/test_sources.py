@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import shutil
 import struct
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from PIL import Image
 
 import tiny
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.given import GivenImages
 from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.pixels import read_image
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.selected import SelectedImages
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 
 SIZE = tiny.IMAGE_SIZE
 
@@ -69,6 +72,41 @@ def test_a_folder_is_a_source(images):
     source = open_source(images)
     assert_fulfils_the_contract(source, 30)
     assert source.where(29) == str(images / "cow/007.png")
+
+
+def test_a_source_is_known_by_the_names_classes_and_sizes_of_its_images(tmp_path):
+    folder = tiny.make_images(tmp_path / "photos", {"ant": 3, "bee": 2})
+    known = source_fingerprint(open_source(folder))
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)  # with times of its own
+    assert source_fingerprint(open_source(copy)) == known
+    changes = {
+        "content": lambda path: (path / "ant/000.png").write_bytes(png(1)),
+        "added": lambda path: shutil.copy(path / "ant/000.png", path / "ant/zzz.png"),
+        "removed": lambda path: (path / "bee/000.png").unlink(),
+        "name": lambda path: (path / "bee/000.png").rename(path / "bee/00.png"),
+        "class": lambda path: (path / "bee").rename(path / "cow"),
+    }
+    found = {known}
+    for name, change in changes.items():
+        other = shutil.copytree(folder, tmp_path / name)
+        change(other)
+        found.add(source_fingerprint(open_source(other)))
+    assert len(found) == 1 + len(changes)
+
+
+def test_sizes_are_those_of_the_encoded_images(tmp_path):
+    content = {"ant/a.png": png(1), "bee/b.png": png(2, (3, 4)), "bee/c.png": png(3, (12, 4))}
+    for name, image in content.items():
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(image)
+    sizes = [len(image) for image in content.values()]
+    folder = open_source(tmp_path / "photos")
+    tar = open_source(write_tar(tmp_path / "photos.tar", content))
+    for source in (folder, tar):
+        assert source.sizes([2, 0]).tolist() == [sizes[2], sizes[0]]
+        assert SelectedImages(source, np.array([1, 2])).sizes([1, 0]).tolist() == [sizes[2], sizes[1]]
+        assert source.sizes(range(0)).tolist() == []
+    assert GivenImages([str(tmp_path / "photos/ant/a.png")]).sizes([0]).tolist() == [0]  # nobody says
 
 
 # Tar files

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -295,3 +297,34 @@ def test_another_folder_of_as_many_images_is_refused(tokenise, own_images, tmp_p
     (own_images / "ant" / "005.png").rename(own_images / "ant" / "999.png")
     with pytest.raises(UserError, match="holds a store of other input"):
         tokenise(own_images)
+
+
+def test_images_that_were_replaced_under_their_names_are_other_input(tokenise, own_images):
+    tokenise(own_images)
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(own_images / "bee" / "001.png")
+    with pytest.raises(UserError, match=r"store of other input \(images of shard-00000.arrow have other sizes now\)"):
+        tokenise(own_images)
+    tokenise(own_images, resume="none").verify()
+
+
+def test_images_that_are_copied_and_moved_are_the_same_input(tokenise, own_images, tmp_path):
+    store = tokenise(own_images)
+    moved = shutil.copytree(own_images, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    assert tokenise(moved).fingerprint == store.fingerprint
+    assert "sizes" not in store.manifest["shards"][0]
+
+
+def test_images_that_were_skipped_may_be_mended(tokenise, own_images):
+    whole = (own_images / "bee" / "001.png").read_bytes()
+    break_file(own_images / "bee" / "001.png")
+    store = tokenise(own_images, max_skipped=0.5)
+    (own_images / "bee" / "001.png").write_bytes(whole)
+    assert tokenise(own_images, max_skipped=0.5).fingerprint == store.fingerprint
+
+
+def test_shards_of_older_versions_are_believed(tokenise, own_images, tmp_path):
+    store = tokenise(own_images)
+    for sidecar in (tmp_path / "store").glob("shard-*.json"):
+        content = json.loads(sidecar.read_text())
+        sidecar.write_text(json.dumps({name: value for name, value in content.items() if name != "sizes"}))
+    assert tokenise(own_images).fingerprint == store.fingerprint

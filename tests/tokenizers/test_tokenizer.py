@@ -1,8 +1,9 @@
 """Tokenizers: pixels to ids and back, on disk and in training."""
 
 import importlib
+import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -401,6 +402,36 @@ def trained(images, tmp_path_factory):
     )  # fmt: skip
     stage.main(config)
     return config
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+def test_a_training_does_not_go_on_with_another_held_out_part(images, tmp_path, change):
+    """Its images are divided by a permutation of all of them: one more, and others are held out."""
+    folder = shutil.copytree(images, tmp_path / "photos")
+    config = stage.TrainTokenizerConfig(
+        images=str(folder), output_dir=str(tmp_path / "run"), model=SHAPE, steps=1, batch_size=4, lr=3e-3, held_out=0.2,
+        mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    for finished in (True, False):
+        if change == "added":
+            shutil.copy(folder / "ant" / "000.png", folder / "ant" / f"more {finished}.png")
+        else:
+            (folder / "ant" / f"00{int(finished)}.png").unlink()
+        with pytest.raises(UserError, match=r"run holds another run \(images: '.*photos' is another since, .* now\)"):
+            stage.main(config)
+        (tmp_path / "run" / "summary.json").unlink(missing_ok=True)
+
+
+def test_a_training_goes_on_where_its_images_were_moved(images, tmp_path, capsys):
+    folder = shutil.copytree(images, tmp_path / "photos")
+    config = stage.TrainTokenizerConfig(
+        images=str(folder), output_dir=str(tmp_path / "run"), model=SHAPE, steps=1, batch_size=4, lr=3e-3, held_out=0.2,
+        mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    stage.main(replace(config, images=str(folder.rename(tmp_path / "elsewhere"))))
+    assert "finished before, nothing to do" in capsys.readouterr().out
 
 
 def test_training_reconstructs_better_than_at_the_start(trained, images):

@@ -53,6 +53,10 @@ class ImageFolder:
         """The file of one image, for messages."""
         return str(self.folder / self.keys[index])
 
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some files, (rows,) int64."""
+        return np.array([(self.folder / self.keys[row]).stat().st_size for row in rows], np.int64)
+
 
 def open_image_folder(folder: str | Path, classes: Sequence[str] | None = None) -> "ImageFolder":
     """List a folder of images.

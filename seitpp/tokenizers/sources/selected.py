@@ -1,5 +1,6 @@
 """Some images of a source, as a source of their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,3 +53,7 @@ class SelectedImages:
     def where(self, index: int) -> str:
         """Where one image lies, for messages."""
         return self.images.where(int(self.rows[index]))
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some images, (rows,) int64."""
+        return self.images.sizes([int(self.rows[row]) for row in rows])

@@ -63,6 +63,10 @@ class TarImages:
         key = self.keys[index]
         return f"{self.tars[self.places[index][0]]}, {key.split('/', 1)[1] if len(self.tars) > 1 else key}"
 
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some images' members, (rows,) int64."""
+        return self.places[np.asarray(rows, np.int64), 2]
+
 
 def is_tar_name(name: str) -> bool:
     """Whether a file's name says that it is a tar, compressed or not."""

@@ -47,6 +47,10 @@ class TimmImages:
         """Data set, split and number of one image, for messages."""
         return f"{self.name}, {self.keys[index]}"
 
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Nobody says: (rows,) zeros."""
+        return np.zeros(len(rows), np.int64)
+
 
 class HuggingFaceImages(TimmImages):
     """Rows with a column of encoded images."""
@@ -65,6 +69,12 @@ class TorchvisionImages(TimmImages):
         """Pixels of one image, see `read_image`."""
         with image_faults(), self.dataset[int(index)][0] as image:
             return to_pixels(image, size, resize)
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some files, (rows,) int64, where the data set is a folder of files; else nobody says."""
+        if not hasattr(self.dataset, "samples"):
+            return super().sizes(rows)
+        return np.array([Path(self.dataset.samples[row][0]).stat().st_size for row in rows], np.int64)
 
 
 def open_timm(
