@@ -4,7 +4,6 @@ python -m seitpp.mtm.pretrain --config demo --store tokens --output_dir runs/min
 accelerate launch -m seitpp.mtm.pretrain --config configs/pretrain/vit_base.yaml --store tokens --output_dir runs/base
 """
 
-import errno
 import json
 import os
 import sys
@@ -19,10 +18,9 @@ from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, t
 from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
+from seitpp.runtime.system_errors import refusal
 
 Config = TypeVar("Config")
-_FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
-"""How safetensors and torch, whose errors are no OSError, say that the disk is full."""
 _HELP = "--help lists the known ones"
 
 
@@ -152,16 +150,10 @@ def explain(error: BaseException, config: Any = None) -> str:
     vars(error)["explained"] = True
     if isinstance(error, UserError):
         return str(error)
-    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    if full or any(words in str(error) for words in _FULL_DISK):
-        file = getattr(error, "filename", None) or "a file"
-        return f"no space left on the disk while writing {file}: free some and start again"
     if lost_a_process(error):
         return f"another process ended early; to resume, rerun {_same_command(config)}"
-    if isinstance(error, PermissionError):
-        return f"no permission to write or read {error.filename}: choose another folder or change its rights"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.strerror}: {error.filename}"
+    if refused := refusal(error):
+        return refused
     first_line = (str(error).strip() or "no message").split("\n")[0]
     return f"{type(error).__name__}: {first_line} (unexpected; --debug shows the traceback)"
 

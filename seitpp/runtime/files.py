@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seitpp.runtime.rights import grant_as_usual
+from seitpp.runtime.system_errors import name_file
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -24,6 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
+        grant_as_usual(temporary)
         if temporary.is_dir():
             if path.exists():
                 _remove(path)
@@ -31,6 +35,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         temporary.rename(path)
+    except Exception as error:
+        name_file(error, temporary, path)
+        raise
     finally:
         _remove(temporary)
 

@@ -22,6 +22,7 @@ from seitpp.runtime.files import read_json
 from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.rights import check_readable
 from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -121,6 +122,7 @@ def _from_diffusers(checkpoint, subfolder):
         try:
             model: Any = VQModel.from_config(read_json(folder / "config.json"))
         except (OSError, ValueError, TypeError) as error:
+            check_readable(folder / "config.json")
             raise UserError(f"{folder / 'config.json'} is missing or damaged: get it again") from error
         return fill(model, translated(read_weights(pickled), _OLD_ATTENTION, pickled), pickled).float()
     where = f"{checkpoint}/{subfolder}" if subfolder else checkpoint
@@ -133,6 +135,8 @@ def _from_diffusers(checkpoint, subfolder):
             )
             model, found = loaded
     except (OSError, ValueError, RuntimeError) as error:
+        for file in folder.glob("*.*"):
+            check_readable(file)
         advice = "see --subfolder" if Path(checkpoint).is_dir() else "is the id right, and is there a network?"
         reason = " ".join(str(error).split())[:100]
         raise UserError(

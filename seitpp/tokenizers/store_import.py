@@ -26,6 +26,7 @@ from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing
 from seitpp.runtime.progress import Progress
+from seitpp.runtime.rights import check_readable
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codec import pack
@@ -268,6 +269,7 @@ def read_classes(path: str | Path) -> list[str]:
             names = Path(path).read_text(encoding="utf-8").splitlines()
             complete = all(name.strip() for name in names)
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        check_readable(path)
         raise UserError(f"{path} is not a file of class names, one a line or JSON of {{name: number}}") from error
     if not complete or len(set(names)) != len(names):
         raise UserError(f"{path}: a class is missing or there twice: every label needs a name of its own")

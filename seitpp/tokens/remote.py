@@ -4,6 +4,7 @@ The cache is addressed by content (the SHA-256 of a shard is its name), so proce
 share it. What does not match its checksum never gets in; the longest unused shards leave first.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -195,7 +196,11 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock among processes and threads."""
+    """Hold a lock among processes and threads; without one, where there are none, a shard may be fetched twice."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         yield

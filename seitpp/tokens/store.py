@@ -120,6 +120,8 @@ class TokenStore:
         try:
             with torch.inference_mode(False):  # a tensor that is kept must serve every mode
                 return load(self.files.read("codebook.safetensors"))["codebook"]
+        except PermissionError:
+            raise
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(
                 f"{self.folder}/codebook.safetensors is missing or broken: run the tokenising command again"
@@ -261,6 +263,8 @@ class TokenStore:
         try:
             content = self.files.read(subset["file"])
             chosen = np.load(io.BytesIO(content), allow_pickle=False)
+        except PermissionError:
+            raise
         except (OSError, ValueError) as error:
             raise UserError(f"{name} is missing or broken: make the subset again (seitpp store subset)") from error
         whole = hashlib.sha256(content).hexdigest() == subset["sha256"]

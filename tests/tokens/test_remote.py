@@ -223,6 +223,15 @@ def test_what_a_killed_process_left_is_no_harm(memory, folder, cache):
     same_rows(open_store(memory, cache()), TokenStore(folder))
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_cache_on_a_file_system_without_locks_serves_too(memory, folder, cache, monkeypatch, number):
+    def refuse(*words):
+        raise OSError(number, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    same_rows(open_store(memory, cache()), TokenStore(folder))
+
+
 # Failures
 
 

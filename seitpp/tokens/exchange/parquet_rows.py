@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.rights import check_readable
 from seitpp.tokens.codec import packed_bytes, unpack
 from seitpp.tokens.format.manifest import check_manifest
 from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
@@ -131,6 +132,7 @@ class ParquetRows:
                         yield path, first, batch
                         first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
+                check_readable(path)
                 raise UserError(f"{path} is broken near row {first}, or has other columns: export it again") from error
 
 
@@ -150,6 +152,7 @@ def _read_schema(path: Path) -> tuple[pa.Schema, int]:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
+        check_readable(path)
         raise UserError(f"{path} is not a Parquet file, or is cut off: fetch or export it again") from error
 
 
