@@ -229,17 +229,31 @@ class TokenStore:
         """Begin to fetch shards, by their numbers, where they are not here yet."""
         self.files.prefetch([self.manifest["shards"][number] for number in shards])
 
-    def check_tokenizer(self, fingerprint: str, what: str) -> None:
+    def check_tokenizer(self, fingerprint: str, what: str, codebook_size: int | None = None) -> None:
         """Refuse a model or store of another tokenizer.
 
         Args:
             fingerprint: of the other's tokenizer.
             what: what the other is, for the message.
+            codebook_size: the other's K; None: it has none.
         """
         if fingerprint != self.tokenizer["fingerprint"]:
             raise UserError(
                 f"{self.folder} was made by tokenizer {self.tokenizer['fingerprint'][:12]}, but {what} belongs to "
                 f"tokenizer {fingerprint[:12]}: their ids mean different things. Tokenise again with the right one"
+            )
+        if codebook_size not in (None, self.codebook_size):
+            raise UserError(
+                f"{self.folder} has {self.codebook_size} codes, but {what} knows {codebook_size}, though both name the "
+                f"same tokenizer: one of them was changed. Tokenise again"
+            )
+
+    def check_alike(self, other: "TokenStore") -> None:
+        """Refuse another store that is not of the same tokenizer, codes and grid as this one."""
+        other.check_tokenizer(self.tokenizer["fingerprint"], f"the store {self.folder}", self.codebook_size)
+        if other.grid != self.grid:
+            raise UserError(
+                f"{other.folder} has grids of {other.grid} tokens, {self.folder} of {self.grid}: tokenise both alike"
             )
 
     def verify(self, progress: Callable[[int], object] | None = None) -> None:
