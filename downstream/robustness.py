@@ -29,6 +29,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
+from seitpp.runtime.rights import check_listable
 from seitpp.runtime.run_folder import lock_folder, open_run
 from seitpp.runtime.weights import fingerprint_of, load_weights
 from seitpp.tokenizers.tokenize import run_jobs
@@ -196,6 +197,7 @@ def measure(
 
 
 def _seed_folders(run):
+    check_listable(run)
     folders = sorted(Path(run).glob("seed-*"), key=lambda folder: (len(folder.name), folder.name))
     if not folders:
         raise UserError(f"{run} is not a run of seitpp finetune (no seed-… folder in it)")

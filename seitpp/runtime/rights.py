@@ -34,6 +34,16 @@ def check_readable(path: str | Path) -> None:
         pass
 
 
+def check_listable(folder: str | Path) -> None:
+    """Raise the PermissionError that pathlib's globs pass over in silence, if a folder may not be looked into."""
+    try:
+        os.scandir(folder).close()
+    except PermissionError:
+        raise
+    except OSError:  # it is missing, or no folder: its reader says so
+        pass
+
+
 def _rights_of_new_files(folder: Path) -> int:
     """What the umask leaves, asked of the file system: the umask itself can only be read by changing it."""
     probe = folder / f".seitpp-rights.{os.getpid()}"

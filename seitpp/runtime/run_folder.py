@@ -19,6 +19,7 @@ import yaml
 from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, write_json, write_text
+from seitpp.runtime.system_errors import writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -146,7 +147,8 @@ class RunFolder:
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         if self.is_main:
-            with (self.path / "metrics.jsonl").open("a") as file:
+            metrics = self.path / "metrics.jsonl"
+            with writing(metrics), metrics.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ safetensors, torch and Arrow write files by themselves; their errors are no OSEr
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _WRITTEN = "_seitpp_written"
@@ -65,6 +67,16 @@ def name_file(error: BaseException, temporary: Path, path: Path) -> None:
     vars(error).setdefault(_WRITTEN, str(written))  # not `filename`: with it an OSError without a number loses its text
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have errors of writing a file in its place name it."""
+    try:
+        yield
+    except OSError as error:
+        name_file(error, path, path)
+        raise
+
+
 def _is_cut_short(error: BaseException) -> bool:
     return any(words in str(error) for words in _CUT_SHORT)
 
@@ -74,8 +86,9 @@ def _number(error: BaseException) -> int | None:
         return error.errno
     if isinstance(error, PermissionError):
         return errno.EACCES
-    found = _NUMBER.search(str(error))
-    return int(found[1]) if found else None
+    if found := _NUMBER.search(str(error)):
+        return int(found[1])
+    return next((number for number in _LINES if os.strerror(number) in str(error)), None)
 
 
 def _file(error: BaseException) -> str | None:

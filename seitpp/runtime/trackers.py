@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_text
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.system_errors import writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,13 +46,15 @@ def opened_trackers(
 
     def track(line):
         run.log(line)
-        accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+        with writing(run.path / "tensorboard"):
+            accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
 
     try:
         yield track
     finally:
         for tracker in accelerator.trackers:
-            tracker.finish()
+            with writing(run.path / "tensorboard"):
+                tracker.finish()
         accelerator.trackers = []
 
 

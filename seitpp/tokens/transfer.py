@@ -5,7 +5,7 @@ apart: a passing trouble (503, too many requests, a lost connection) is waited o
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -77,7 +77,7 @@ class Server:
             return int(self.system.info(url)["size"] or 0)
         return 0
 
-    def blocks(self, url: str) -> Iterator[bytes]:
+    def blocks(self, url: str) -> Generator[bytes, None, None]:
         """The parts of a file, from front to back, a few MB of it in memory at a time.
 
         Raises: Passing, or UserError where asking again would be no use.

@@ -263,7 +263,7 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(capsys, tmp_path):
         run.log({"step": 0})
 
     line = said(capsys, "--output_dir", str(tmp_path / "run"), stage=stage)
-    assert re.match(r"no space left on the disk while writing .*: free some and start again", line)
+    assert re.match(r"no space left on the disk while writing .*/metrics\.jsonl: free some and start again", line)
 
 
 def test_a_full_disk_that_safetensors_met_is_told_the_same_way(capsys):

@@ -11,6 +11,7 @@ import torch
 
 import tiny
 import toy_training
+from seitpp.downstream.robustness import find_classifiers
 from seitpp.runtime.command import explain
 from seitpp.runtime.files import replacing
 from seitpp.runtime.weights import load_weights, save_weights
@@ -118,3 +119,13 @@ def test_a_file_of_others_that_may_not_be_read_is_not_called_broken(public, requ
     with pytest.raises(PermissionError) as raised:
         read(file)
     assert str(file) in explain(raised.value)
+
+
+@pytest.mark.parametrize("read", [ParquetRows, lambda folder: find_classifiers((str(folder),), "a" * 64)])
+def test_a_folder_that_may_not_be_looked_into_is_not_called_empty(public, request, read):
+    folder = public / "folder"
+    folder.mkdir(0)
+    request.getfixturevalue("unprivileged")
+    with pytest.raises(PermissionError) as raised:
+        read(folder)
+    assert str(folder) in explain(raised.value)

@@ -48,6 +48,14 @@ def test_a_file_that_torch_can_not_write_to_its_end_is_named(tmp_path):
     assert line.startswith(f"no space left on the disk, or in its quota, while writing {tmp_path / 'model.pth'}: free")
 
 
+def test_a_folder_that_torch_may_not_write_is_told_as_such(tmp_path):
+    error = RuntimeError(
+        "[enforce fail at inline_container.cc:747] . open file failed with strerror: Permission denied"
+    )
+    line = refused_while_writing(tmp_path / "model.pth", error)
+    assert line.startswith(f"no permission to write or read {tmp_path / 'model.pth'}: choose")
+
+
 @pytest.mark.parametrize(
     ("number", "matters"),
     [

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.rights import check_readable
+from seitpp.runtime.rights import check_listable, check_readable
 from seitpp.tokens.codec import packed_bytes, unpack
 from seitpp.tokens.format.manifest import check_manifest
 from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
@@ -138,6 +138,7 @@ class ParquetRows:
 
 def _find(spec: str | Path) -> list[Path]:
     path = Path(spec)
+    check_listable(path)
     if path.is_dir():
         files = sorted(path.rglob("*.parquet"))
     else:
