@@ -26,10 +26,6 @@ _MORE = "…"
 _MODULES = {name: module for name, (module, _) in STAGES.items()} | {"mtm.pretrain": "seitpp.mtm.pretrain"}
 
 
-class _Taken(Exception):
-    """A command line was parsed; nothing was run."""
-
-
 def _tracked(*patterns):
     done = subprocess.run(["git", "ls-files", *patterns], cwd=tiny.ROOT, capture_output=True, text=True, check=True)
     return [tiny.ROOT / name for name in done.stdout.split() if not name.startswith("tests/")]
@@ -81,7 +77,7 @@ def required(config_class):
     for field in dataclasses.fields(config_class):
         if field.default is field.default_factory is dataclasses.MISSING:
             choices = typing.get_args(field.type) if typing.get_origin(field.type) is typing.Literal else ()
-            values[field.name] = choices[0] if choices else "[x]" if field.type == tuple[str, ...] else "x"
+            values[field.name] = choices[0] if choices else "[x]" if typing.get_origin(field.type) is tuple else "x"
     return {f"--{name}": value for name, value in values.items()}
 
 
