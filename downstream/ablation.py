@@ -34,6 +34,7 @@ from seitpp.downstream.ablation_steps import (
     make_steps,
 )
 from seitpp.downstream.ablation_table import ablation_table, gather
+from seitpp.downstream.corruptions import check_corruptions
 from seitpp.downstream.robustness import RobustnessConfig, measure_robustness
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, split_labelled
 from seitpp.finetune.probe import ProbeConfig, probe
@@ -197,7 +198,10 @@ def read_inputs(config: AblationConfig) -> tuple[LabelledRows, LabelledRows, Rec
             )
     if config.images is not None:
         _check_robustness(config, train_set)
-    labelled = {each: len(part_of(train_set, each, seed=config.seed).rows) for each in config.label_fractions}
+    parts = {each: part_of(train_set, each, seed=config.seed) for each in config.label_fractions}
+    for part in parts.values():
+        split_labelled(part, probing.held_out, seed=config.seed)
+    labelled = {each: len(part.rows) for each, part in parts.items()}
     recipes = Recipes(
         pretrain=pretraining, finetune=finetuning, probe=probing, view=view, images=len(store), labelled=labelled
     )
@@ -240,8 +244,10 @@ def _check_robustness(config, train_set):
     for folder in (config.images, *config.domains.values()):
         open_image_folder(folder, train_set.classes)
     made_by = train_set.store.tokenizer["fingerprint"]
-    fingerprint = load_tokenizer(config.tokenizer, fingerprint=made_by).fingerprint
-    train_set.store.check_tokenizer(fingerprint, f"the tokenizer in {config.tokenizer}")
+    tokenizer = load_tokenizer(config.tokenizer, fingerprint=made_by)
+    what = f"the tokenizer in {config.tokenizer}"
+    train_set.store.check_tokenizer(tokenizer.fingerprint, what, tokenizer.codebook_size)
+    check_corruptions(RobustnessConfig.corruptions, tokenizer.image_size, "leave out --images")
 
 
 def _further_fingerprints(config, recipes):

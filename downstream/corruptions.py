@@ -111,12 +111,13 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int) -> np.nd
     return np.ascontiguousarray(rearrange(corrupted, "h w c -> c h w"))
 
 
-def check_corruptions(names: tuple[str, ...], size: tuple[int, int]) -> None:
+def check_corruptions(names: tuple[str, ...], size: tuple[int, int], advice: str = "give --corruptions '[]'") -> None:
     """Refuse corruptions that can't be made.
 
     Args:
         names: of corruptions.
         size: (height, width) of the images.
+        advice: what to do where they are too small.
     Raises: UserError if the extra is missing, there is no such corruption, or the images are too small for any.
     """
     if not names:
@@ -132,5 +133,5 @@ def check_corruptions(names: tuple[str, ...], size: tuple[int, int]) -> None:
     if min(size) < LEAST_SIDE:
         raise UserError(
             f"corruptions need images of at least {LEAST_SIDE} pixels a side, this tokenizer reads {size[0]} x "
-            f"{size[1]}: give --corruptions '[]'"
+            f"{size[1]}: {advice}"
         )

@@ -30,6 +30,7 @@ from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
+from seitpp.runtime.rights import check_listable
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import fingerprint_of, load_weights
 from seitpp.tokenizers.sources.listing.left_out import sentence
@@ -212,6 +213,7 @@ def measure(
 
 
 def _seed_folders(run):
+    check_listable(run)
     folders = sorted(Path(run).glob("seed-*"), key=lambda folder: (len(folder.name), folder.name))
     if not folders:
         raise UserError(f"{run} is not a run of seitpp finetune (no seed-… folder in it)")

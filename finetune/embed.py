@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seitpp.mtm.encoder import Pooling, TokenEncoder
+from seitpp.mtm.encoder import Pooling, TokenEncoder, fitting_view
 from seitpp.mtm.model import load_model
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
@@ -66,8 +66,9 @@ def main(config: EmbedConfig) -> None:
     accelerator = make_accelerator(config.mixed_precision)
     device = accelerator.device
     model, fingerprint = load_model(config.weights, device)
-    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+    store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
     encoder = model.encoder
+    fitting_view(encoder.view, store.grid, encoder.patch_size)
     width = encoder.width
     features_type = pa.list_(pa.float32(), width)
     about = {"tokenizer": store.tokenizer, "pooling": config.pooling, "classes": store.classes, **model.described}

@@ -95,7 +95,7 @@ def _encoder(name, config, store):
     encoder_config, view = config.encoder, config.view
     if config.weights is not None:
         model, fingerprint = load_model(config.weights)
-        store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+        store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
         if name == "mtm":
             return model.encoder
         encoder_config = from_dict(EncoderConfig, model.described["model"]["encoder"], config.weights)

@@ -52,6 +52,7 @@ def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     train_set = open_labelled(config.store, config.labels, cache=config.cache)
     fingerprint = train_set.store.tokenizer["fingerprint"]
     test_set = open_labelled(config.eval_store, config.labels, cache=config.cache, fingerprint=fingerprint)
+    train_set.store.check_alike(test_set.store)
     if test_set.classes != train_set.classes:
         raise UserError(
             f"{config.eval_store} has other classes than {config.store}: tokenise it again with --like {config.store}"
@@ -116,7 +117,7 @@ def open_labelled(
         labels, classes = _labels_from_table(store, table)
     rows = np.flatnonzero(labels >= 0)
     if len(np.unique(labels[rows])) < 2:
-        raise UserError(f"{folder} has labels of fewer than two classes{f' in {table}' if table else ''}")
+        raise UserError(f"{folder} has labels of fewer than two classes{f' in {table}' if table else ''}: label more")
     return LabelledRows(store, rows, labels, classes)
 
 
@@ -128,6 +129,7 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
         fraction: of each class that goes to the second part.
         seed: of the choice.
     Returns: (LabelledRows, LabelledRows).
+    Raises: UserError if no class has two rows, so that a part would be empty.
     """
     first, second = [], []
     for label in np.unique(labelled.targets):
@@ -136,6 +138,10 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
         held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])
+    if not any(map(len, second)):
+        raise UserError(
+            f"{labelled.store.folder}: no class has two labelled images, so none can be set apart: label more"
+        )
     return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))
 
 

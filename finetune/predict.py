@@ -93,7 +93,7 @@ def predict(
     if not isinstance(data, TokenStore | Tensor):
         data = _tokenised(data, tokenizer, classifier, batch_size, device)
     elif isinstance(data, TokenStore) and classifier.tokenizer:
-        data.check_tokenizer(classifier.tokenizer, "the classifier")
+        data.check_tokenizer(classifier.tokenizer, "the classifier", classifier.described["codebook_size"])
     parts = [
         classifier(centre(ids, classifier.encoder.view)).float().softmax(dim=1).cpu()
         for ids in _ids(data, batch_size, classifier)

@@ -238,7 +238,7 @@ def _build(config, store, classes):
         classifier, fingerprint = classifier_from_pretraining(
             config.weights, classes=classes, drop_path=config.drop_path, token_dropout=config.token_dropout
         )
-        store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+        store.check_tokenizer(fingerprint, f"the model in {config.weights}", classifier.described["codebook_size"])
         return classifier
     encoder = config.encoder
     if config.token_dropout is not None:

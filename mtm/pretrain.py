@@ -120,7 +120,7 @@ def open_stores(config: PretrainConfig) -> tuple[TokenStore, TokenStore | None]:
     eval_store = open_matching_store(config, store) if config.eval_store else None
     if config.tokenizer:
         tokenizer = load_tokenizer(config.tokenizer, fingerprint=store.tokenizer["fingerprint"])
-        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
+        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}", tokenizer.codebook_size)
     return store, eval_store
 
 
@@ -206,10 +206,7 @@ def evaluate_model(
 def open_matching_store(config: PretrainConfig, store: TokenStore) -> TokenStore:
     """Open the evaluation store; it must be of the tokenizer, codes and grid of `store`, and not be empty."""
     other = open_store(config.eval_store, config.cache)
-    other.check_tokenizer(store.tokenizer["fingerprint"], "the training store")
-    here, there = ({"K": each.codebook_size, "grid": each.grid} for each in (other, store))
-    if here != there:
-        raise UserError(f"{config.eval_store} has {here}, the training store {there}: tokenise both alike")
+    store.check_alike(other)
     if not len(other):
         raise UserError(f"{config.eval_store} holds no rows to measure on: leave --eval_store out, or give another")
     return other

@@ -85,14 +85,16 @@ def main(config: ReconstructConfig) -> None:
     store = open_store(config.store, config.cache)
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)
-    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+    store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
     grid = tuple(load_weights(config.weights)[1]["grid"])
     if grid != tuple(store.grid):
         raise UserError(
             f"{config.weights} was trained on grids of {grid}, but those of {config.store} are {store.grid}"
         )
     tokenizer = load_tokenizer(config.tokenizer, device, fingerprint=store.tokenizer["fingerprint"])
-    store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
+    store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}", tokenizer.codebook_size)
+    if not len(store):
+        raise UserError(f"{config.store} has no rows: there is nothing to fill")
     ids = store.ids(evenly(len(store), config.measured)).to(device)
     draws = Draws(config.seed, 0, torch.arange(len(ids), device=device))
     masked = hidden_patches(config.mask, config.ratio, model.encoder.patch_grid, draws)

@@ -116,7 +116,8 @@ class Augment:
         self.token_adapt = None
         if config.token_adapt is not None:
             self.token_adapt, fingerprint = load_token_adapt(config.token_adapt, device)
-            store.check_tokenizer(fingerprint, f"TokenAdapt in {config.token_adapt}")
+            codes = self.token_adapt.described["codebook_size"]
+            store.check_tokenizer(fingerprint, f"TokenAdapt in {config.token_adapt}", codes)
             if (self.token_adapt.grid, self.token_adapt.view) != (store.grid, self.view):
                 raise UserError(
                     f"{config.token_adapt} takes {self.token_adapt.grid} tokens to {self.token_adapt.view}; this "

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
@@ -71,4 +71,15 @@ def field_names(config_class: Any, prefix: str = "") -> list[str]:
         names.append(prefix + field.name)
         if hasattr(field.type, "__dataclass_fields__"):
             names += field_names(field.type, f"{prefix}{field.name}.")
+    return names
+
+
+def optional_fields(config_class: Any, prefix: str = "") -> list[str]:
+    """Those keys of a configuration class, in dotted form, whose value may be None."""
+    names = []
+    for field in fields(config_class):
+        if type(None) in get_args(field.type):
+            names.append(prefix + field.name)
+        if hasattr(field.type, "__dataclass_fields__"):
+            names += optional_fields(field.type, f"{prefix}{field.name}.")
     return names

@@ -18,6 +18,8 @@ from typing import Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locks import lock_file
+from seitpp.runtime.rights import grant_as_usual
+from seitpp.runtime.system_errors import name_file
 
 HOST = re.sub(r"[^A-Za-z0-9-]", "", platform.node().split(".")[0])[:24] or "host"
 """This machine's name, as names of files hold it."""
@@ -51,7 +53,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove(temporary)
         try:
             yield temporary
+            grant_as_usual(temporary)
             _put(temporary, path)
+        except Exception as error:
+            name_file(error, temporary, path)
+            raise
         finally:
             _remove(temporary)
 

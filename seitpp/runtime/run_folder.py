@@ -23,6 +23,7 @@ from seitpp.runtime.ownership import is_run
 from seitpp.runtime.places import claim
 from seitpp.runtime.run_content import checkpoints_in, clear_run, has_work, refuse_foreign_weights
 from seitpp.runtime.same_run import Described, differences
+from seitpp.runtime.system_errors import writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -155,7 +156,8 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         self.begin()
         if self.is_main:
-            with (self.path / "metrics.jsonl").open("a") as file:
+            metrics = self.path / "metrics.jsonl"
+            with writing(metrics), metrics.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:

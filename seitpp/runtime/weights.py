@@ -9,6 +9,7 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.runtime.rights import check_readable
 
 
 def save_weights(folder: str | Path, state_dict: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
@@ -51,6 +52,7 @@ def weights_folder(folder: str | Path) -> Path:
         folder = folder / "weights"
     if not (folder / "model.safetensors").exists():
         raise UserError(f"{folder} holds no weights (model.safetensors): name a finished run or its weights/ folder")
+    check_readable(folder / "model.safetensors")
     return folder
 
 

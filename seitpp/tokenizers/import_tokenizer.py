@@ -25,6 +25,7 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import is_tokenizer, visible
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.places import claim
+from seitpp.runtime.rights import check_readable
 from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
@@ -148,6 +149,7 @@ def _from_diffusers(checkpoint, subfolder):
         try:
             model: Any = VQModel.from_config(read_json(folder / "config.json"))
         except (OSError, ValueError, TypeError) as error:
+            check_readable(folder / "config.json")
             raise UserError(f"{folder / 'config.json'} is missing or damaged: get it again") from error
         return fill(model, translated(read_weights(pickled), _OLD_ATTENTION, pickled), pickled).float()
     where = f"{checkpoint}/{subfolder}" if subfolder else checkpoint
@@ -160,6 +162,8 @@ def _from_diffusers(checkpoint, subfolder):
             )
             model, found = loaded
     except (OSError, ValueError, RuntimeError) as error:
+        for file in folder.glob("*.*"):
+            check_readable(file)
         advice = "see --subfolder" if Path(checkpoint).is_dir() else "is the id right, and is there a network?"
         reason = " ".join(str(error).split())[:100]
         raise UserError(

@@ -62,7 +62,7 @@ def main(config: ReduceCodebookConfig) -> None:
     fingerprint = store.tokenizer["fingerprint"]
     tokenizer = load_tokenizer(config.tokenizer, fingerprint=fingerprint) if config.tokenizer else None
     if tokenizer is not None:
-        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
+        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}", tokenizer.codebook_size)
     if config.codes is not None and config.codes > store.codebook_size:
         raise UserError(f"{config.store} has {store.codebook_size} codes: --codes {config.codes} is more than that")
     with Progress(len(store), "count") as progress:

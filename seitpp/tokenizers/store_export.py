@@ -134,7 +134,7 @@ def _write_images(store, folder, config, progress):
     """Decoded PNGs, in a folder for each class; unlabelled ones lie directly in the folder."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(config.tokenizer, device, fingerprint=store.tokenizer["fingerprint"])
-    store.check_tokenizer(tokenizer.fingerprint, config.tokenizer)
+    store.check_tokenizer(tokenizer.fingerprint, config.tokenizer, tokenizer.codebook_size)
     if unfit := [name for name in store.classes if name in ("", ".", "..") or set(name) & set("/\\\0")]:
         raise UserError(f"{store.folder} has a class {unfit[0]!r}, which can't be the name of a folder")
     for name in store.classes:

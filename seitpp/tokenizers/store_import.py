@@ -28,6 +28,7 @@ from seitpp.runtime.files import read_json, replacing
 from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
+from seitpp.runtime.rights import check_readable
 from seitpp.runtime.tables import read_utf8
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -270,6 +271,7 @@ def read_classes(path: str | Path) -> list[str]:
             names = read_utf8(path).splitlines()
             complete = all(name.strip() for name in names)
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        check_readable(path)
         raise UserError(f"{path} is not a file of class names, one a line or JSON of {{name: number}}") from error
     if not complete or len(set(names)) != len(names):
         raise UserError(f"{path}: a class is missing or there twice: every label needs a name of its own")

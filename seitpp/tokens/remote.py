@@ -6,15 +6,16 @@ share it. What does not match its checksum never gets in; the longest unused sha
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
@@ -23,9 +24,8 @@ from seitpp.runtime.locations import Location, with_home
 from seitpp.runtime.locks import lacks_locks
 from seitpp.tokens.files import Entries
 from seitpp.tokens.format.manifest import check_manifest, inside
+from seitpp.tokens.transfer import Missing, Passing, Server
 
-_Answer = TypeVar("_Answer")
-_BLOCK = 1 << 22
 _STALE_SECONDS = 3600
 _OWN = re.compile(r"[0-9a-f]{64}\.arrow|\.[0-9a-f]{64}\.([A-Za-z0-9-]+\.)?\d+\.tmp")
 """Names of shards in a cache, finished or not: nothing else is counted or removed."""
@@ -41,8 +41,8 @@ class CacheConfig:
     """the most that the folder may hold, 10^9 bytes each; all processes of a machine share it"""
     window: int = 262144
     """rows that training shuffles among each other: each process goes through its shards window by window"""
-    attempts: int = 4
-    """how often a fetch is tried, each after twice the pause of the one before"""
+    attempts: int = 6
+    """how often a fetch is tried where a server is busy or silent: after half a second, and each time twice as long"""
 
     def __post_init__(self) -> None:
         require(self, "folder", "://" not in (self.folder or ""), "is a URL: name a folder of this machine")
@@ -62,45 +62,38 @@ class RemoteFiles:
     Args:
         url: of the store's folder, of any file system that fsspec knows.
         config: a CacheConfig.
+        wait: how to wait some seconds between attempts.
 
     Attributes:
         window: rows that training shuffles among each other.
     Raises: UserError if fsspec does not know the protocol, or a package for it is missing.
     """
 
-    def __init__(self, url: str | Path, config: CacheConfig) -> None:
-        import fsspec
-
+    def __init__(self, url: str | Path, config: CacheConfig, *, wait: Callable[[float], object] = time.sleep) -> None:
         self.folder = str(url).rstrip("/")
         self.config = config
         self.window: int | None = config.window
         self.bound = int(config.gigabytes * 1e9)
         self.cache = config.path
-        try:
-            self.system, _ = fsspec.core.url_to_fs(self.folder)
-            self.cache.mkdir(parents=True, exist_ok=True)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"{self.folder} can't be read: {error}") from error
+        self.server = Server(self.folder, config.attempts, wait)
+        self.cache.mkdir(parents=True, exist_ok=True)
         self._fetcher = ThreadPoolExecutor(max_workers=2, thread_name_prefix="shards")
         self._coming: dict[str, Future[Path]] = {}
 
     def manifest(self) -> dict[str, Any]:
         """Content of store.json."""
-        import json
-
         name = inside(self.folder, "store.json")
         try:
             manifest = json.loads(self.read("store.json"))
-        except FileNotFoundError as error:
+        except Missing as error:
             raise UserError(f"{self.folder} is not a token store (no store.json there)") from error
         except ValueError as error:
-            raise UserError(f"{name} can't be read ({error}): upload the store again") from error
+            raise UserError(f"{name} can't be read ({error}): check that it was copied there whole") from error
         return check_manifest(manifest, name)
 
     def read(self, name: str) -> bytes:
         """Bytes of a small file."""
-        url = inside(self.folder, name)
-        return self._patiently(lambda: self.system.cat_file(url), url)
+        return self.server.read(inside(self.folder, name))
 
     def check(self, shards: Entries) -> None:
         """Refuse a store of which one shard is larger than the cache; nothing is fetched."""
@@ -159,22 +152,27 @@ class RemoteFiles:
         with _locked(self.cache / f".{entry['sha256'][:16]}.lock"):  # one process fetches, the others wait for it
             if not target.exists():
                 url = inside(self.folder, entry["file"])
-                self._patiently(lambda: self._download(url, entry, target), url)
-            os.utime(target)
+                self.server.patiently(lambda: self._download(url, entry, target), url)
+            with suppress(PermissionError):  # someone else's, in a cache that is shared
+                os.utime(target)
         return target
 
     def _download(self, url: str, entry: dict[str, Any], target: Path) -> None:
         temporary = self.cache / f".{entry['sha256']}.{HOST}.{os.getpid()}.tmp"
         try:
-            with self.system.open(url, "rb", block_size=_BLOCK) as source:
-                self._reserve(temporary, entry.get("bytes") or source.size or 0)
-                digest = hashlib.sha256()
-                with temporary.open("r+b") as file:
-                    while block := source.read(_BLOCK):
-                        digest.update(block)
-                        file.write(block)
+            self._reserve(temporary, entry.get("bytes") or self.server.size(url))
+            digest, size, most = hashlib.sha256(), 0, entry.get("bytes", self.bound)
+            with temporary.open("r+b") as file, closing(self.server.blocks(url)) as blocks:
+                for block in blocks:
+                    size += len(block)
+                    if size > most:  # a server may go on without end
+                        break
+                    digest.update(block)
+                    file.write(block)
+            if size != entry.get("bytes", size):
+                raise Passing(f"{size} bytes came, store.json says {most}", "check that it was copied there whole")
             if digest.hexdigest() != entry["sha256"]:
-                raise OSError("the checksum differs from store.json")
+                raise Passing("the checksum differs from store.json", "upload that file again")
             with _locked(self.cache / ".room.lock"):  # nobody counts the files meanwhile
                 temporary.rename(target)
         finally:
@@ -193,23 +191,6 @@ class RemoteFiles:
             with temporary.open("wb") as file:
                 file.truncate(size)  # a file of holes: it counts for the others while it is being filled
 
-    def _patiently(self, action: Callable[[], _Answer], url: str) -> _Answer:
-        """Do something that the network may spoil, again after a pause; a file that is not there is not waited for."""
-        failure: Exception | None = None
-        for attempt in range(self.config.attempts):
-            try:
-                return action()
-            except FileNotFoundError as error:
-                if url.endswith("store.json"):
-                    raise
-                raise UserError(f"{url} is missing: upload the store again") from error
-            except Exception as error:  # each file system has errors of its own
-                failure = error
-                if attempt + 1 < self.config.attempts:
-                    time.sleep(0.25 * 2**attempt)
-        reason = " ".join(str(failure).split()) or type(failure).__name__
-        raise UserError(f"{url} can't be fetched ({reason}), tried {self.config.attempts} times") from failure
-
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """(path, stat) of the shards in a cache, finished or not; those that are given up meanwhile are left out."""
@@ -221,7 +202,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock among processes and threads."""
+    """Hold a lock among processes and threads; without one, where there are none, a shard may be fetched twice."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -120,6 +120,8 @@ class TokenStore:
         try:
             with torch.inference_mode(False):  # a tensor that is kept must serve every mode
                 return load(self.files.read("codebook.safetensors"))["codebook"]
+        except PermissionError:
+            raise
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(
                 f"{self.folder}/codebook.safetensors is missing or broken: run the tokenising command again"
@@ -227,17 +229,31 @@ class TokenStore:
         """Begin to fetch shards, by their numbers, where they are not here yet."""
         self.files.prefetch([self.manifest["shards"][number] for number in shards])
 
-    def check_tokenizer(self, fingerprint: str, what: str) -> None:
+    def check_tokenizer(self, fingerprint: str, what: str, codebook_size: int | None = None) -> None:
         """Refuse a model or store of another tokenizer.
 
         Args:
             fingerprint: of the other's tokenizer.
             what: what the other is, for the message.
+            codebook_size: the other's K; None: it has none.
         """
         if fingerprint != self.tokenizer["fingerprint"]:
             raise UserError(
                 f"{self.folder} was made by tokenizer {self.tokenizer['fingerprint'][:12]}, but {what} belongs to "
                 f"tokenizer {fingerprint[:12]}: their ids mean different things. Tokenise again with the right one"
+            )
+        if codebook_size not in (None, self.codebook_size):
+            raise UserError(
+                f"{self.folder} has {self.codebook_size} codes, but {what} knows {codebook_size}, though both name the "
+                f"same tokenizer: one of them was changed. Tokenise again"
+            )
+
+    def check_alike(self, other: "TokenStore") -> None:
+        """Refuse another store that is not of the same tokenizer, codes and grid as this one."""
+        other.check_tokenizer(self.tokenizer["fingerprint"], f"the store {self.folder}", self.codebook_size)
+        if other.grid != self.grid:
+            raise UserError(
+                f"{other.folder} has grids of {other.grid} tokens, {self.folder} of {self.grid}: tokenise both alike"
             )
 
     def verify(self, progress: Callable[[int], object] | None = None) -> None:
@@ -261,6 +277,8 @@ class TokenStore:
         try:
             content = self.files.read(subset["file"])
             chosen = np.load(io.BytesIO(content), allow_pickle=False)
+        except PermissionError:
+            raise
         except (OSError, ValueError) as error:
             raise UserError(f"{name} is missing or broken: make the subset again (seitpp store subset)") from error
         whole = hashlib.sha256(content).hexdigest() == subset["sha256"]

@@ -19,6 +19,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_text
 from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import begins_with, refuse_foreign_file
+from seitpp.runtime.rights import check_readable
 
 if TYPE_CHECKING:
     from seitpp.tokens.store import TokenStore
@@ -115,6 +116,7 @@ def read_synonyms(path: str | Path, codebook_size: int) -> list[list[int]]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        check_readable(path)
         raise UserError(f'{path} is not a synonym dictionary, JSON of {{"code": [codes, nearest first]}}') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a synonym dictionary: expected {{"code": [codes, nearest first]}}')

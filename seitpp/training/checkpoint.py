@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.rights import check_readable, grant_as_usual
 from seitpp.runtime.run_content import remove_unfinished_checkpoints
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.system_errors import name_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,9 +76,11 @@ def _write_checkpoint(accelerator, run, final, parts):
             write_json(temporary / "checkpoint.json", _belongs_to(accelerator, run))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
+            grant_as_usual(temporary)
             _flush(temporary)
             temporary.rename(final)
-    except Exception:
+    except Exception as error:
+        name_file(error, temporary, final)
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs its room back
         raise
     accelerator.wait_for_everyone()
@@ -141,6 +145,8 @@ def load_checkpoint(accelerator: "Accelerator", run: RunFolder, parts: dict[str,
 def _refuse_another_training(folder, here, *, own):
     try:
         there = read_json(folder / "checkpoint.json")
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(_damaged(folder, error)) from error
     there, here = ({**each.pop("inputs"), **each} for each in (there, here))
@@ -157,6 +163,8 @@ def _load(accelerator, folder, parts):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    for file in filter(Path.is_file, folder.rglob("*")):
+        check_readable(file)
     try:
         accelerator.load_state(str(folder))
         for name, part in parts.items():
@@ -175,4 +183,4 @@ def _load(accelerator, folder, parts):
 
 def _damaged(folder, error):
     first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-    return f"the checkpoint {folder} can't be read ({first_line}): delete that folder to resume from the one before"
+    return f"the checkpoint {folder} can't be read ({first_line}): move it elsewhere to resume from the one before"

@@ -30,6 +30,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.results import Result, read_results, results_table
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.steps.step import Step
+from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import TokenStore
 
 LABELS = [0] * 10 + [1] * 6 + [2] * 4 + [-1] * 4
@@ -361,6 +362,18 @@ def test_what_does_not_fit_is_said_before_anything_is_written(config, world, tmp
 def test_images_of_another_tokenizer_are_refused(config, images, tokenizer_folder):
     with pytest.raises(UserError, match=r"the tokenizer in .* belongs to tokenizer"):
         main(replace(config, images=str(images), tokenizer=str(tokenizer_folder)))
+
+
+def test_images_too_small_for_corruptions_are_refused_before_anything_runs(config, images, tokenizer_folder):
+    fingerprint = load_tokenizer(tokenizer_folder).fingerprint
+    places = {}
+    for name in ("store", "eval_store"):
+        ids = tiny.random_ids(12, tiny.CODES, tiny.GRID)
+        places[name] = str(tiny.make_store(Path(config.output_dir).parent / name, ids, fingerprint=fingerprint))
+    ablation = replace(config, **places, ingredients=("scratch",), images=str(images), tokenizer=str(tokenizer_folder))
+    with pytest.raises(UserError, match="at least 32 pixels a side, this tokenizer reads 16 x 24: leave out --images"):
+        main(ablation)
+    assert not Path(config.output_dir).exists()
 
 
 def test_a_folder_of_another_ablation_is_refused(config, tmp_path):

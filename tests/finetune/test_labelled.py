@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import tiny
-from seitpp.finetune.labelled import open_labelled, split_labelled
+from seitpp.finetune.labelled import open_labelled, open_train_and_test, split_labelled
+from seitpp.finetune.train import FinetuneConfig
 from seitpp.runtime.errors import UserError
 
 
@@ -115,3 +116,23 @@ def test_a_split_is_the_same_again_and_another_for_another_seed(stores):
     parts = {seed: tuple(split_labelled(labelled, 0.5, seed=seed)[1].rows.tolist()) for seed in range(6)}
     assert tuple(split_labelled(labelled, 0.5, seed=4)[1].rows.tolist()) == parts[4]
     assert len(set(parts.values())) == 6
+
+
+def test_a_split_of_single_images_is_refused_where_they_are(tmp_path):
+    labelled = open_labelled(tiny.make_store(tmp_path / "store", tiny.random_ids(3, tiny.CODES, tiny.GRID)))
+    with pytest.raises(UserError, match=r"store: no class has two labelled images, .*: label more"):
+        split_labelled(labelled, 0.2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("codes", "grid", "matters"),
+    [
+        (50, tiny.GRID, r"test has 50 codes, but the store .*train knows 37"),
+        (tiny.CODES, (6, 8), r"test has grids of \(6, 8\) tokens, .*train of \(4, 6\): tokenise both alike"),
+    ],
+)
+def test_stores_that_name_one_tokenizer_but_differ_are_refused(tmp_path, codes, grid, matters):
+    places = {"store": tiny.make_store(tmp_path / "train", tiny.random_ids(6, tiny.CODES, tiny.GRID))}
+    places["eval_store"] = tiny.make_store(tmp_path / "test", tiny.random_ids(6, codes, grid), codes=codes)
+    with pytest.raises(UserError, match=matters):
+        open_train_and_test(FinetuneConfig(**{name: str(folder) for name, folder in places.items()}, output_dir="out"))

@@ -143,6 +143,33 @@ def test_a_command_that_does_its_work_exits_with_0():
     assert seen == [DemoConfig(output_dir="o", images="i")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WithoutConfig(StageConfig):
+    """A stage that may do without."""
+
+    stores: str | None = "here"
+    """None: none"""
+    name: str = "none"
+    """always one"""
+
+
+def without(*words):
+    return parse(WithoutConfig, ["--output_dir", "out", *words], recipes="pretrain")
+
+
+@pytest.mark.parametrize("words", [["--stores", "None"], ["--stores=None"], ["--stores", "null"]], ids=str)
+def test_none_is_no_value_as_the_texts_of_fields_call_it(words):
+    assert without(*words).stores is None
+
+
+def test_none_in_a_recipe_is_no_value_either(recipe):
+    assert without("--config", recipe("stores: None")).stores is None
+
+
+def test_a_field_that_must_have_a_value_may_be_called_none():
+    assert without("--name", "None").name == "None"
+
+
 # What is wrong
 
 
@@ -237,7 +264,7 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(capsys, tmp_path):
         run.log({"step": 0})
 
     line = said(capsys, "--output_dir", str(tmp_path / "run"), stage=stage)
-    assert re.match(r"no space left on the disk while writing .*: free some and start again", line)
+    assert re.match(r"no space left on the disk while writing .*/metrics\.jsonl: free some and start again", line)
 
 
 def test_a_full_disk_that_safetensors_met_is_told_the_same_way(capsys):

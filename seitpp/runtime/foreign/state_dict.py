@@ -6,6 +6,7 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors, shown
+from seitpp.runtime.rights import check_readable
 
 _HOLDS_WEIGHTS = ("state_dict", "model")
 
@@ -23,6 +24,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path} is no file: give the file of the weights")
     if path.suffix != ".safetensors":
         return read_state_dict(path)
+    check_readable(path)
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -17,6 +17,7 @@ from torch import nn
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.runtime.rights import check_readable
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.tokenizer import load_tokenizer
 
@@ -105,6 +106,7 @@ class ReducedTokenizer(nn.Module):
             content = read_json(file)
             codes, mapping = content["codes"], content["map"]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            check_readable(file)
             raise UserError(f"{file} is missing or broken: run seitpp reduce-codebook again") from error
         try:
             return cls(load_tokenizer(Path(folder) / "base"), codes, mapping)

@@ -15,6 +15,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
 from seitpp.runtime.foreign.conversion import fill
 from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.rights import check_readable
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
 from seitpp.tokens.codebook import embed, nearest_code
@@ -177,6 +178,8 @@ class VQTokenizer(nn.Module):
             model: Any = VQModel.from_config(read_json(folder / "config.json"))
             image_size, space_to_depth = described["image_size"], described["space_to_depth"]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            for name in ("tokenizer.json", "config.json"):
+                check_readable(folder / name)
             raise UserError(f"{folder} is damaged (tokenizer.json or config.json): make the tokenizer again") from error
         file = folder / "diffusion_pytorch_model.safetensors"
         fill(model, read_weights(file), file)

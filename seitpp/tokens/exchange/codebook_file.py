@@ -6,6 +6,7 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.torch_file import read_tensors
+from seitpp.runtime.rights import check_readable
 from seitpp.runtime.weights import fingerprint_of
 
 
@@ -28,6 +29,7 @@ def read_codebook(path: str | Path) -> torch.Tensor:
     try:
         codebook = _load_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)
     except (OSError, ValueError, KeyError) as error:
+        check_readable(path)
         raise UserError(f"{path} can't be read as a codebook: expected one (k, c) tensor and nothing else") from error
     if not isinstance(codebook, torch.Tensor) or codebook.ndim != 2 or not codebook.is_floating_point():
         raise UserError(f"{path} is no codebook: expected one (k, c) tensor of floats and nothing else")

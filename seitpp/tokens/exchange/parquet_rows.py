@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.rights import check_listable, check_readable
 from seitpp.tokens.codec import packed_bytes, unpack
 from seitpp.tokens.format.manifest import check_manifest
 from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
@@ -133,11 +134,13 @@ class ParquetRows:
                         yield path, first, pa.RecordBatch.from_arrays(plain, batch.schema.names)
                         first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
+                check_readable(path)
                 raise UserError(f"{path} is broken near row {first}, or has other columns: export it again") from error
 
 
 def _find(spec: str | Path) -> list[Path]:
     path = Path(spec)
+    check_listable(path)
     if path.is_dir():
         files = sorted(path.rglob("*.parquet"))
     else:
@@ -152,6 +155,7 @@ def _read_schema(path: Path) -> tuple[pa.Schema, int]:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
+        check_readable(path)
         raise UserError(f"{path} is not a Parquet file, or is cut off: fetch or export it again") from error
 
 

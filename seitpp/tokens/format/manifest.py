@@ -91,7 +91,7 @@ def read_manifest(file: str | Path) -> dict[str, Any]:
         raise UserError(f"{file.parent} is not a token store (no store.json): make one with seitpp tokenize")
     try:
         manifest = read_json(file)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"{file} can't be read ({error}): run the command that made the store again") from error
     return check_manifest(manifest, file)
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.rights import check_readable
 from seitpp.tokens.format.manifest import BASE_COLUMNS
 from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets
 
@@ -50,7 +51,7 @@ class Shard:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path} is cut off or broken: delete it and {_AGAIN}") from error
+            raise _unreadable(path, entry) from error
         if table.num_rows != entry["rows"]:
             raise UserError(f"{path} has {table.num_rows} rows, store.json says {entry['rows']}: {_AGAIN}")
         if tuple(table.column_names[:3]) != BASE_COLUMNS or not set(columns) <= set(table.column_names):
@@ -134,8 +135,16 @@ def check_size(path: str | Path, entry: dict[str, Any]) -> None:
         raise UserError(f"{path} is missing: run the tokenising command again, it makes only this shard") from error
     if size != entry.get("bytes", size):
         raise UserError(
-            f"{path} is cut off or broken ({size} bytes, store.json says {entry['bytes']}): delete it and {_AGAIN}"
+            f"{path} is cut off or broken ({size} bytes, store.json says {entry['bytes']}): {_AGAIN}, or copy it again"
         )
+
+
+def _unreadable(path: str | Path, entry: dict[str, Any]) -> UserError:
+    """The error for a shard that Arrow can't read: it may be damaged, and only then it is to be deleted."""
+    check_readable(path)
+    if sha256_of(path) != entry["sha256"]:
+        return UserError(f"{path} is damaged, its checksum differs from store.json: delete it and {_AGAIN}")
+    return UserError(f"{path} is as it was written, but not of a form that this version reads: update seitpp")
 
 
 def write_shard(
