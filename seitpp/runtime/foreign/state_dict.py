@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors, shown
+from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors
+from seitpp.runtime.schema import shown
 
 _HOLDS_WEIGHTS = ("state_dict", "model")
 
