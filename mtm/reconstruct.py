@@ -17,14 +17,13 @@ from torch import Tensor
 
 from seitpp.mtm.generate import generate
 from seitpp.mtm.masking import Masks, make_masks, patch_count
-from seitpp.mtm.model import MaskedTokenModel, load_model
+from seitpp.mtm.model import MaskedTokenModel, describe_model, load_model
 from seitpp.mtm.pictures import completion_rows
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.pictures import image_grid
-from seitpp.runtime.weights import load_weights
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import open_store
@@ -83,7 +82,7 @@ def main(config: ReconstructConfig) -> None:
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)
     store.check_tokenizer(fingerprint, f"the model in {config.weights}")
-    grid = tuple(load_weights(config.weights)[1]["grid"])
+    grid = tuple(describe_model(config.weights)["grid"])
     if grid != tuple(store.grid):
         raise UserError(
             f"{config.weights} was trained on grids of {grid}, but those of {config.store} are {store.grid}"

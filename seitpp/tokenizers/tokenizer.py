@@ -7,13 +7,15 @@ from typing import Any, Protocol
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json
+from seitpp.runtime.schema import one_of, read_described, record
 
 KINDS = {
     "vq": "seitpp.tokenizers.networks.vq:VQTokenizer",
     "vit_vqgan": "seitpp.tokenizers.networks.vit_vqgan:ViTVQGAN",
     "reduced": "seitpp.tokenizers.networks.reduced:ReducedTokenizer",
 }
+AGAIN = "get the tokenizer again, or run the command that made it"
+"""What to do where a file of a tokenizer is damaged."""
 
 
 class Tokenizer(Protocol):
@@ -76,11 +78,6 @@ def _load_folder(folder):
             f"{folder} is not a tokenizer (no tokenizer.json): train one with seitpp train-tokenizer, import one with "
             f"python -m seitpp.tokenizers.import_tokenizer, or give package.module:Class"
         )
-    try:
-        kind = read_json(file).get("kind")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged (no JSON object): make the tokenizer again") from error
-    if kind not in KINDS:
-        raise UserError(f"{file} names a tokenizer {kind!r}; known: {', '.join(KINDS)}")
+    kind = read_described(file, record({"kind": one_of(*KINDS)}), AGAIN)["kind"]
     module, name = KINDS[kind].split(":")
     return getattr(importlib.import_module(module), name).load(folder)

@@ -17,6 +17,9 @@ FINGERPRINT = text(".+", "the fingerprint of a tokenizer")
 CODES = integer(1, 65536)
 LOOKUP = one_of("cosine", "euclidean")
 GRID = listing(integer(1, 4096), length=2)
+VIEW = listing(integer(1, 1024), length=2)
+"""Tokens that a model sees at once: all of them take part in its attention."""
+EMBEDDING_DIM = integer(1, 65536)
 
 _FILE = text(r"(?!\.\.?$)[^/\0]+", "the name of a file in the store's folder")
 _BESIDE = text(r"(\.\./)*((?!\.\.?/)[^/\0]+/)*(?!\.\.?$)[^/\0]+", "a path from the subset's folder, which may begin with ../")
