@@ -29,11 +29,12 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(StageConfig):
+class ProbeConfig(StageConfig, ReadsStores):
     """Linear probe and k-NN on frozen features."""
 
     store: str

@@ -25,6 +25,7 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.pictures import image_grid
 from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import open_store
 from seitpp.tokens.views import centre
@@ -34,7 +35,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructConfig:
+class ReconstructConfig(ReadsStores):
     """Hide a part of stored images and let a pre-trained model fill it."""
 
     store: str
@@ -78,7 +79,7 @@ def main(config: ReconstructConfig) -> None:
     """Fill, measure, write the picture."""
     if Path(config.out).is_dir():
         raise UserError(f"--out {config.out} is a folder: name a file in it, such as {config.out}/picture.png")
-    store = open_store(config.store, config.cache)
+    store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)
     store.check_tokenizer(fingerprint, f"the model in {config.weights}")

@@ -18,7 +18,10 @@ import yaml
 
 from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, write_json, write_text
+from seitpp.runtime.files import write_json, write_text
+from seitpp.runtime.schema import (
+    anything, both, integer, measured, optional, read_described, read_lines, read_yaml, record, table,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
 
 _MAY_CHANGE = {
     "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
-    "cache.folder", "cache.gigabytes", "cache.attempts",
+    "cache.folder", "cache.gigabytes", "cache.attempts", "verify_shards",
 }  # fmt: skip
+_MEND = "mend or remove it, or start afresh with --resume none"
+_METRICS = both(record({"step": integer(0)}), table(optional(measured)))
 _PREPARED = ("config.yaml", "env.json", "micro_batch.json")  # written before a run begins
 
 
@@ -82,7 +87,7 @@ class RunFolder:
         write_json(self.path / "env.json", {**environment(), "inputs": {**self.inputs, **self.data}})
 
     def _refuse_another_run(self, described):
-        former, described = flattened(yaml.safe_load(self.config_file.read_text())), flattened(described)
+        former, described = flattened(read_yaml(self.config_file, record({}), _MEND)), flattened(described)
         different = [
             f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
             for key in sorted(former.keys() | described.keys())
@@ -94,7 +99,10 @@ class RunFolder:
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
         environment_file = self.path / "env.json"
-        if environment_file.exists() and read_json(environment_file)["inputs"] != {**self.inputs, **self.data}:
+        if not environment_file.exists():
+            return
+        before = read_described(environment_file, record({"inputs": table(anything)}), _MEND)
+        if before["inputs"] != {**self.inputs, **self.data}:
             raise UserError(
                 f"{self.path} holds a run on other input (its tokenizer, store or recipe was made anew since): "
                 f"choose another --output_dir, or --resume none to start afresh in this one"
@@ -132,7 +140,7 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        return read_json(self.path / "summary.json")
+        return read_described(self.path / "summary.json", record({}), _MEND)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished and keep its last numbers."""
@@ -202,10 +210,7 @@ def lock_folder(folder: str | Path, *, patience: float = 10.0) -> int:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Read a run's metrics.jsonl; a last line cut off by a kill is left out."""
     file = Path(folder) / "metrics.jsonl"
-    if not file.exists():
-        return []
-    lines = file.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    return read_lines(file, _METRICS, "mend or remove that line") if file.exists() else []
 
 
 def environment() -> dict[str, Any]:

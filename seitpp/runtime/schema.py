@@ -8,6 +8,7 @@ A schema is a function of a value and the name of its field that raises `Mismatc
 Files are data of others even where we wrote them: a disk, an editor or a stranger may have changed them since.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -41,6 +42,26 @@ def check(value: Any, schema: Schema, source: object, advice: str) -> Any:
     return value
 
 
+def read_lines(file: str | Path, schema: Schema, advice: str) -> list[Any]:
+    """What the lines of a JSON Lines file say, each checked; a last line without its end, cut off by a kill, is left out.
+
+    Raises: UserError naming the file and the line.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 ({shown(error, 80)}): {advice}") from error
+    return [_line(each, schema, f"{file}: line {place}", advice) for place, each in enumerate(lines, 1) if each.strip()]
+
+
+def _line(line: str, schema: Schema, where: str, advice: str) -> Any:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} can't be read as JSON ({shown(error, 80)}): {advice}") from error
+    return check(content, schema, where, advice)
+
+
 def read_described(file: str | Path, schema: Schema, advice: str) -> Any:
     """Content of a JSON file, checked.
 
@@ -53,6 +74,20 @@ def read_described(file: str | Path, schema: Schema, advice: str) -> Any:
         content = read_json(file)
     except ValueError as error:
         raise UserError(f"{file} can't be read as JSON ({shown(error, 80)}): {advice}") from error
+    return check(content, schema, file, advice)
+
+
+def read_yaml(file: str | Path, schema: Schema, advice: str) -> Any:
+    """Content of a YAML file, checked.
+
+    Raises: UserError if it is no YAML, or not what the schema allows.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        raise UserError(f"{file} is not YAML ({shown(error, 120)}): {advice}") from error
     return check(content, schema, file, advice)
 
 
@@ -82,6 +117,12 @@ def number(least: float = -math.inf, most: float = math.inf) -> Schema:
             raise _differs(field, value, "a finite number" + (f" from {least} to {most}" if least > -math.inf else ""))
 
     return schema
+
+
+def measured(value: Any, field: str) -> None:
+    """A number that was measured: it may be infinite, or none at all (NaN)."""
+    if type(value) not in (int, float) or 1e300 < abs(value) < math.inf:
+        raise _differs(field, value, "a number")
 
 
 def text(pattern: str = r".*", expected: str = "a text") -> Schema:
@@ -121,6 +162,16 @@ def optional(inner: Schema) -> Schema:
     def schema(value: Any, field: str) -> None:
         if value is not None:
             inner(value, field)
+
+    return schema
+
+
+def both(*schemas: Schema) -> Schema:
+    """What each of some schemas allows."""
+
+    def schema(value: Any, field: str) -> None:
+        for each in schemas:
+            each(value, field)
 
     return schema
 

@@ -33,7 +33,7 @@ from seitpp.tokens.usage import codes_covering, count_codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReduceCodebookConfig:
+class ReduceCodebookConfig(ReadsStores):
     """Make a store with fewer codes. Give either coverage or codes."""
 
     store: str
@@ -58,7 +58,7 @@ def main(config: ReduceCodebookConfig) -> None:
     target = Path(config.output_dir)
     if target.exists():
         raise UserError(f"{target} is there already: choose another --output_dir, or remove it")
-    store = open_store(config.store)
+    store = open_store(config.store, verify_shards=config.verify_shards)
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else None
     if tokenizer is not None:
         store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")

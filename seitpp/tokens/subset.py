@@ -27,6 +27,7 @@ from seitpp.runtime.files import replacing
 from seitpp.tokens.format.manifest import write_manifest
 from seitpp.tokens.format.targets import first_labels
 from seitpp.tokens.order.permutation import permute
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.store import TokenStore
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -34,7 +35,7 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubsetConfig:
+class SubsetConfig(ReadsStores):
     """A class-balanced part of a store as a new manifest over the same shards."""
 
     store: str
@@ -69,7 +70,7 @@ def main(config: SubsetConfig) -> None:
     """Choose the rows and write the subset's store.json, rows.npy and codebook."""
     if "://" in config.store:
         raise UserError(f"{config.store}: make subsets where the store's files are local, and upload rows.npy with it")
-    store, folder = TokenStore(config.store), Path(config.output_dir)
+    store, folder = TokenStore(config.store, verify_shards=config.verify_shards), Path(config.output_dir)
     if folder.resolve() == store.folder.resolve() or (folder / "shard-00000.arrow").exists():
         raise UserError(f"{folder} holds a store: give the subset an --output_dir of its own")
     numbers, classes = None, store.classes
