@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.schema import shown
 from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
@@ -143,14 +144,17 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
 
 
 def _labels_from_table(store, table):
+    if not Path(table).is_file():
+        raise UserError(f"{table}: no such table of labels (CSV with columns key,label)")
     try:
         frame = pd.read_csv(table, dtype=str)
-    except FileNotFoundError as error:
-        raise UserError(f"{table}: no such table of labels (CSV with columns key,label)") from error
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{table} is empty: expected CSV with columns key,label") from error
+    except (ValueError, LookupError) as error:  # broken quotes, ragged lines, bytes that are not UTF-8
+        raise UserError(f"{table} can't be read as UTF-8 CSV ({shown(error, 100)}): mend it") from error
     if not {"key", "label"} <= set(frame.columns):
-        raise UserError(f"{table} must have the columns key and label; it has {', '.join(frame.columns)}")
+        names = shown(", ".join(map(str, frame.columns)), 100)
+        raise UserError(f"{table} must have the columns key and label; it has {names}")
     frame = frame.dropna(subset=["key", "label"])
     classes = sorted(frame.label.unique())
     index = {name: place for place, name in enumerate(classes)}

@@ -1,7 +1,7 @@
 """What the files of a run may say, as far as the page reads them; what it does not read may be anything."""
 
 from seitpp.runtime.schema import (
-    anything, boolean, integer, measured, one_of, optional, record, table, text,
+    anything, boolean, integer, measured, number, one_of, optional, record, table, text,
 )  # fmt: skip
 
 _MEASURE = optional(measured)
@@ -36,6 +36,6 @@ ENVIRONMENT = record(
 """env.json."""
 COMMAND = record(
     {"command": text()},
-    {"stage": text(), "seconds": _MEASURE, "peak_memory_mb": _MEASURE, "finished": one_of(True, False)},
+    {"stage": text(), "seconds": optional(number(0)), "peak_memory_mb": optional(number(0)), "finished": one_of(True, False)},
 )
 """A line of commands.jsonl."""

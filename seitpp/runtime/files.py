@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,10 @@ def write_text(path: str | Path, text: str) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
-    Raises: ValueError if it is none.
+    Raises: ValueError if it is none, such as a pipe, which would be waited for.
     """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("it is no file")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError as error:

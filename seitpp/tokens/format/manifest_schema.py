@@ -81,7 +81,12 @@ def _columns(value: Any) -> None:
     if tuple(columns[:3]) != BASE_COLUMNS or len(set(columns)) < len(columns):
         raise Mismatch(f"columns is {columns!r:.60}, expected {', '.join(BASE_COLUMNS)} and others, each once")
     if "mask" in columns and "mask" not in value:
-        raise Mismatch("mask is missing, but there is a column of that name")
+        raise Mismatch("it lacks 'mask', which says what the column of that name means")
+    for place, shard in enumerate(value["shards"]):
+        if set(shard.get("content", columns)) != set(columns):
+            raise Mismatch(f"shards[{place}].content has other columns than `columns`")
+        if sum(shard.get("content", {}).values()) > shard.get("bytes", 2**53):
+            raise Mismatch(f"shards[{place}].content has more bytes than the shard")
 
 
 def _label_of(subset: Any, classes: int) -> None:

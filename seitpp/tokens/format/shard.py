@@ -85,6 +85,11 @@ def _read_plain(path: str | Path, columns: Sequence[str]) -> pa.Table:
     """
     try:
         content = pa.memory_map(str(path)).read_buffer()
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise UserError(f"{path} is cut off or broken (no bytes): delete it and {_AGAIN}") from error
+    try:
         check_plain(memoryview(content))
         schema = pa.ipc.open_file(content).schema
         _check_columns(path, schema, columns)
@@ -92,7 +97,7 @@ def _read_plain(path: str | Path, columns: Sequence[str]) -> pa.Table:
         table = pa.ipc.open_file(content, options=options).read_all()
         table.validate(full=True)
         table = table.combine_chunks()
-    except (pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise UserError(f"{path} is cut off or broken ({shown(error, 80)}): delete it and {_AGAIN}") from error
     for name in columns:
         column = _whole(table.column(name))
