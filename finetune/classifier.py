@@ -14,7 +14,18 @@ from seitpp.mtm.stems import PatchStem, StemAdapter
 from seitpp.runtime.config import from_dict
 from seitpp.runtime.foreign.conversion import built
 from seitpp.runtime.schema import (
-    Mismatch, Schema, anything, boolean, integer, listing, number, one_of, optional, record, table, text,
+    Mismatch,
+    Schema,
+    anything,
+    boolean,
+    integer,
+    listing,
+    number,
+    one_of,
+    optional,
+    record,
+    table,
+    text,
 )  # fmt: skip
 from seitpp.runtime.weights import config_file, load_weights, save_weights
 from seitpp.tokens.format.manifest_schema import CODES, EMBEDDING_DIM, FINGERPRINT, VIEW

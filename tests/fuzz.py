@@ -5,16 +5,15 @@
     python tests/fuzz.py --only models --case 137        # one case again, with its traceback
 
 Each case is a function of (seed, target, number): whole files are copied, one is damaged, all are read as commands read
-them. Asserted is that nothing but a UserError (or an OSError that names its file) comes out, no warning, that none takes
-longer than the guard allows or kills the process, that a change of a store's bytes is noticed, and that all files are
-afterwards what they were. Memory is bounded, so a file that asks for all of it is found too.
+them. Asserted is that nothing but a UserError (or an OSError that names its file) comes out, no warning, that none
+takes longer than the guard allows or kills the process, that a change of a store's bytes is noticed, and that all files
+are afterwards what they were. Memory is bounded, so a file that asks for all of it is found too.
 """
 
 import argparse
 import contextlib
 import faulthandler
 import io
-import os
 import random
 import resource
 import shutil
@@ -30,7 +29,6 @@ from pathlib import Path
 
 from fuzz_mutations import damage, remove
 from fuzz_targets import TARGETS
-
 from seitpp.runtime.command import explain
 from seitpp.runtime.errors import UserError
 
@@ -113,7 +111,7 @@ def contents(folder):
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            found[path] = os.readlink(path)
+            found[path] = str(path.readlink())
         else:
             found[path] = path.read_bytes() if path.is_file() else path.stat().st_mode
     return found

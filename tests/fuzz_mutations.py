@@ -97,7 +97,9 @@ def _lines(path, random):
     elif kind == "first":
         del lines[0]
     elif kind == "field":
-        fields[random.randrange(len(fields))] = random.choice((b"", b"null", b"nan", b"1e999", b"-1", b"x", b'"', b"9" * 30))
+        fields[random.randrange(len(fields))] = random.choice(
+            (b"", b"null", b"nan", b"1e999", b"-1", b"x", b'"', b"9" * 30)
+        )
         lines[place] = b",".join(fields)
     else:
         lines[place] = b""

@@ -1,7 +1,7 @@
 """What strangers' files are read by: each target makes whole files in a folder, and reads them as commands do.
 
 `make(folder)` writes them; `read(folder, out)` reads them and may write below `out` alone. `damaged(folder)` lists
-the files that are damaged; `mended(folder)` makes a stranger's manifest say what the damaged file is, checksums and all.
+the files that are damaged; `mended(folder)` makes a stranger's manifest say what the damaged file is, by its checksum.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 
@@ -164,9 +163,13 @@ def read_models(folder, out):
 def make_tokenizers(folder):
     torch.manual_seed(0)
     side = TransformerConfig(width=4, depth=1, heads=1, mlp=4)
-    vit = ViTVQGAN(ViTVQGANConfig(image_size=(8, 8), patch_size=4, encoder=side, decoder=side, codebook_size=8, codebook_dim=4))
+    vit = ViTVQGAN(
+        ViTVQGANConfig(image_size=(8, 8), patch_size=4, encoder=side, decoder=side, codebook_size=8, codebook_dim=4)
+    )
     vit.save(folder / "vit")
-    config = VQConfig(image_size=(16, 16), space_to_depth=4, widths=(32,), attention=False, codebook_size=8, codebook_dim=4)
+    config = VQConfig(
+        image_size=(16, 16), space_to_depth=4, widths=(32,), attention=False, codebook_size=8, codebook_dim=4
+    )
     vq = VQTokenizer.untrained(config)
     vq.save(folder / "vq")
     ReducedTokenizer(vit, [1, 4], torch.tensor([0, 0, 0, 1, 1, 0, 1, 1])).save(folder / "reduced")
@@ -228,7 +231,9 @@ def make_report(folder):
     report_runs.write_finetuning(folder / "finetune", "mtm", (0.5, 0.6))
     report_runs.write_token_adapt(folder / "tokenadapt")
     tiny.make_store(folder / "store", tiny.random_ids(4, 37, (4, 6)))
-    (folder / "commands.jsonl").write_text(json.dumps({"stage": "x", "command": "seitpp x --y z", "seconds": 1.5}) + "\n")
+    (folder / "commands.jsonl").write_text(
+        json.dumps({"stage": "x", "command": "seitpp x --y z", "seconds": 1.5}) + "\n"
+    )
 
 
 def read_report(folder, out):
@@ -251,7 +256,9 @@ def read_labels(folder, out):
 
 
 def make_recipe(folder):
-    recipe = "# a recipe\nstore: st\nsteps: 10\nlr: 1.0e-3\nmodel:\n  encoder:\n    width: 24\n    depth: 2\n    heads: 3\n"
+    recipe = (
+        "# a recipe\nstore: st\nsteps: 10\nlr: 1.0e-3\nmodel:\n  encoder:\n    width: 24\n    depth: 2\n    heads: 3\n"
+    )
     (folder / "base.yaml").write_text(recipe)
     (folder / "recipe.yaml").write_text("base: base\naugment:\n  crop: false\nview: [4, 6]\nmixed_precision: bf16\n")
 
@@ -324,7 +331,9 @@ def read_images(folder, out):
 
 
 TARGETS = {
-    "store": Target(make_store, lambda folder, out: read_store(open_store(folder / "store"), out), weight=4, strict=True),
+    "store": Target(
+        make_store, lambda folder, out: read_store(open_store(folder / "store"), out), weight=4, strict=True
+    ),
     "mended store": Target(
         make_subset, lambda folder, out: read_store(open_store(folder / "part"), out), mended=mend_store,
         damaged=lambda folder: [path for path in all_files(folder) if path.suffix != ".json"], weight=8,

@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from seitpp.runtime.errors import UserError
 from seitpp.report.found_schema import COMMAND, CONFIG, ENVIRONMENT, SUMMARY
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.results import read_results
 from seitpp.runtime.run_folder import read_metrics
 from seitpp.runtime.schema import anything, check, read_described, read_lines, read_yaml

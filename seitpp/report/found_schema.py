@@ -1,11 +1,20 @@
 """What the files of a run may say, as far as the page reads them; what it does not read may be anything."""
 
 from seitpp.runtime.schema import (
-    anything, boolean, integer, measured, number, one_of, optional, record, table, text,
+    anything,
+    boolean,
+    integer,
+    measured,
+    number,
+    one_of,
+    optional,
+    record,
+    table,
+    text,
 )  # fmt: skip
 
 _MEASURE = optional(measured)
-_STEPS = {name: _MEASURE for name in ("steps", "epochs", "batch_size", "accum_iter")}
+_STEPS = dict.fromkeys(("steps", "epochs", "batch_size", "accum_iter"), _MEASURE)
 
 CONFIG = record(
     {"stage": text(r"[\w./-]+", "the name of a stage")},
@@ -36,6 +45,11 @@ ENVIRONMENT = record(
 """env.json."""
 COMMAND = record(
     {"command": text()},
-    {"stage": text(), "seconds": optional(number(0)), "peak_memory_mb": optional(number(0)), "finished": one_of(True, False)},
+    {
+        "stage": text(),
+        "seconds": optional(number(0)),
+        "peak_memory_mb": optional(number(0)),
+        "finished": one_of(True, False),
+    },
 )
 """A line of commands.jsonl."""

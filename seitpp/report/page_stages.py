@@ -108,7 +108,9 @@ def view_sections(found: Found) -> list[dict[str, Any]]:
         table = None
         if file.is_file():
             with reading(file):
-                table = pd.read_csv(file, dtype={"geometry": str, "method": str}, keep_default_na=False)
+                empty = {"agreement": [""], "psnr": [""]}
+                names = {"geometry": str, "method": str}
+                table = pd.read_csv(file, dtype=names, keep_default_na=False, na_values=empty)
                 table = table.set_index(["geometry", "method"])[["agreement", "psnr"]].astype(float)
                 if not table.index.is_unique:
                     raise ValueError("a geometry and method is there twice")

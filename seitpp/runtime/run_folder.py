@@ -20,7 +20,16 @@ from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_json, write_text
 from seitpp.runtime.schema import (
-    anything, both, integer, measured, optional, read_described, read_lines, read_yaml, record, table,
+    anything,
+    both,
+    integer,
+    measured,
+    optional,
+    read_described,
+    read_lines,
+    read_yaml,
+    record,
+    table,
 )  # fmt: skip
 
 if TYPE_CHECKING:

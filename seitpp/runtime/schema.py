@@ -43,7 +43,7 @@ def check(value: Any, schema: Schema, source: object, advice: str) -> Any:
 
 
 def read_lines(file: str | Path, schema: Schema, advice: str) -> list[Any]:
-    """What the lines of a JSON Lines file say, each checked; a last line without its end, cut off by a kill, is left out.
+    """What the lines of a JSON Lines file say, each checked; a last line that was cut off by a kill is left out.
 
     Raises: UserError naming the file and the line.
     """
@@ -201,7 +201,9 @@ def table(inner: Schema) -> Schema:
     return schema
 
 
-def record(required: Mapping[str, Schema], others: Mapping[str, Schema] | None = None, *, closed: bool = False) -> Schema:
+def record(
+    required: Mapping[str, Schema], others: Mapping[str, Schema] | None = None, *, closed: bool = False
+) -> Schema:
     """An object with certain fields.
 
     Args:

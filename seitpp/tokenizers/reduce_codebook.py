@@ -27,6 +27,7 @@ from seitpp.tokenizers.networks.reduced import ReducedTokenizer, reduced_fingerp
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codebook import nearest_code
 from seitpp.tokens.codec import pack
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import ShardSeries, row_ranges
 from seitpp.tokens.store import TokenStore, open_store, write_manifest
 from seitpp.tokens.usage import codes_covering, count_codes

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenStore", "open_store", "sha256_of", "write_manifest", "write_shard"]
 
 
-def open_store(
-    spec: str | Path, cache: "CacheConfig | None" = None, *, verify_shards: bool = True
-) -> "TokenStore":
+def open_store(spec: str | Path, cache: "CacheConfig | None" = None, *, verify_shards: bool = True) -> "TokenStore":
     """Open a token store.
 
     Args:

@@ -210,6 +210,7 @@ def write_subset(
         preprocessing=manifest["preprocessing"],
         classes=store.classes if classes is None else classes,
         mask=manifest.get("mask"),
+        columns=store.columns,
         shards=[
             {**shard, "file": Path(os.path.normpath(Path(beside) / shard["file"])).as_posix()}
             for shard in manifest["shards"]

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 _BEFORE = "delete that folder to resume from the one before"
 _BELONGS = record({"stage": text(), "inputs": table(anything), "effective_batch": integer(1)})
 """What checkpoint.json says."""
-_BEST = record({"step": integer(0), "score": number(), "checkpoint": text(r"checkpoints/step-\d+", "checkpoints/step-…")})
+_BEST = record(
+    {"step": integer(0), "score": number(), "checkpoint": text(r"checkpoints/step-\d+", "checkpoints/step-…")}
+)
 """What best.json says."""
+
 
 def save_checkpoint(
     accelerator: "Accelerator",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _KEPT = record({"batch_size": integer(1), "accum_iter": integer(1)}, closed=True)
 
+
 def shrink_to_memory(
     config: TrainConfig, accelerator: "Accelerator", run: RunFolder, attempt: Callable[[int], object]
 ) -> TrainConfig:

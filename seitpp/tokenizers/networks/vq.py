@@ -42,6 +42,7 @@ VQMODEL = record(
 )  # fmt: skip
 """What the config.json of a VQModel of diffusers says; its code trusts all of it."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class VQConfig:
     """Shape of a trainable VQ tokenizer. The grid is image_size / (space_to_depth x 2^(len(widths) - 1))."""

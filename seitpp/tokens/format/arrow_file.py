@@ -12,7 +12,7 @@ _DICTIONARIES, _RECORD_BATCHES = 2, 3  # fields of Footer
 _HEADER = 2  # of Message
 _COMPRESSION = 3  # of RecordBatch
 _BLOCK = 24
-"""Bytes of a Block: where a message begins (int64), bytes of its metadata (int32, padded), bytes of its body (int64)."""
+"""Bytes of a Block: where a message begins (int64), bytes of its metadata (int32, padded) and of its body (int64)."""
 _CONTINUATION = 0xFFFFFFFF
 
 

@@ -33,6 +33,7 @@ def write_manifest(
     classes: Sequence[str],
     shards: Sequence[dict[str, Any]],
     mask: dict[str, Any] | None = None,
+    columns: Sequence[str] | None = None,
     **others: Any,
 ) -> None:
     """Finish a store: write codebook.safetensors, then store.json, which makes it one.
@@ -48,13 +49,14 @@ def write_manifest(
         shards: what `write_shard` returned, in order.
         mask: of a store with masks, {"classes": names of the values, or [] where they have none; "ignore": the value
             that counts for nothing, or None}; None: the same without names and such a value.
+        columns: of the shards; None: what they say of themselves, which shards that were written elsewhere may not.
         others: further entries, such as `subset`.
     Raises: ValueError if shards differ in their columns; UserError if a field is none that a reader would take.
     """
     from safetensors.torch import save_file
 
     codebook_size = len(codebook)
-    columns = _columns_of(shards)
+    columns = _columns_of(shards) if columns is None else columns
     if "mask" in columns:
         others["mask"] = {"classes": list(mask["classes"]), "ignore": mask["ignore"]} if mask else dict(_NAMELESS)
     with replacing(Path(folder) / "codebook.safetensors") as temporary:

@@ -1,9 +1,19 @@
-"""What `store.json` may say: types and ranges of every field that a reader uses. Their meaning: docs/store-format.md."""
+"""What `store.json` may say: types and ranges of all fields that a reader uses. Their meaning: docs/store-format.md."""
 
 from typing import Any
 
 from seitpp.runtime.schema import (
-    Mismatch, Schema, anything, integer, listing, number, one_of, optional, record, table, text,
+    Mismatch,
+    Schema,
+    anything,
+    integer,
+    listing,
+    number,
+    one_of,
+    optional,
+    record,
+    table,
+    text,
 )  # fmt: skip
 from seitpp.tokens.format.layout import bits_per_token
 
@@ -22,7 +32,9 @@ VIEW = listing(integer(1, 1024), length=2)
 EMBEDDING_DIM = integer(1, 65536)
 
 _FILE = text(r"(?!\.\.?$)[^/\0]+", "the name of a file in the store's folder")
-_BESIDE = text(r"(\.\./)*((?!\.\.?/)[^/\0]+/)*(?!\.\.?$)[^/\0]+", "a path from the subset's folder, which may begin with ../")
+_BESIDE = text(
+    r"(\.\./)*((?!\.\.?/)[^/\0]+/)*(?!\.\.?$)[^/\0]+", "a path from the subset's folder, which may begin with ../"
+)
 _COLUMN_BYTES = table(integer(0))
 _HOW = {
     "count": optional(integer(1)), "fraction": optional(number(0, 1)), "share": optional(number(0, 1)),
@@ -68,7 +80,9 @@ def manifest(value: Any, field: str) -> None:
 
 
 def _shard(file: Schema) -> Schema:
-    return record({"file": file, "rows": integer(0, 2**40), "sha256": SHA256}, {"bytes": integer(0), "content": _COLUMN_BYTES})
+    return record(
+        {"file": file, "rows": integer(0, 2**40), "sha256": SHA256}, {"bytes": integer(0), "content": _COLUMN_BYTES}
+    )
 
 
 def _bits(value: Any) -> None:

@@ -33,7 +33,9 @@ def read_row_numbers(content: bytes, subset: dict[str, Any], rows: int, name: st
     except Exception as error:  # the header is Python, and may be wrong in any way
         raise UserError(f"{name} is no file of NumPy, version 1.0: {_AGAIN}") from error
     values = content[file.tell() :]
-    if dtype != np.dtype("<i8") or shape != (subset["rows"],) or len(values) != 8 * subset["rows"]:
+    if dtype == np.dtype("<i8") and shape == (subset["rows"],) and len(values) != 8 * subset["rows"]:
+        raise UserError(f"{name} has {len(values)} bytes of numbers, expected {8 * subset['rows']}: {_AGAIN}")
+    if dtype != np.dtype("<i8") or shape != (subset["rows"],):
         raise UserError(f"{name} holds {dtype} of shape {shape}, expected int64 ({subset['rows']},): {_AGAIN}")
     chosen = np.frombuffer(values, "<i8").astype(np.int64)
     if len(chosen) and not (chosen[0] >= 0 and chosen[-1] < rows and (np.diff(chosen) > 0).all()):
