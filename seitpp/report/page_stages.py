@@ -108,8 +108,8 @@ def view_sections(found: Found) -> list[dict[str, Any]]:
         table = None
         if file.is_file():
             with reading(file):
-                empty = {"agreement": [""], "psnr": [""]}
-                names = {"geometry": str, "method": str}
+                empty: Any = {"agreement": [""], "psnr": [""]}
+                names: Any = {"geometry": str, "method": str}
                 table = pd.read_csv(file, dtype=names, keep_default_na=False, na_values=empty)
                 table = table.set_index(["geometry", "method"])[["agreement", "psnr"]].astype(float)
                 if not table.index.is_unique:

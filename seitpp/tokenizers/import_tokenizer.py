@@ -18,10 +18,9 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign.conversion import built, translated
+from seitpp.runtime.foreign.conversion import translated
 from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.pictures import image_grid
-from seitpp.runtime.schema import read_described
 from seitpp.tokenizers.reconstruction import measure_reconstruction
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -115,15 +114,13 @@ def read_tokenizer(config: ImportTokenizerConfig) -> Any:
 def _from_diffusers(checkpoint, subfolder):
     from diffusers.models.autoencoders.vq_model import VQModel
 
-    from seitpp.tokenizers.networks.vq import VQMODEL
+    from seitpp.tokenizers.networks.vq import load_vqmodel
 
     folder = Path(checkpoint, subfolder or "")
     pickled = folder / "diffusion_pytorch_model.bin"
     if pickled.is_file() and not pickled.with_suffix(".safetensors").is_file():
-        described: Any = read_described(folder / "config.json", VQMODEL, "get it again")
         weights = translated(read_weights(pickled), _OLD_ATTENTION, pickled)
-        model: Any = built(lambda: VQModel.from_config(described), weights, pickled)
-        return model.float()
+        return load_vqmodel(folder / "config.json", weights, pickled).float()
     where = f"{checkpoint}/{subfolder}" if subfolder else checkpoint
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry
     try:

@@ -88,7 +88,7 @@ def rows_outside(packed: np.ndarray, codebook_size: int, tokens: int) -> np.ndar
         outside = outside & plane if codebook_size >> bit & 1 else outside | plane
     if tokens % 8:
         outside[:, -1] &= (1 << tokens % 8) - 1  # what fills the last byte is no token
-    return outside.any(axis=1)
+    return np.asarray(outside.any(axis=1))
 
 
 @lru_cache(maxsize=64)

@@ -161,7 +161,7 @@ def test_lost_or_changed_rows_are_named(subset):
     with pytest.raises(UserError, match=r"rows\.npy: the checksum differs from store\.json.*seitpp store subset"):
         TokenStore(file.parent)
     file.unlink()
-    with pytest.raises(UserError, match=r"rows\.npy is missing or broken"):
+    with pytest.raises(UserError, match=r"rows\.npy is missing: make the subset again"):
         TokenStore(file.parent)
 
 

@@ -29,18 +29,35 @@ _DESCRIBED = record(
     {"config": record({"image_size": listing(_SIZE, 2), "space_to_depth": integer(1, 256)}, {"lookup": LOOKUP})}
 )
 """What tokenizer.json says."""
-VQMODEL = record(
-    {},
-    {
-        "in_channels": _SIZE, "out_channels": _SIZE, "latent_channels": _SIZE, "sample_size": _SIZE,
-        "num_vq_embeddings": _SIZE, "norm_num_groups": _SIZE, "vq_embed_dim": optional(_SIZE),
-        "layers_per_block": integer(1, 100), "block_out_channels": listing(_SIZE), "act_fn": text(),
-        "down_block_types": listing(text()), "up_block_types": listing(text()), "norm_type": text(),
-        "scaling_factor": number(), "mid_block_add_attention": boolean, "lookup_from_codebook": boolean,
-        "force_upcast": boolean,
-    },
-)  # fmt: skip
+_VQMODEL = {
+    "in_channels": _SIZE, "out_channels": _SIZE, "latent_channels": _SIZE, "sample_size": _SIZE,
+    "num_vq_embeddings": _SIZE, "norm_num_groups": _SIZE, "vq_embed_dim": optional(_SIZE),
+    "layers_per_block": integer(1, 100), "block_out_channels": listing(_SIZE), "act_fn": text(),
+    "down_block_types": listing(text()), "up_block_types": listing(text()), "norm_type": text(),
+    "scaling_factor": number(), "mid_block_add_attention": boolean, "lookup_from_codebook": boolean,
+    "force_upcast": boolean,
+}  # fmt: skip
 """What the config.json of a VQModel of diffusers says; its code trusts all of it."""
+
+
+def load_vqmodel(config_file: Path, weights: dict[str, torch.Tensor], source: object) -> Any:
+    """A VQModel of diffusers.
+
+    Args:
+        config_file: its config.json; what else is in it is left out, as diffusers would print a line about it.
+        weights: name to tensor.
+        source: where they are from, for messages.
+    Raises: UserError if the file is missing, a field in it is wrong, or the weights are of another model.
+    """
+    from diffusers.models.autoencoders.vq_model import VQModel
+
+    content = read_described(config_file, record({}, _VQMODEL), AGAIN)
+    config = {name: value for name, value in content.items() if name in _VQMODEL}
+
+    def make() -> Any:
+        return VQModel.from_config(config)
+
+    return built(make, weights, source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,11 +211,8 @@ class VQTokenizer(nn.Module):
 
         Raises: UserError if a file is missing or broken.
         """
-        from diffusers.models.autoencoders.vq_model import VQModel
-
         described = read_described(folder / "tokenizer.json", _DESCRIBED, AGAIN)["config"]
-        config: Any = read_described(folder / "config.json", VQMODEL, AGAIN)
         file = folder / "diffusion_pytorch_model.safetensors"
-        model: Any = built(lambda: VQModel.from_config(config), read_safetensors(file, AGAIN), file)
+        model = load_vqmodel(folder / "config.json", read_safetensors(file, AGAIN), file)
         lookup = described.get("lookup", "euclidean")
         return cls(model, described["image_size"], space_to_depth=described["space_to_depth"], lookup=lookup)
