@@ -18,7 +18,7 @@ import numpy as np
 
 from seitpp.downstream.corruptions import check_corruptions
 from seitpp.downstream.shifts import CLEAN, ShiftedSet, shifted_sets
-from seitpp.finetune.classifier import read_classifier
+from seitpp.finetune.classifier import DESCRIBED, read_classifier
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows
 from seitpp.runtime.command import run_command
@@ -221,7 +221,7 @@ def _seed_folders(run):
 
 
 def _described(folder):
-    state, described = load_weights(folder)
+    state, described = load_weights(folder, DESCRIBED)
     unknown = {"init": "", "augmentation": "", "label_fraction": 1.0, "budget_bytes": None, "train_images": 0}
     origin = described.get("origin") or {}
     return TrainedClassifier(
