@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from seitpp.finetune.classifier import Classifier, StemName, classifier_from_pretraining
+from seitpp.finetune.classifier import (
+    DESCRIBED,
+    Classifier,
+    StemName,
+    classifier_from_pretraining,
+    read_classifier,
+)
 from seitpp.mtm.encoder import EncoderConfig, fitting_view
 from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.config import from_dict
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.weights import load_weights
+from seitpp.runtime.schema import record
+from seitpp.runtime.weights import read_config
 from seitpp.tokens.store import TokenStore
 
 
@@ -37,8 +43,7 @@ def start_classifier(
             learned_positions=learned_positions, drop_path=drop_path,
         )  # fmt: skip
     else:
-        described = load_weights(weights)[1]
-        if "class_names" in described:
+        if "class_names" in read_config(weights, record({})):
             classifier, fingerprint = _from_classifier(
                 weights, store, class_names, token_dropout=token_dropout, drop_path=drop_path
             )
@@ -46,7 +51,7 @@ def start_classifier(
             classifier, fingerprint = classifier_from_pretraining(
                 weights, classes=len(class_names), drop_path=drop_path, token_dropout=token_dropout
             )
-        store.check_tokenizer(fingerprint, f"the model in {weights}")
+        store.check_tokenizer(fingerprint, f"the model in {weights}", classifier.described["codebook_size"])
         wanted = fitting_view(view or classifier.encoder.view, store.grid, classifier.encoder.patch_size)
         classifier.encoder.set_view(wanted)
     return classifier
@@ -60,9 +65,8 @@ def origin_of(weights: str | None) -> dict[str, str]:
     """
     if weights is None:
         return {"init": "scratch", "augmentation": ""}
-    described = load_weights(weights)[1]
-    if "class_names" in described:
-        origin = described.get("origin", {})
+    if "class_names" in read_config(weights, record({})):
+        origin = read_config(weights, DESCRIBED).get("origin") or {}
         first = origin.get("init") or "scratch"
         init = "supervised" if first == "scratch" else f"{first}+supervised"
         return {"init": init, "augmentation": origin.get("augmentation", "")}
@@ -91,23 +95,15 @@ def _from_classifier(folder, store, class_names, *, token_dropout, drop_path):
 
     The head comes along where the classes are the same, in the same order; else it is new, and the only part that is.
     """
-    state, described = load_weights(folder)
-    fingerprint, names = described.pop("tokenizer"), list(described.pop("class_names"))
-    described.pop("origin", None)
-    encoder = _dropping(from_dict(EncoderConfig, described.pop("encoder"), f"config.json of {folder}"), token_dropout)
-    adapter = described["stem"] == "adapter"
-    if adapter:  # a published one has no codebook in its weights
+    trained = read_classifier(folder)
+    described, state = trained.described, trained.state_dict()
+    encoder = _dropping(from_dict(EncoderConfig, described.pop("encoder"), folder), token_dropout)
+    described |= {"classes": len(class_names), "drop_path": drop_path}
+    if described["stem"] == "adapter":  # a published one may have come without a codebook
         described["codebook_size"] = store.codebook_size
-    described["classes"] = len(class_names)
-    classifier = Classifier(encoder, **described, drop_path=drop_path)
-    if names != list(class_names):
+    classifier = Classifier(encoder, **described)
+    if trained.class_names != list(class_names):
         state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-    fresh: dict[str, Any] = {name: tensor for name, tensor in classifier.state_dict().items() if name not in state}
-    allowed = {"head.weight", "head.bias", "encoder.stem.codebook"}
-    if not fresh.keys() <= allowed:
-        missing = sorted(fresh.keys() - allowed)
-        raise UserError(f"{folder} lacks {missing[0]}: it is of another model")
-    classifier.load_state_dict({**state, **fresh})
-    if adapter:
-        classifier.encoder.stem.start_from(store.codebook, encoder)
-    return classifier, fingerprint
+    classifier.load_state_dict({**classifier.state_dict(), **state})
+    classifier.encoder.stem.start_from(store.codebook, replace(encoder, embedding_init="normal"))
+    return classifier, trained.tokenizer

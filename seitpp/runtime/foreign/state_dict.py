@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors, shown
+from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors
+from seitpp.runtime.safetensors_file import read_safetensors
+from seitpp.runtime.schema import shown
 
 _HOLDS_WEIGHTS = ("state_dict", "model")
 _HOLDS_AVERAGE = "model_ema"
@@ -19,9 +21,6 @@ def read_weights(path: str | Path, *, averaged: bool = False) -> dict[str, torch
         averaged: whether to read the moving average of the weights that a training keeps beside them, `model_ema`.
     Raises: UserError if there is no such file, it is damaged, or it holds no weights, or no average.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file: give the file of the weights")
@@ -29,10 +28,7 @@ def read_weights(path: str | Path, *, averaged: bool = False) -> dict[str, torch
         return read_state_dict(path, averaged=averaged)
     if averaged:
         raise UserError(f"{path} is a safetensors file, which holds one set of weights: leave --ema out")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}): get it again") from error
+    return read_safetensors(path, "get it again")
 
 
 def read_state_dict(path: str | Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:
