@@ -17,7 +17,10 @@ STAGES = {
     "pretrain": ("seitpp.mtm.pretrain", "pre-train a ViT on a token store by masked token modelling"),
     "reconstruct": ("seitpp.mtm.reconstruct", "fill half-masked images of a store, as a picture"),
     "import-model": ("seitpp.mtm.import_model", "convert a published SeiT++ or TokenAdapt checkpoint"),
-    "export-model": ("seitpp.mtm.export", "write a model as the release's file, as a timm ViT or for the Hub"),
+    "export-model": (
+        "seitpp.finetune.export",
+        "write a model for timm, the Hub, ONNX or torch.export, or as released",
+    ),
     "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
     "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
