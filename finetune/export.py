@@ -18,16 +18,15 @@ from typing import Any, Literal
 import torch
 
 from seitpp.finetune.classifier import Classifier
+from seitpp.finetune.formats.codebook import codebook_of
 from seitpp.finetune.load import load, model_folder
 from seitpp.mtm.model import MaskedTokenModel, load_model
-from seitpp.mtm.stems import StemAdapter
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.runtime.weights import load_weights
 from seitpp.tokenizers.tokenizer import load_tokenizer
-from seitpp.tokens.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,39 +166,6 @@ def _program(config, file):
         network = FromImages(tokenizer, network)
     save = save_onnx if config.kind == "onnx" else save_program
     return save(file, network, describe(network, model, tokenizer))
-
-
-def codebook_of(model: Classifier | MaskedTokenModel, place: str | None) -> torch.Tensor | None:
-    """The codebook that a model's ids are looked up in, (k, c); None for one that has embeddings of its own.
-
-    Args:
-        model: a Classifier or a MaskedTokenModel.
-        place: a store or a tokenizer of the model's; None: the classifier has the codebook among its weights.
-    Raises: UserError if there is none, or it is of another tokenizer.
-    """
-    if not isinstance(model, Classifier) or not isinstance(model.encoder.stem, StemAdapter):
-        return None
-    own = {name.rpartition(".")[2]: buffer for name, buffer in model.named_buffers()}.get("codebook")
-    if own is not None:
-        return own
-    if place is None:
-        raise UserError("this classifier reads embeddings (Stem-Adapter): give --codebook, its store or its tokenizer")
-    codebook, fingerprint = _read_codebook(place)
-    if model.tokenizer and fingerprint != model.tokenizer:
-        raise UserError(f"{place} is of tokenizer {fingerprint[:12]}, the classifier of {model.tokenizer[:12]}")
-    wanted = model.described["embedding_dim"]
-    if codebook.shape[1] != wanted:
-        raise UserError(f"{place} has codes of {codebook.shape[1]} channels, the classifier reads {wanted}")
-    return codebook
-
-
-def _read_codebook(place):
-    """(codebook, fingerprint) of a store or of a tokenizer."""
-    if "://" in place or (Path(place) / "store.json").is_file():
-        store = open_store(place)
-        return store.codebook, store.tokenizer["fingerprint"]
-    tokenizer = load_tokenizer(place)
-    return tokenizer.codebook.detach(), tokenizer.fingerprint
 
 
 def _check_tokenizer(config, tokenizer):

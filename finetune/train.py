@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, save_classifier
+from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, read_classifier, save_classifier
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
 from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
@@ -27,6 +27,7 @@ from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
+from seitpp.runtime.weights import load_weights
 from seitpp.tokens.loader import TrainingBatches
 from seitpp.tokens.remote import CacheConfig
 from seitpp.training.batched_draws import BatchedDraws
@@ -50,7 +51,7 @@ class FinetuneConfig(TrainConfig):
     dataset: str = "classification"
     """name of this data set and task in results"""
     weights: str | None = None
-    """run or weights of seitpp.mtm.pretrain; None: from scratch"""
+    """run or weights of seitpp.mtm.pretrain, or of a classifier of the same classes; None: from scratch"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of an encoder from scratch; with `weights` theirs counts"""
     view: tuple[int, int] | None = None
@@ -214,6 +215,10 @@ def origin_of(config: FinetuneConfig) -> dict[str, str]:
 
 def _build(config, store, classes):
     """The classifier from pre-trained weights, or from scratch."""
+    if config.weights is not None and "class_names" in load_weights(config.weights)[1]:
+        classifier = read_classifier(config.weights)
+        store.check_tokenizer(classifier.tokenizer, f"the model in {config.weights}")
+        return classifier
     if config.weights is not None:
         classifier, fingerprint = classifier_from_pretraining(
             config.weights, classes=classes, drop_path=config.drop_path, token_dropout=config.token_dropout

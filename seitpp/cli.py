@@ -24,6 +24,7 @@ STAGES = {
     "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
     "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
+    "continual": ("seitpp.finetune.continual", "learn classes task after task, with a memory of few bytes"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),

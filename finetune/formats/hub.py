@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import PyTorchModelHubMixin
 
 from seitpp.finetune.classifier import Classifier
+from seitpp.finetune.formats.codebook import own_codebook
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.runtime.config import from_dict
 
@@ -38,10 +39,8 @@ logits = classifier({{ argument }})
 `seitpp.load(place)` loads a folder, without this class.
 
 """
-_INPUTS = {
-    "patches": ("ids", "(b, h, w) int64"),
-    "adapter": ("embeddings", "looked up in that tokenizer's codebook: (b, c, h, w) float32"),
-}
+_IDS = ("ids", "(b, h, w) int64")
+_EMBEDDINGS = ("embeddings", "looked up in that tokenizer's codebook: (b, c, h, w) float32")
 
 
 class HubClassifier(
@@ -86,6 +85,7 @@ def save_hub_classifier(folder: Path, classifier: Classifier, described: dict[st
         f"Here: {encoder.view[0]} x {encoder.view[1]} tokens, a ViT of {len(encoder.blocks)} blocks of width "
         f"{encoder.width}, {classifier.head.out_features} classes, tokenizer {described['tokenizer'][:12]}."
     )
-    argument, inputs = _INPUTS[described["stem"]]
+    reads_ids = described["stem"] == "patches" or own_codebook(classifier) is not None
+    argument, inputs = _IDS if reads_ids else _EMBEDDINGS
     words = {"details": details, "argument": argument, "inputs": inputs}
     hub_model.save_pretrained(folder, model_card_kwargs=words)

@@ -120,7 +120,7 @@ def timm_config(
 
 def timm_weights(encoder: TokenEncoder) -> dict[str, Tensor]:
     """State dict of an encoder under timm's names, without token embeddings; the cls token has no position."""
-    own = ("stem.embeddings.", "stem.embedding_norm.")
+    own = ("stem.embeddings.", "stem.embedding_norm.", "stem.codebook")
     weights = {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith(own)}
     weights = {name.replace("stem.patches.", "patch_embed.proj.", 1): tensor for name, tensor in weights.items()}
     return {**weights, "pos_embed": pad(encoder.pos_embed, (0, 0, 1, 0))[None]}

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from seitpp.report.charts import Rule, bar, curve, line_chart
 from seitpp.report.findings import entropy_sentence, view_sentences
 from seitpp.report.found_runs import Found, reading
 from seitpp.report.picture_rows import picture_rows
 from seitpp.report.storage import break_even, folder_bytes, storage_table
+from seitpp.runtime.charts import Rule, bar, curve, line_chart
 from seitpp.runtime.errors import UserError
 
 CHEAP = ("naive embedding", "naive id", "TokenAdapt")

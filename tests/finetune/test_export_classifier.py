@@ -18,6 +18,7 @@ import tiny
 from seitpp.finetune import export
 from seitpp.finetune.classifier import Classifier, read_classifier, save_classifier
 from seitpp.finetune.formats import checked
+from seitpp.finetune.formats.codebook import codebook_of
 from seitpp.finetune.formats.hub import HubClassifier
 from seitpp.finetune.formats.network import FromIds, FromImages, drop_unused_weights
 from seitpp.finetune.formats.program import signature
@@ -48,7 +49,8 @@ def runs(tmp_path_factory, tokenizer):
     for number, stem in enumerate(("patches", "adapter")):
         torch.manual_seed(number)
         classifier = Classifier(
-            ENCODER, view=VIEW, codebook_size=tiny.CODES, embedding_dim=5, classes=3, stem=stem,
+            ENCODER, view=VIEW, codebook_size=tiny.CODES if stem == "patches" else None, embedding_dim=5, classes=3,
+            stem=stem,
             pooling="mean" if stem == "patches" else "cls",
         )  # fmt: skip
         for parameter in classifier.parameters():
@@ -305,22 +307,22 @@ def test_a_stem_adapter_without_a_codebook_asks_for_one_and_refuses_that_of_anot
 ):
     classifier = load_classifier(runs / "adapter")
     with pytest.raises(UserError, match=r"reads embeddings \(Stem-Adapter\): give --codebook"):
-        export.codebook_of(classifier, None)
+        codebook_of(classifier, None)
     store = tiny.make_store(tmp_path / "store", tiny.random_ids(3, tiny.CODES, tiny.GRID))
     with pytest.raises(UserError, match="store is of tokenizer aaaaaaaaaaaa, the classifier of "):
-        export.codebook_of(classifier, str(store))
+        codebook_of(classifier, str(store))
     classifier.tokenizer = ""
-    assert export.codebook_of(classifier, str(store)).shape == (tiny.CODES, 5)
+    assert codebook_of(classifier, str(store)).shape == (tiny.CODES, 5)
     other = tiny.make_store(tmp_path / "other", tiny.random_ids(3, tiny.CODES, tiny.GRID), dim=6)
     with pytest.raises(UserError, match="other has codes of 6 channels, the classifier reads 5"):
-        export.codebook_of(classifier, str(other))
-    assert export.codebook_of(load_classifier(runs / "patches"), None) is None
+        codebook_of(classifier, str(other))
+    assert codebook_of(load_classifier(runs / "patches"), None) is None
 
 
 def test_a_codebook_among_the_weights_is_taken(runs):
     classifier = load_classifier(runs / "adapter")
     classifier.register_buffer("codebook", torch.ones(4, 5))
-    assert torch.equal(export.codebook_of(classifier, None), torch.ones(4, 5))
+    assert torch.equal(codebook_of(classifier, None), torch.ones(4, 5))
 
 
 def test_another_tokenizer_than_the_classifiers_is_refused(runs, tmp_path):
