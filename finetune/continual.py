@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
 from seitpp.finetune.classifier import read_classifier
 from seitpp.finetune.evaluate import evaluate_classifier
@@ -132,7 +133,7 @@ def learn(
         accelerator: accelerate.Accelerator.
     """
     tasks = divide_classes(len(train_set.classes), config.tasks, seed=config.seed)
-    memory = _memory(config, method, train_set)
+    memory = _memory(config, method, train_set, accelerator.device)
     ranked = rank_rows(train_set.rows, train_set.targets, seed=config.seed)
     folder, course = Path(config.output_dir), Course(accuracy=[], kept=[], bytes=[])
     store, weights = folder / "store", config.weights
@@ -169,10 +170,13 @@ def _accuracy(config, weights, test_set, tasks, accelerator) -> list[float]:
     ]  # fmt: skip
 
 
-def _memory(config: ContinualConfig, method: Method, train_set: LabelledRows) -> Memory:
+def _memory(
+    config: ContinualConfig, method: Method, train_set: LabelledRows, device: torch.device | str = "cpu"
+) -> Memory:
     store = train_set.store
     if method == "jpeg":
-        tokenizer = load_tokenizer(str(config.tokenizer))
+        tokenizer = load_tokenizer(str(config.tokenizer), device)
+        store.check_tokenizer(tokenizer.fingerprint, str(config.tokenizer))
         images = images_of_keys(
             open_source(str(config.images)), store.keys(), where=str(config.images), store=store.folder
         )
@@ -191,10 +195,8 @@ def _check(config: ContinualConfig, train_set: LabelledRows, test_set: LabelledR
             raise UserError(
                 f"{store} has no rows of class {labelled.classes[int(rows.argmin())]}: every task needs some of each"
             )
-    if "jpeg" in config.methods:
-        tokenizer = load_tokenizer(str(config.tokenizer))
-        train_set.store.check_tokenizer(tokenizer.fingerprint, str(config.tokenizer))
-        _memory(config, "jpeg", train_set)
+    for method in config.methods:
+        _memory(config, method, train_set)
 
 
 def _results(config, courses, train_set, test_set) -> list[Result]:

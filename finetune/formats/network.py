@@ -110,5 +110,8 @@ def describe(network: Network, model: Classifier | MaskedTokenModel, tokenizer: 
     if isinstance(model, Classifier):
         described |= {"tokenizer": model.tokenizer, "class_names": model.class_names}
     if tokenizer is not None:
-        described |= {"image_size": list(tokenizer.image_size), "preprocessing": tokenizer.preprocessing}
+        described |= {
+            "images": "RGB, float32 in [0, 1]", "image_size": list(tokenizer.image_size),
+            "preprocessing": tokenizer.preprocessing,
+        }  # fmt: skip
     return described

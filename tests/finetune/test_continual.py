@@ -228,6 +228,20 @@ def test_what_makes_no_sense_is_refused_in_one_line(wrong, message):
         make_config(Path("stores"), "out", **wrong)
 
 
+def test_images_or_a_tokenizer_of_another_store_are_refused_before_anything_is_trained(
+    images, test_images, pictures, tokenizer_folder, tmp_path
+):
+    config = make_config(
+        pictures, tmp_path / "run", methods=("naive", "jpeg"), images=str(test_images), tokenizer=str(tokenizer_folder)
+    )
+    with pytest.raises(UserError, match=r"test lacks ant/005\.png, which .*train was made of"):
+        stage.continual(config)
+    other = tiny.make_tokenizer(tmp_path / "other", seed=9)
+    with pytest.raises(UserError, match="other belongs to tokenizer"):
+        stage.continual(replace(config, images=str(images), tokenizer=str(other)))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_class_without_test_rows_is_named_before_anything_is_trained(stores, tmp_path):
     tiny.make_store(tmp_path / "test", tiny.random_ids(4, tiny.CODES, tiny.GRID), labels=[0, 2, 0, 2])
     (tmp_path / "train").symlink_to(stores / "train")

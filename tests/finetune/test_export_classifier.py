@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -331,6 +332,13 @@ def test_another_tokenizer_than_the_classifiers_is_refused(runs, tmp_path):
         weights=str(runs / "patches"), kind="program", out=str(tmp_path / "it.pt2"), tokenizer=str(other)
     )
     with pytest.raises(UserError, match=r"other is tokenizer [0-9a-f]{12}, .*patches belongs to [0-9a-f]{12}"):
+        export.main(config)
+
+
+def test_onnx_without_its_extra_says_what_to_install(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    config = export.ExportModelConfig(weights=str(runs / "patches"), kind="onnx", out=str(tmp_path / "it.onnx"))
+    with pytest.raises(UserError, match=r"^--kind onnx needs its extra: pip install 'seitpp\[onnx\]'$"):
         export.main(config)
 
 
