@@ -14,9 +14,9 @@ from seitpp.mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
 from seitpp.mtm.model import load_model
 from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.config import from_dict
-from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.sources.selected import images_of_keys
 from seitpp.tokens.loader import evaluation_batches
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.views import centre
@@ -75,14 +75,9 @@ def bag_of_tokens(store: TokenStore) -> np.ndarray:
 
 def pixels(folder: str | Path, store: TokenStore, size: tuple[int, int] = (16, 16)) -> np.ndarray:
     """The images that a store was made of, small: (rows, 3 * height * width) float32 in the store's order."""
-    images = open_image_folder(folder)
-    place = {key: index for index, key in enumerate(images.keys)}
-    missing = [key for key in store.keys() if key not in place]  # noqa: SIM118 (not a dict)
-    if missing:
-        raise UserError(f"{folder} lacks {missing[0]}, which {store.folder} was made of: name the right folder")
-    rows = [place[key] for key in store.keys()]  # noqa: SIM118
+    images = images_of_keys(open_image_folder(folder), store.keys(), where=folder, store=store.folder)
     resize = resize_of(store.manifest["preprocessing"])
-    return rearrange(read_all(images, rows, size, resize), "n c h w -> n (c h w)").numpy()
+    return rearrange(read_all(images, range(len(images)), size, resize), "n c h w -> n (c h w)").numpy()
 
 
 def majority_accuracy(train_targets: np.ndarray, test_targets: np.ndarray) -> float:

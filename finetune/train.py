@@ -15,7 +15,10 @@ from pathlib import Path
 
 import torch
 
-from seitpp.finetune.classifier import StemName, save_classifier
+from seitpp.finetune.classifier import (
+    StemName,
+    save_classifier,
+)
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
 from seitpp.finetune.multi_label import evaluate_multi_label

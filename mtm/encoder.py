@@ -223,7 +223,7 @@ class TokenEncoder(nn.Module, Generic[AnyStem]):
         return self.stem(inputs)
 
     def _with_cls(self, patches: Tensor) -> Tensor:
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def encode(self, x: Tensor) -> Tensor:
         """Blocks over patches that carry their positions, the cls token before them: (b, n, d) to (b, 1 + n, d)."""

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.source import ImageSource
@@ -57,3 +59,20 @@ class SelectedImages:
     def sizes(self, rows: Sequence[int]) -> np.ndarray:
         """Bytes of some images, (rows,) int64."""
         return self.images.sizes([int(self.rows[row]) for row in rows])
+
+
+def images_of_keys(images: ImageSource, keys: Sequence[str], *, where: str | Path, store: str | Path) -> SelectedImages:
+    """The images that keys name, in their order: those that a store was made of, row by row.
+
+    Args:
+        images: an ImageSource.
+        keys: names, as the store has them.
+        where: where the images lie, for the message.
+        store: what has the keys, likewise.
+    Raises: UserError if one is missing.
+    """
+    place = {key: index for index, key in enumerate(images.keys)}
+    missing = [key for key in keys if key not in place]
+    if missing:
+        raise UserError(f"{where} lacks {missing[0]}, which {store} was made of: name the right folder")
+    return SelectedImages(images, np.array([place[key] for key in keys], np.int64))
