@@ -223,7 +223,8 @@ def _results(config, courses, train_set, test_set) -> list[Result]:
                     results.append(
                         Result(
                             dataset=config.dataset, split=f"tasks-1-to-{number}", metric=metric, value=value, seed=seed,
-                            protocol=f"continual-{method}", run=config.output_dir, **origin_of(config.weights), **counts,
+                            protocol=f"continual-{method}", run=config.output_dir, **counts,
+                            **origin_of(config.weights),
                         )
                     )  # fmt: skip
     return results
