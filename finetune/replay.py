@@ -16,8 +16,9 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from seitpp.tokenizers.sources.images import read_or_explain
-from seitpp.tokenizers.sources.pixels import quiet_decoding
+from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.resize import resize_of
+from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding
 from seitpp.tokenizers.sources.source import ImageSource
 from seitpp.tokenizers.tokenize_images import tokenize_images
 from seitpp.tokens.codec import pack
@@ -109,7 +110,12 @@ class JpegMemory(Memory):
     def size_of(self, row: int) -> int:
         """Measured: the image is read and compressed."""
         if row not in self._jpegs:
-            pixels = read_or_explain(self.images, row, self.tokenizer.image_size)
+            resize = resize_of(self.tokenizer.preprocessing)
+            try:
+                pixels = self.images.read(row, self.tokenizer.image_size, resize)
+            except BrokenImage as error:
+                where = self.images.where(row)
+                raise UserError(f"{where} can't be decoded ({error}): mend it, or leave jpeg out") from error
             self._jpegs[row] = to_jpeg(pixels, self.quality)
         return len(self._jpegs[row])
 
