@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from seitpp.runtime.config import field_names, flattened
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.positional import without_positional
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
 
@@ -87,7 +88,7 @@ def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> C
     parser.add_class_arguments(config_class, as_group=False)
     parser.epilog = "--debug shows the traceback of an error"
     known = [*field_names(config_class), "config", "print_config", "help", "debug"]
-    argv = list(argv)
+    argv, positional = without_positional(config_class, argv)
     for index, word in enumerate(argv):
         name = word.removeprefix("--").split("=")[0]
         if word.startswith("--") and name not in known:
@@ -101,7 +102,7 @@ def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> C
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error
     values = vars(parser.instantiate(values))
-    return config_class(**{name: value for name, value in values.items() if name != "config"})
+    return config_class(**{name: value for name, value in (values | positional).items() if name != "config"})
 
 
 def _checked_recipe(name, recipes, known):
