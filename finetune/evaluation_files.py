@@ -43,7 +43,7 @@ def write_details(
     (folder / "worst.png").unlink(missing_ok=True)
     if len(places) and tokenizer is not None:
         captions = [
-            (f"{names[answers.targets[place]]}, answer:",
+            (f"is {names[answers.targets[place]]}",
              f"{answers.confidence[place]:.0%} {names[answers.predicted[place]]}")
             for place in places
         ]  # fmt: skip

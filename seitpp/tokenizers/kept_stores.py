@@ -36,7 +36,7 @@ def kept_job(
         images=config.images, tokenizer=config.tokenizer, output_dir=str(folder), batch_size=config.batch_size,
         max_skipped=config.max_skipped, resume=config.resume,
     )  # fmt: skip
-    return TokenizeJob(details, None, images=images, tokenizer=tokenizer, about=about)
+    return TokenizeJob(details, tokenizer.codebook.device, images=images, tokenizer=tokenizer, about=about)
 
 
 def kept_fingerprint(images: ImageSource, tokenizer: Tokenizer) -> str:
