@@ -2,8 +2,8 @@
 
     seitpp evaluate --classifier runs/finetune --store stores/test --output_dir runs/evaluate
     seitpp evaluate --classifier runs/finetune --images imagenet/val --tokenizer runs/tokenizer --output_dir …
-    seitpp evaluate … --images ILSVRC2012_img_val --ground_truth ILSVRC2012_validation_ground_truth.txt
-    accelerate launch -m seitpp.finetune.evaluation …      shards and batches are divided among the processes
+    seitpp evaluate --images val --ground_truth ILSVRC2012_validation_ground_truth.txt --tokenizer runs/tokenizer …
+    accelerate launch -m seitpp.finetune.evaluation --store stores/test …      batches are divided among the processes
 
 Images lie in a folder a class, named or numbered, or in one folder with a file that holds their classes. Their tokens
 are kept in a store, which later runs of the same images and tokenizer use where --stores names the same folder.

@@ -152,18 +152,17 @@ def test_images_are_labelled_by_a_file_or_by_numbers_too(world, measured, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(world, measured, tmp_path, tokenizer_folder):
+def test_processes_that_do_not_divide_the_images_measure_what_one_does(world, measured, tmp_path, tokenizer_folder):
+    """12 images in batches of 5: three batches, of which one of two processes gets two, and the last has two images."""
     done = tiny.run(
-        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "seitpp.finetune.evaluation",
-        "--classifier", world / "run", "--images", world / "images", "--tokenizer", tokenizer_folder,
-        "--batch_size", "5", "--mixed_precision", "no", "--output_dir", tmp_path / "run",
-        ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1",
+        tiny.TESTS / "evaluating_processes.py", tmp_path, "--classifier", world / "run", "--images", world / "images",
+        "--tokenizer", tokenizer_folder, "--batch_size", 5, "--mixed_precision", "no", OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for seed in (0, 1):
-        assert values(tmp_path / "run", seed) == pytest.approx(values(measured, seed), abs=1e-6)
+    for folder, seed in [(tmp_path / name, seed) for name in ("2", "3") for seed in (0, 1)]:
+        assert values(folder, seed) == pytest.approx(values(measured, seed), abs=1e-6)
         for name in ("per_class.csv", "confusion.csv", "worst.csv"):
-            found, expected = (pd.read_csv(folder / f"seed-{seed}" / name) for folder in (tmp_path / "run", measured))
+            found, expected = (pd.read_csv(each / f"seed-{seed}" / name) for each in (folder, measured))
             pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
 
 
