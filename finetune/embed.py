@@ -24,6 +24,7 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokens.loader import evaluation_batches
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.row_blocks import pass_through
 from seitpp.tokens.store import open_store
@@ -34,7 +35,7 @@ ROW_GROUP = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
+class EmbedConfig(ReadsStores):
     """Write the features of every row of a token store into a Parquet file."""
 
     store: Location
@@ -62,7 +63,7 @@ def main(config: EmbedConfig) -> None:
     import pyarrow.parquet as pq
 
     out = fresh_output(config, folder=False)
-    store = open_store(config.store, config.cache)
+    store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
     accelerator = make_accelerator(config.mixed_precision)
     device = accelerator.device
     model, fingerprint = load_model(config.weights, device)

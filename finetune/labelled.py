@@ -45,13 +45,14 @@ def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     """Open the two stores of a stage and check that they belong together.
 
     Args:
-        config: has `store`, `eval_store`, `labels` and `cache`.
+        config: has `store`, `eval_store`, `labels`, `cache` and `verify_shards`.
     Returns: (LabelledRows to learn from, LabelledRows to measure on).
     Raises: UserError if the stores are of different tokenizers or number their classes differently.
     """
-    train_set = open_labelled(config.store, config.labels, cache=config.cache)
+    how = {"cache": config.cache, "verify_shards": config.verify_shards}
+    train_set = open_labelled(config.store, config.labels, **how)
     fingerprint = train_set.store.tokenizer["fingerprint"]
-    test_set = open_labelled(config.eval_store, config.labels, cache=config.cache, fingerprint=fingerprint)
+    test_set = open_labelled(config.eval_store, config.labels, fingerprint=fingerprint, **how)
     train_set.store.check_alike(test_set.store)
     if test_set.classes != train_set.classes:
         raise UserError(
@@ -97,6 +98,7 @@ def open_labelled(
     *,
     cache: CacheConfig | None = None,
     fingerprint: str | None = None,
+    verify_shards: bool = True,
 ) -> LabelledRows:
     """Open a store with labels.
 
@@ -105,9 +107,10 @@ def open_labelled(
         table: CSV with columns key and label that replaces the store's labels; rows it does not name are unlabelled.
         cache: CacheConfig for a URL; all of the store must fit, as rows are read in any order.
         fingerprint: of the tokenizer that the store must be of; None: any.
+        verify_shards: see TokenStore.
     Raises: UserError if the table lacks the columns or names no row of the store, or fewer than 2 classes have rows.
     """
-    store = open_store(folder, cache)
+    store = open_store(folder, cache, verify_shards=verify_shards)
     store.files.check_whole(store.manifest["shards"])
     if fingerprint is not None:
         store.check_tokenizer(fingerprint, "the model")

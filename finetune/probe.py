@@ -33,11 +33,12 @@ from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.source import source_fingerprint
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(StageConfig):
+class ProbeConfig(StageConfig, ReadsStores):
     """Linear probe and k-NN on frozen features."""
 
     store: Location

@@ -31,6 +31,7 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokens.loader import TrainingBatches
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.config import TrainConfig
@@ -39,7 +40,7 @@ from seitpp.training.optimizer import parameter_groups
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TrainConfig):
+class FinetuneConfig(TrainConfig, ReadsStores):
     """Fine-tune a pre-trained encoder on labelled tokens, or train from scratch."""
 
     store: Location

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seitpp.finetune.classifier import DESCRIBED
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.rights import check_listable
-from seitpp.runtime.weights import fingerprint_of, load_weights
+from seitpp.runtime.schema import record
+from seitpp.runtime.weights import fingerprint_of, load_weights, read_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +72,9 @@ def classifiers_of(run: str | Path) -> list[TrainedClassifier]:
 
 
 def _described(folder):
-    state, described = load_weights(folder)
-    if "class_names" not in described:
+    if "class_names" not in read_config(folder, record({})):
         raise UserError(f"{folder} has weights, but not of a classifier: give a run of seitpp finetune")
+    state, described = load_weights(folder, DESCRIBED)
     unknown = {"init": "", "augmentation": "", "label_fraction": 1.0, "budget_bytes": None, "train_images": 0}
     origin = described.get("origin") or {}
     return TrainedClassifier(

@@ -27,6 +27,7 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.views import centre
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(TrainConfig):
+class PretrainConfig(TrainConfig, ReadsStores):
     """Pre-train a ViT on a token store by masked token modelling."""
 
     store: Location
@@ -116,7 +117,7 @@ def pretrain(config: PretrainConfig) -> None:
 
 def open_stores(config: PretrainConfig) -> tuple[TokenStore, TokenStore | None]:
     """The training store, and the evaluation store where there is one; they and the tokenizer belong together."""
-    store = open_store(config.store, config.cache)
+    store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
     eval_store = open_matching_store(config, store) if config.eval_store else None
     if config.tokenizer:
         tokenizer = load_tokenizer(config.tokenizer, fingerprint=store.tokenizer["fingerprint"])
@@ -205,7 +206,7 @@ def evaluate_model(
 
 def open_matching_store(config: PretrainConfig, store: TokenStore) -> TokenStore:
     """Open the evaluation store; it must be of the tokenizer, codes and grid of `store`, and not be empty."""
-    other = open_store(config.eval_store, config.cache)
+    other = open_store(config.eval_store, config.cache, verify_shards=config.verify_shards)
     store.check_alike(other)
     if not len(other):
         raise UserError(f"{config.eval_store} holds no rows to measure on: leave --eval_store out, or give another")

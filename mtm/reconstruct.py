@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seitpp.mtm.generate import generate
 from seitpp.mtm.masking import Masks, make_masks, patch_count
-from seitpp.mtm.model import MaskedTokenModel, load_model
+from seitpp.mtm.model import MaskedTokenModel, describe_model, load_model
 from seitpp.mtm.pictures import completion_rows
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
@@ -26,8 +26,8 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import refuse_foreign_file
 from seitpp.runtime.pictures import image_grid, is_image_grid
-from seitpp.runtime.weights import load_weights
 from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import open_store
 from seitpp.tokens.views import centre
@@ -37,7 +37,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructConfig:
+class ReconstructConfig(ReadsStores):
     """Hide a part of stored images and let a pre-trained model fill it."""
 
     store: Location
@@ -82,11 +82,11 @@ def main(config: ReconstructConfig) -> None:
     if Path(config.out).is_dir():
         raise UserError(f"--out {config.out} is a folder: name a file in it, such as {config.out}/picture.png")
     refuse_foreign_file(config.out, is_image_grid, "a picture", "choose another --out, or move it elsewhere")
-    store = open_store(config.store, config.cache)
+    store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)
     store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
-    grid = tuple(load_weights(config.weights)[1]["grid"])
+    grid = tuple(describe_model(config.weights)["grid"])
     if grid != tuple(store.grid):
         raise UserError(
             f"{config.weights} was trained on grids of {grid}, but those of {config.store} are {store.grid}"

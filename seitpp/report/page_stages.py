@@ -109,6 +109,8 @@ def view_sections(found: Found) -> list[dict[str, Any]]:
             with reading(file):
                 table = read_table(file, ("geometry", "method", "agreement", "psnr"))
                 table = table.set_index(["geometry", "method"])[["agreement", "psnr"]].replace("", "nan").astype(float)
+                if not table.index.is_unique:
+                    raise ValueError("a geometry and method is there twice")
         sections.append(
             {
                 "label": run.label,

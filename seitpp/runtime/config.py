@@ -31,6 +31,11 @@ def require(config: object, field: str, condition: object, demand: str) -> None:
         raise UserError(f"{type(config).__name__}: {field} = {getattr(config, field)!r} {demand}")
 
 
+def require_between(config: object, field: str, least: int, most: int) -> None:
+    """Raise a UserError that names `field` unless its value lies in [least, most]."""
+    require(config, field, least <= getattr(config, field) <= most, f"must lie in [{least}, {most}]")
+
+
 def require_seed(config: Any) -> None:
     """Raise a UserError unless `config.seed` is one that every generator takes, and that of a few runs more."""
     require(config, "seed", 0 <= config.seed < 2**63, "must lie in [0, 2^63)")
@@ -51,7 +56,7 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any], source: obj
         raise UserError(f"{source} is no {config_class.__name__}: expected its fields, got {values!r}")
     try:
         return dacite.from_dict(config_class, values, dacite.Config(strict=True, cast=[tuple]))
-    except (dacite.DaciteError, UserError, TypeError, ValueError) as error:
+    except (dacite.DaciteError, UserError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{source} is no {config_class.__name__} of this version: {error}") from error
 
 

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,8 +99,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text())
+    """Read a JSON file.
+
+    Raises: ValueError if it is none, such as a pipe, which would be waited for.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("it is no file")
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("lists in lists without end") from error
 
 
 def _beside(path, ending):

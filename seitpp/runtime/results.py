@@ -108,7 +108,7 @@ def _read(file: Path) -> pd.DataFrame:
         numbers = [name for name, dtype in DTYPES.items() if dtype != "string"]
         table[numbers] = table[numbers].replace("", pd.NA)
         return table[list(COLUMNS)].astype({**DTYPES, "severity": "Float64", "budget_bytes": "Float64"}).astype(DTYPES)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file} is no table of results ({reason}): run its command again, or remove it") from error
 

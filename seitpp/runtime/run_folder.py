@@ -17,12 +17,24 @@ import yaml
 
 from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import followed, read_json, write_json, write_text
+from seitpp.runtime.files import followed, write_json, write_text
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_run
 from seitpp.runtime.places import claim
 from seitpp.runtime.run_content import checkpoints_in, clear_run, has_work, refuse_foreign_weights
 from seitpp.runtime.same_run import Described, differences
+from seitpp.runtime.schema import (
+    anything,
+    both,
+    integer,
+    measured,
+    optional,
+    read_described,
+    read_lines,
+    read_yaml,
+    record,
+    table,
+)  # fmt: skip
 from seitpp.runtime.system_errors import writing
 
 if TYPE_CHECKING:
@@ -31,8 +43,10 @@ if TYPE_CHECKING:
 
 _MAY_CHANGE = {
     "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
-    "cache.folder", "cache.gigabytes", "cache.attempts",
+    "cache.folder", "cache.gigabytes", "cache.attempts", "verify_shards",
 }  # fmt: skip
+_MEND = "mend or remove it, or start afresh with --resume none"
+_METRICS = both(record({"step": integer(0)}), table(optional(measured)))
 
 
 class RunFolder:
@@ -112,9 +126,10 @@ class RunFolder:
         self.fresh = False
 
     def _refuse_another_run(self, described):
-        environment_file = self.path / "env.json"
-        recorded = read_json(environment_file)["inputs"] if environment_file.exists() else {}
-        there = Described(flattened(yaml.safe_load(self.config_file.read_text())), recorded)
+        environment_file, recorded = self.path / "env.json", {}
+        if environment_file.exists():
+            recorded = read_described(environment_file, record({"inputs": table(anything)}), _MEND)["inputs"]
+        there = Described(flattened(read_yaml(self.config_file, record({}), _MEND)), recorded)
         here = Described(flattened(described), {**self.inputs, **self.data})
         if different := differences(there, here, self.may_change):
             raise UserError(
@@ -140,7 +155,7 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        return read_json(self.path / "summary.json")
+        return read_described(self.path / "summary.json", record({}), _MEND)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished and keep its last numbers."""
@@ -199,10 +214,7 @@ def _leave(lock, made):
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Read a run's metrics.jsonl; a last line cut off by a kill is left out."""
     file = Path(folder) / "metrics.jsonl"
-    if not file.exists():
-        return []
-    lines = file.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    return read_lines(file, _METRICS, "mend or remove that line") if file.exists() else []
 
 
 def environment() -> dict[str, Any]:

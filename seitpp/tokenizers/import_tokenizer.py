@@ -18,8 +18,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json
-from seitpp.runtime.foreign.conversion import fill, translated
+from seitpp.runtime.foreign.conversion import translated
 from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import is_tokenizer, visible
@@ -143,15 +142,13 @@ def read_tokenizer(config: ImportTokenizerConfig) -> Any:
 def _from_diffusers(checkpoint, subfolder):
     from diffusers.models.autoencoders.vq_model import VQModel
 
+    from seitpp.tokenizers.networks.vq import load_vqmodel
+
     folder = Path(checkpoint, subfolder or "")
     pickled = folder / "diffusion_pytorch_model.bin"
     if pickled.is_file() and not pickled.with_suffix(".safetensors").is_file():
-        try:
-            model: Any = VQModel.from_config(read_json(folder / "config.json"))
-        except (OSError, ValueError, TypeError) as error:
-            check_readable(folder / "config.json")
-            raise UserError(f"{folder / 'config.json'} is missing or damaged: get it again") from error
-        return fill(model, translated(read_weights(pickled), _OLD_ATTENTION, pickled), pickled).float()
+        weights = translated(read_weights(pickled), _OLD_ATTENTION, pickled)
+        return load_vqmodel(folder / "config.json", weights, pickled).float()
     where = f"{checkpoint}/{subfolder}" if subfolder else checkpoint
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry
     try:

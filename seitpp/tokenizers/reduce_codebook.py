@@ -29,13 +29,14 @@ from seitpp.tokenizers.networks.reduced import ReducedTokenizer, reduced_fingerp
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codebook import nearest_code
 from seitpp.tokens.codec import pack
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import ShardSeries, row_ranges
 from seitpp.tokens.store import TokenStore, open_store, write_manifest
 from seitpp.tokens.usage import codes_covering, count_codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReduceCodebookConfig:
+class ReduceCodebookConfig(ReadsStores):
     """Make a store with fewer codes. Give either coverage or codes."""
 
     store: Location
@@ -58,7 +59,7 @@ class ReduceCodebookConfig:
 def main(config: ReduceCodebookConfig) -> None:
     """Count, choose, remap shard by shard, and write the tokenizer if it is given."""
     target = fresh_output(config, folder=True)
-    store = open_store(config.store)
+    store = open_store(config.store, verify_shards=config.verify_shards)
     fingerprint = store.tokenizer["fingerprint"]
     tokenizer = load_tokenizer(config.tokenizer, fingerprint=fingerprint) if config.tokenizer else None
     if tokenizer is not None:

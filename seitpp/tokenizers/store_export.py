@@ -29,13 +29,14 @@ from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, write_bare_tensor
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import pass_through, row_ranges
 from seitpp.tokens.store import open_store
 from seitpp.tokens.synonyms import PUBLISHED_COUNT, is_local, nearest_codes, write_synonyms
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(ReadsStores):
     """Write a token store in a form that other programs read: seitpp store export STORE."""
 
     store: Location
@@ -61,7 +62,7 @@ class ExportConfig:
 def main(config: ExportConfig) -> None:
     """Write the folder."""
     out = fresh_output(config, folder=True)
-    store = open_store(config.store)
+    store = open_store(config.store, verify_shards=config.verify_shards)
     write = {"parquet": _write_parquet, "seit": _write_seit, "imagefolder": _write_images}[config.format]
     with replacing(out) as folder, Progress(len(store), "export") as progress:
         folder.mkdir()

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json
+from seitpp.runtime.schema import one_of, optional, read_described, record
 from seitpp.tokenizers.sources.decoding.resize import RESIZES, Resize, resize_of
 
 KINDS = {
@@ -15,6 +15,8 @@ KINDS = {
     "vit_vqgan": "seitpp.tokenizers.networks.vit_vqgan:ViTVQGAN",
     "reduced": "seitpp.tokenizers.networks.reduced:ReducedTokenizer",
 }
+AGAIN = "get the tokenizer again, or run the command that made it"
+"""What to do where a file of a tokenizer is damaged."""
 
 
 class Tokenizer(Protocol):
@@ -101,17 +103,11 @@ def _load_folder(folder):
             f"{folder} is not a tokenizer (no tokenizer.json): train one with seitpp train-tokenizer, import one with "
             f"python -m seitpp.tokenizers.import_tokenizer, or give package.module:Class"
         )
-    try:
-        content = read_json(file)
-        kind, resize = content.get("kind"), content.get("resize")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged (no JSON object): make the tokenizer again") from error
-    if kind not in KINDS:
-        raise UserError(f"{file} names a tokenizer {kind!r}; known: {', '.join(KINDS)}")
+    about = record({"kind": one_of(*KINDS)}, {"resize": optional(one_of(*RESIZES))})
+    content = read_described(file, about, AGAIN)
+    kind, resize = content["kind"], content.get("resize")
     module, name = KINDS[kind].split(":")
     tokenizer = getattr(importlib.import_module(module), name).load(folder)
     if resize is not None:
-        if resize not in RESIZES:
-            raise UserError(f"{file} says resize {resize!r}, expected one of {', '.join(RESIZES)}: make it again")
         tokenizer.resize = resize
     return tokenizer

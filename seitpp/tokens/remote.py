@@ -1,7 +1,8 @@
 """Files of a token store behind a URL: whole shards are fetched into a local cache that never outgrows its bound.
 
-The cache is addressed by content (the SHA-256 of a shard is its name), so processes of a machine, stores and subsets
-share it. What does not match its checksum never gets in; the longest unused shards leave first.
+The cache is addressed by source and content (the SHA-256 of a shard's URL and checksum is its name), so processes of a
+machine, a store and its subsets share it. What does not match its checksum never gets in; the longest unused shards
+leave first.
 """
 
 import fcntl
@@ -22,6 +23,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import HOST
 from seitpp.runtime.locations import Location, with_home
 from seitpp.runtime.locks import lacks_locks
+from seitpp.runtime.schema import shown
 from seitpp.tokens.files import Entries
 from seitpp.tokens.format.manifest import check_manifest, inside
 from seitpp.tokens.transfer import Missing, Passing, Server
@@ -80,15 +82,18 @@ class RemoteFiles:
         self._fetcher = ThreadPoolExecutor(max_workers=2, thread_name_prefix="shards")
         self._coming: dict[str, Future[Path]] = {}
 
-    def manifest(self) -> dict[str, Any]:
-        """Content of store.json."""
-        name = inside(self.folder, "store.json")
+    def manifest(self, place: str = "") -> dict[str, Any]:
+        """Content of store.json, of this store or of another at a place as seen from it."""
+        file = f"{place}/store.json" if place else "store.json"
+        name = inside(self.folder, file)
         try:
-            manifest = json.loads(self.read("store.json"))
+            manifest = json.loads(self.read(file))
         except Missing as error:
-            raise UserError(f"{self.folder} is not a token store (no store.json there)") from error
-        except ValueError as error:
-            raise UserError(f"{name} can't be read ({error}): check that it was copied there whole") from error
+            raise UserError(f"{name.removesuffix('/store.json')} is not a token store (no store.json there)") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{name} can't be read ({shown(error, 80)}): check that it was copied there whole"
+            ) from error
         return check_manifest(manifest, name)
 
     def read(self, name: str) -> bytes:
@@ -129,7 +134,7 @@ class RemoteFiles:
 
     def path(self, entry: dict[str, Any]) -> Path:
         """Where a shard lies in the cache; it is fetched if it is not there."""
-        coming = self._coming.pop(entry["sha256"], None)
+        coming = self._coming.pop(self._key(entry), None)
         if coming is not None:
             coming.result()
         return self._fetch(entry)
@@ -141,15 +146,23 @@ class RemoteFiles:
     def prefetch(self, shards: Entries) -> None:
         """Begin to fetch shards in the background."""
         for entry in shards:
-            if entry["sha256"] not in self._coming and not self.keeps(entry):
-                self._coming[entry["sha256"]] = self._fetcher.submit(self._fetch, entry)
+            if self._key(entry) not in self._coming and not self.keeps(entry):
+                self._coming[self._key(entry)] = self._fetcher.submit(self._fetch, entry)
+
+    def _key(self, entry: dict[str, Any]) -> str:
+        """What a shard is called in the cache.
+
+        Where it lies is part of it: a stranger's manifest that names the checksum of someone's private shard must not
+        be answered from the cache.
+        """
+        return hashlib.sha256(f"{inside(self.folder, entry['file'])}\n{entry['sha256']}".encode()).hexdigest()
 
     def _target(self, entry: dict[str, Any]) -> Path:
-        return self.cache / f"{entry['sha256']}.arrow"
+        return self.cache / f"{self._key(entry)}.arrow"
 
     def _fetch(self, entry: dict[str, Any]) -> Path:
         target = self._target(entry)
-        with _locked(self.cache / f".{entry['sha256'][:16]}.lock"):  # one process fetches, the others wait for it
+        with _locked(self.cache / f".{self._key(entry)[:16]}.lock"):  # one process fetches, the others wait for it
             if not target.exists():
                 url = inside(self.folder, entry["file"])
                 self.server.patiently(lambda: self._download(url, entry, target), url)
@@ -158,7 +171,7 @@ class RemoteFiles:
         return target
 
     def _download(self, url: str, entry: dict[str, Any], target: Path) -> None:
-        temporary = self.cache / f".{entry['sha256']}.{HOST}.{os.getpid()}.tmp"
+        temporary = self.cache / f".{self._key(entry)}.{HOST}.{os.getpid()}.tmp"
         try:
             self._reserve(temporary, entry.get("bytes") or self.server.size(url))
             digest, size, most = hashlib.sha256(), 0, entry.get("bytes", self.bound)

@@ -32,6 +32,7 @@ from seitpp.runtime.places import claim
 from seitpp.tokens.format.manifest import write_manifest
 from seitpp.tokens.format.targets import first_labels
 from seitpp.tokens.order.permutation import permute
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.store import TokenStore
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -39,7 +40,7 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubsetConfig:
+class SubsetConfig(ReadsStores):
     """A class-balanced part of a store as a new manifest over the same shards."""
 
     store: Location
@@ -75,7 +76,7 @@ def main(config: SubsetConfig) -> None:
     if "://" in config.store:
         raise UserError(f"{config.store}: make subsets where the store's files are local, and upload rows.npy with it")
     folder = claim(config, is_subset, "a subset")
-    store = TokenStore(config.store)
+    store = TokenStore(config.store, verify_shards=config.verify_shards)
     numbers, classes = None, store.classes
     if config.classes:
         numbers, classes = _numbers_of(config.classes, store)
@@ -231,6 +232,7 @@ def _write_subset(folder, store, rows, how, numbers, classes):
         preprocessing=manifest["preprocessing"],
         classes=store.classes if classes is None else classes,
         mask=manifest.get("mask"),
+        columns=store.columns,
         shards=[
             {**shard, "file": Path(os.path.normpath(Path(beside) / shard["file"])).as_posix()}
             for shard in manifest["shards"]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import write_text
+from seitpp.runtime.files import read_json, write_text
 from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import begins_with, refuse_foreign_file
 from seitpp.runtime.rights import check_readable
@@ -114,7 +114,7 @@ def read_synonyms(path: str | Path, codebook_size: int) -> list[list[int]]:
     Raises: UserError naming the file and the code that is wrong.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         check_readable(path)
         raise UserError(f'{path} is not a synonym dictionary, JSON of {{"code": [codes, nearest first]}}') from error

@@ -157,20 +157,22 @@ def test_a_folder_that_is_no_tokenizer_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a tokenizer"):
         load_tokenizer(tmp_path)
     write_json(tmp_path / "tokenizer.json", {"kind": "wavelet"})
-    with pytest.raises(UserError, match="'wavelet'; known: vq"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: kind is 'wavelet', expected 'vq' or"):
         load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("tokenizer.json", "[]", "tokenizer.json is damaged"),
-        ("tokenizer.json", "{", "tokenizer.json is damaged"),
-        ("tokenizer.json", '{"kind": "vq"}', "is damaged"),
-        ("config.json", "{", "is damaged"),
-        ("config.json", None, "is damaged"),
+        ("tokenizer.json", "[]", "tokenizer.json: the content is []"),
+        ("tokenizer.json", "{", "tokenizer.json can't be read as JSON"),
+        ("tokenizer.json", '{"kind": "vq"}', "tokenizer.json: it lacks 'config'"),
+        ("tokenizer.json", '{"kind": ["vq"]}', "tokenizer.json: kind is ['vq'], expected 'vq'"),
+        ("config.json", "{", "config.json can't be read as JSON"),
+        ("config.json", '{"layers_per_block": 1e9}', "config.json: layers_per_block is 1000000000.0, expected"),
+        ("config.json", None, "config.json is missing"),
         ("diffusion_pytorch_model.safetensors", "x", "diffusion_pytorch_model.safetensors is damaged"),
-        ("diffusion_pytorch_model.safetensors", None, "diffusion_pytorch_model.safetensors is no file"),
+        ("diffusion_pytorch_model.safetensors", None, "diffusion_pytorch_model.safetensors is missing"),
     ],
 )
 def test_a_damaged_folder_is_one_line(tokenizer, tmp_path, name, content, line):

@@ -158,10 +158,10 @@ def test_lost_or_changed_rows_are_named(subset):
     content = bytearray(file.read_bytes())
     content[-8] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"rows\.npy is not what store\.json says.*seitpp store subset"):
+    with pytest.raises(UserError, match=r"rows\.npy: the checksum differs from store\.json.*seitpp store subset"):
         TokenStore(file.parent)
     file.unlink()
-    with pytest.raises(UserError, match=r"rows\.npy is missing or broken"):
+    with pytest.raises(UserError, match=r"rows\.npy is missing: make the subset again"):
         TokenStore(file.parent)
 
 

@@ -7,6 +7,7 @@ import torch
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.torch_file import read_tensors
 from seitpp.runtime.rights import check_readable
+from seitpp.runtime.safetensors_file import read_safetensors
 from seitpp.runtime.weights import fingerprint_of
 
 
@@ -39,13 +40,7 @@ def read_codebook(path: str | Path) -> torch.Tensor:
 
 
 def _load_safetensors(path: Path) -> torch.Tensor:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    tensors = read_safetensors(path, "give the codebook's file, or get it again")
     return tensors["codebook"] if len(tensors) != 1 else next(iter(tensors.values()))
 
 

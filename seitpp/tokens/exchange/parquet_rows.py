@@ -142,7 +142,7 @@ def _find(spec: str | Path) -> list[Path]:
     path = Path(spec)
     check_listable(path)
     if path.is_dir():
-        files = sorted(path.rglob("*.parquet"))
+        files = sorted(each for each in path.rglob("*.parquet") if each.is_file())  # a pipe would be waited for
     else:
         files = [path] if path.is_file() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     if not files:
