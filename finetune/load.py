@@ -71,6 +71,26 @@ def load_classifier(path: str | Path, device: Device = "cpu") -> Classifier:
     return model
 
 
+def load_tokenizer_of(fingerprint: str, tokenizer: Tokenizer | str | Path, device: Device = "cpu") -> Any:
+    """The tokenizer of a classifier.
+
+    Args:
+        fingerprint: of the classifier's tokenizer; "": it is not known, and any is taken.
+        tokenizer: a Tokenizer, or what `load_tokenizer` takes.
+        device: where a tokenizer that is loaded here runs.
+    Raises: UserError if it is another one.
+    """
+    loaded: Any = tokenizer
+    if isinstance(tokenizer, str | Path):
+        loaded = load_tokenizer(tokenizer, device, fingerprint=fingerprint or None)
+    if fingerprint and loaded.fingerprint != fingerprint:
+        raise UserError(
+            f"the classifier belongs to tokenizer {fingerprint[:12]}, this is {loaded.fingerprint[:12]}: give the one "
+            "whose tokens it was trained on"
+        )
+    return loaded
+
+
 def model_folder(path: str | Path) -> Path:
     """The folder itself, or its first seed where it is a run that trained several."""
     folder = Path(path)

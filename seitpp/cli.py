@@ -25,6 +25,8 @@ STAGES = {
     "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
     "continual": ("seitpp.finetune.continual", "learn classes task after task, with a memory of few bytes"),
+    "evaluate": ("seitpp.finetune.evaluation", "measure a classifier on a token store or on images"),
+    "predict": ("seitpp.finetune.predict_command", "print the most likely classes of images"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),

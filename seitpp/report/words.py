@@ -15,6 +15,15 @@ from seitpp.report.methods import Method
 MINUS = "\u2212"
 TIMES = "\u00d7"
 _PROTOCOLS = {"finetune": "fine-tuning", "linear": "linear probe", "majority": "majority class"}
+_METRICS = {
+    "accuracy": "top-1 accuracy",
+    "accuracy_low": "95 % interval, from",
+    "accuracy_high": "95 % interval, to",
+    "top5": "top-5 accuracy",
+    "mean_per_class": "mean accuracy of the classes",
+    "cross_entropy": "cross-entropy",
+    "ece": "calibration error",
+}
 _AUGMENTATIONS = {"tokenadapt": "TokenAdapt", "coloradapt": "ColorAdapt"}
 _FEATURES = {
     "random": "random encoder",
@@ -72,6 +81,18 @@ def method_names(methods: Iterable[Method]) -> dict[Method, str]:
             name += ", all tokens" if each.budget_bytes is None else f", {size(each.budget_bytes)} of tokens"
         names[each] = f"{name} ({each.run})" if each.run else name
     return names
+
+
+def metric(name: str) -> str:
+    """What is measured: "top-5 accuracy", "calibration error"."""
+    return _METRICS.get(name, _plain(name))
+
+
+def with_unit(metric_name: str, mean: float, std: float | None = None) -> str:
+    """A value of a metric: nats of a cross-entropy, "1.204 nats"; of others, which are fractions, percent: "58.0 %"."""
+    if metric_name == "cross_entropy":
+        return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}") + " nats"
+    return f"{percent(mean, std)} %"
 
 
 def shift(name: str) -> str:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 import tiny
 from seitpp.downstream.ablation import AblationConfig
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.finetune.evaluation import EvaluateConfig
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.pretrain import PretrainConfig
@@ -40,6 +41,7 @@ STAGES = {
     "pretrain": ("seitpp.mtm.pretrain", PretrainConfig),
     "probe": ("seitpp.finetune.probe", ProbeConfig),
     "finetune": ("seitpp.finetune.train", FinetuneConfig),
+    "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
 }

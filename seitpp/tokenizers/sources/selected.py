@@ -1,4 +1,4 @@
-"""Some images of a source, as a source of their own."""
+"""Some images of a source, as a source of their own, under its labels or under others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,12 @@ class SelectedImages:
     Attributes:
         images: the ImageSource.
         rows: indices into it, (n,) int64.
+        relabelled: other labels of these images than the source's, (n,) int32, and the class names that they are of.
     """
 
     images: ImageSource
     rows: np.ndarray
+    relabelled: tuple[np.ndarray, list[str]] | None = None
 
     @cached_property
     def keys(self) -> list[str]:
@@ -33,12 +35,12 @@ class SelectedImages:
     @cached_property
     def labels(self) -> np.ndarray:
         """Class index of each, -1 where unknown, (n,) int32."""
-        return self.images.labels[self.rows]
+        return self.images.labels[self.rows] if self.relabelled is None else self.relabelled[0]
 
     @property
     def classes(self) -> list[str]:
         """Class names."""
-        return self.images.classes
+        return self.images.classes if self.relabelled is None else self.relabelled[1]
 
     @property
     def left_out(self) -> list[LeftOut]:
