@@ -32,7 +32,8 @@ def require(config: object, field: str, condition: object, demand: str) -> None:
 
 def require_between(config: object, field: str, least: int, most: int) -> None:
     """Raise a UserError that names `field` unless its value lies in [least, most]."""
-    require(config, field, least <= getattr(config, field) <= most, f"must lie in [{least}, {most}]")
+    require(config, field, getattr(config, field) >= least, f"must be at least {least}")
+    require(config, field, getattr(config, field) <= most, f"must be at most {most}")
 
 
 def require_seed(config: Any) -> None:
