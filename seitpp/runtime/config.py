@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.schema import shown
 
 Config = TypeVar("Config")
 
@@ -53,11 +54,11 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any], source: obj
     import dacite
 
     if not isinstance(values, Mapping):
-        raise UserError(f"{source} is no {config_class.__name__}: expected its fields, got {values!r}")
+        raise UserError(f"{source} is no {config_class.__name__}: expected its fields, got {shown(repr(values), 80)}")
     try:
         return dacite.from_dict(config_class, values, dacite.Config(strict=True, cast=[tuple]))
     except (dacite.DaciteError, UserError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"{source} is no {config_class.__name__} of this version: {error}") from error
+        raise UserError(f"{source} is no {config_class.__name__} of this version: {shown(error, 400)}") from error
 
 
 def flattened(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

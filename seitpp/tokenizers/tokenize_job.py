@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.runtime.files import replacing, write_json
+from seitpp.runtime.schema import read_described, record
 from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -77,7 +78,7 @@ class TokenizeJob:
                 _remove(self.folder.glob(pattern))
         _remove(self.folder.glob(".*.tmp"))  # of a process that was killed while it wrote
         if file.exists():
-            former = read_json(file)
+            former = read_described(file, record({}), "remove it, or make the store anew with --resume none")
             other = [key for key in identity if former.get(key, identity[key]) != identity[key]]
             if other:
                 raise UserError(
