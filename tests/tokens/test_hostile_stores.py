@@ -101,7 +101,7 @@ def read_all(store, **options):
         ("shards", {}, "shards is {}, expected a list"),
         ("shards__0__rows", -1, r"shards\[0\]\.rows is -1"),
         ("shards__0__rows", 1e3, r"shards\[0\]\.rows is 1000\.0"),
-        ("shards__1__content", {"tokens": -4}, r"shards\[1\]\.content\.tokens is -4"),
+        ("shards__1__content", {"tokens": -4, "label": 0, "key": 0}, r"shards\[1\]\.content\.tokens is -4"),
         ("shards__0__sha256", "A" * 64, r"shards\[0\]\.sha256 is 'AAAA.*64 hexadecimal digits"),
         ("shards__0__sha256", "../../x", r"shards\[0\]\.sha256 is '\.\./\.\./x'"),
     ],
