@@ -6,8 +6,8 @@
 
 The step is that of configs/finetune/vit_base.yaml: ColorAdapt and Emb-Noise, TokenAdapt (random weights, the published
 widths) on one half of a batch and crops on the other, CutMix and Mixup, forward, backward and AdamW. Features are those
-of `seitpp.finetune.features`, the mean over patches, for probes: a whole store, with its reading and without
-augmentation. All else is as in benchmarks/pretrain.py.
+of `seitpp.finetune.probing`, the mean over patches, for probes: a whole store, with its reading and without
+augmentation, into a file. All else is as in benchmarks/pretrain.py.
 """
 
 import argparse

@@ -130,13 +130,20 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
     Returns: (LabelledRows, LabelledRows).
     """
     first, second = [], []
-    for label in np.unique(labelled.targets):
-        rows = labelled.rows[labelled.targets == label]
-        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(int(label),))]
+    for label, rows in rows_by_class(labelled):
+        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(label,))]
         held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])
     return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))
+
+
+def rows_by_class(labelled: LabelledRows) -> list[tuple[int, np.ndarray]]:
+    """(label, its rows, rising) of each class that has any."""
+    targets = labelled.targets
+    order = np.argsort(targets, kind="stable")
+    labels, starts = np.unique(targets[order], return_index=True)
+    return list(zip(labels.tolist(), np.split(labelled.rows[order], starts[1:]), strict=True))
 
 
 def _labels_from_table(store, table):

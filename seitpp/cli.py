@@ -19,7 +19,7 @@ STAGES = {
     "import-model": ("seitpp.mtm.import_model", "convert a published SeiT++ or TokenAdapt checkpoint"),
     "export-model": ("seitpp.mtm.export", "write a model as the release's file, as a timm ViT or for the Hub"),
     "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
-    "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),
+    "probe": ("seitpp.finetune.probe", "linear and attentive probes, k-NN, few labels, simple baselines"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
