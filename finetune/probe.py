@@ -70,6 +70,8 @@ class ProbeConfig(StageConfig):
     """values of C to choose from"""
     logistic_solver: Solver = "auto"
     """scikit-learn: in memory; device: L-BFGS in chunks, by all processes; auto: scikit-learn for small sets"""
+    logistic_iterations: int = 300
+    """of L-BFGS at most: plenty for what is compared"""
     neighbours: tuple[int, ...] = (10, 20, 100, 200)
     """values of k; those above the number of training rows are left out, but for the smallest"""
     heads: HeadsConfig = field(default_factory=HeadsConfig)
@@ -109,7 +111,7 @@ class ProbeConfig(StageConfig):
         )
         require(self, "label_fractions", all(0 < each < 1 for each in self.label_fractions), "must lie in (0, 1)")
         require(self, "shots", all(each >= 1 for each in self.shots), "must be at least 1")
-        for name in ("label_seeds", "batch_size"):
+        for name in ("logistic_iterations", "label_seeds", "batch_size"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
 
 

@@ -25,10 +25,11 @@ Answers = Callable[[Tensor], Tensor]
 SMALL = 2**31
 """Products of a pass over the rows, rows x features x classes, up to which scikit-learn is asked."""
 CHUNK = 8192
-_ITERATIONS = 300
 
 
-def fit_logistic(train: FeatureSet, strength: float, *, accelerator: "Accelerator", solver: Solver = "auto") -> Answers:
+def fit_logistic(
+    train: FeatureSet, strength: float, *, accelerator: "Accelerator", solver: Solver = "auto", iterations: int = 300
+) -> Answers:
     """Fit on all rows of a set; the same on every process.
 
     Args:
@@ -36,35 +37,36 @@ def fit_logistic(train: FeatureSet, strength: float, *, accelerator: "Accelerato
         strength: C; the larger, the less regularised.
         accelerator: accelerate.Accelerator.
         solver: what finds the minimum.
+        iterations: at most, of L-BFGS.
     """
     classes = max(64, len(train.labelled.classes))  # with few classes it is memory that counts: 134 MB of features
     small = len(train) * train.features.shape[1] * classes <= SMALL
     if solver == "scikit-learn" or (solver == "auto" and small):
-        return _fit_in_memory(train, strength)
-    return _fit_in_chunks(train, strength, accelerator)
+        return _fit_in_memory(train, strength, iterations)
+    return _fit_in_chunks(train, strength, iterations, accelerator)
 
 
-def _fit_in_memory(train, strength):
+def _fit_in_memory(train, strength, iterations):
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS))
-    with warnings.catch_warnings():  # 300 iterations are plenty for a baseline; a last digit is not worth a warning
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=iterations))
+    with warnings.catch_warnings():  # a last digit is not worth a warning
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(*train.whole())
     return lambda features: torch.from_numpy(model.predict(features.cpu().numpy())).to(features.device)
 
 
-def _fit_in_chunks(train, strength, accelerator):
+def _fit_in_chunks(train, strength, iterations, accelerator):
     layout = {"device": accelerator.device, "rank": accelerator.process_index, "world_size": accelerator.num_processes}
     mean, deviation = (each.to(accelerator.device) for each in train.moments())
     linear = nn.Linear(len(mean), len(train.labelled.classes)).to(accelerator.device)
     for parameter in linear.parameters():
         nn.init.zeros_(parameter)
     optimizer = torch.optim.LBFGS(
-        linear.parameters(), max_iter=_ITERATIONS, history_size=10, tolerance_grad=1e-5, tolerance_change=1e-9,
+        linear.parameters(), max_iter=iterations, history_size=10, tolerance_grad=1e-5, tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
@@ -113,7 +115,7 @@ def choose_strength(
         fit_part: FeatureSet to fit on.
         held_out: FeatureSet to choose on; where it has no row (one label a class) the middle C is taken.
         strengths: values of C.
-        how: `accelerator` and `solver`, see `fit_logistic`.
+        how: `accelerator`, `solver` and `iterations`, see `fit_logistic`.
     Returns: (C, {C: accuracy on the held-out part}).
     """
     strengths = tuple(strengths)

@@ -179,9 +179,12 @@ class Probing:
                 self._note(f"knn{k}", measured, train.labelled, origin, **noted)
 
     def _linear(self, train, test, origin, **noted):
-        how: Any = {"accelerator": self.accelerator, "solver": self.config.logistic_solver}
+        config = self.config
+        how: Any = {
+            "accelerator": self.accelerator, "solver": config.logistic_solver, "iterations": config.logistic_iterations
+        }  # fmt: skip
         parts = [train.part(each) for each in self._divided(train.labelled)]
-        best, tried = choose_strength(*parts, self.config.inverse_regularisation, **how)
+        best, tried = choose_strength(*parts, config.inverse_regularisation, **how)
         if not noted:
             self._strengths[origin["init"]] = {"choice": best, "held_out": tried}
         measured = accuracy(fit_logistic(train, best, **how), test, accelerator=self.accelerator)
