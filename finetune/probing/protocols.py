@@ -1,4 +1,4 @@
-"""One run of probes: every kind of feature by every protocol that fits it. All processes do the same, on their parts."""
+"""One run of probes: every kind of feature by every protocol that fits it. Each process does its part of all."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence

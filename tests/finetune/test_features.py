@@ -223,7 +223,9 @@ def test_chunks_hold_every_labelled_row_once_whatever_the_number_of_processes(la
 
 def test_training_batches_are_an_epoch_of_the_rows_in_another_order(labelled):
     features = FeatureSet(np.arange(ROWS, dtype=np.float32)[:, None], labelled)
-    batch_at = features.training({"batch_size": 2, "seed": 0, "device": "cpu", "accum_iter": 1, "rank": 0, "world_size": 1})
+    batch_at = features.training(
+        {"batch_size": 2, "seed": 0, "device": "cpu", "accum_iter": 1, "rank": 0, "world_size": 1}
+    )
     batches = [batch_at(step, 0) for step in range(3)]
     rows = [int(row) for numbers, _ in batches for row in numbers]
     assert sorted(rows) == [0, 1, 4, 5, 6, 8]

@@ -68,7 +68,9 @@ def test_a_linear_head_reads_what_it_is_named_after():
     standardised = (features - mean) / deviation
     for place, head in enumerate(grid):
         pooled = {"cls": [0], "mean": [1], "both": [0, 1]}[head.inputs]
-        read = torch.cat([standardised[:, block, each] for block in range(3 - head.blocks, 3) for each in pooled], dim=1)
+        read = torch.cat(
+            [standardised[:, block, each] for block in range(3 - head.blocks, 3) for each in pooled], dim=1
+        )
         expected = F.linear(read, heads.weights[place], heads.biases[place])
         assert torch.allclose(logits[:, place], expected, atol=1e-5)
 
@@ -230,15 +232,19 @@ def test_views_that_are_not_augmented_are_those_of_the_features_in_the_file(froz
     layout = {"batch_size": 5, "seed": 3, "device": "cpu", "accum_iter": 1, "rank": 0, "world_size": 1}
     made = frozen.pooled(labelled.store.ids(range(30)), Layout()).numpy()
     kept = FeatureSet(made, labelled)
-    for live, stored in ((views.training(layout)(2, 0), kept.training(layout)(2, 0)),
-                         (list(views.chunks(26, device="cpu"))[0], list(kept.chunks(26))[0])):  # fmt: skip
+    pairs = [(views.training(layout)(2, 0), kept.training(layout)(2, 0))]
+    pairs += zip(views.chunks(10, device="cpu"), kept.chunks(10), strict=True)
+    for live, stored in pairs:
         assert torch.allclose(live[0], stored[0], atol=1e-5)
         assert torch.equal(live[1], stored[1])
 
 
 def test_augmented_views_vary_by_step_and_are_the_same_again(frozen, labelled):
     augment = Augment(
-        AugmentConfig(geometry=GeometryConfig(crop_scale=(0.2, 0.5))), store=labelled.store, view=frozen.view, device="cpu"
+        AugmentConfig(geometry=GeometryConfig(crop_scale=(0.2, 0.5))),
+        store=labelled.store,
+        view=frozen.view,
+        device="cpu",
     )
     views = ViewSet(frozen, labelled, features=partial(frozen.pooled, layout=Layout()), augment=augment)
     layout = {"batch_size": 26, "seed": 3, "device": "cpu", "accum_iter": 1, "rank": 0, "world_size": 1}

@@ -14,7 +14,9 @@ def feature_set(features, labels):
     """A FeatureSet over no store; rows of label -1 do not count."""
     labels = np.asarray(labels)
     classes = [f"class {label}" for label in range(labels.max() + 1)]
-    return FeatureSet(np.asarray(features, np.float32), LabelledRows(None, np.flatnonzero(labels >= 0), labels, classes))
+    return FeatureSet(
+        np.asarray(features, np.float32), LabelledRows(None, np.flatnonzero(labels >= 0), labels, classes)
+    )
 
 
 def accuracy_of(train, test, k, **how):
@@ -36,7 +38,7 @@ def test_neighbours_vote_by_their_cosine():
     test = feature_set([[2.0, 0.1], [0.0, 1.0], [1.0, 1.02]], [0, 1, 1])
     # k = 1: rows 1 (0), 2 (1), and row 1 at 0.77 against row 2 at 0.71 (0): two of three are right
     assert accuracy_of(train, test, 1) == pytest.approx(2 / 3)
-    # With T = 1 the third one's neighbours weigh, row 1 e^0.77, 2 e^0.71, 0 e^0.70, 3 e^0.56: class 0 with three and four
+    # The third one's neighbours at T = 1 weigh e^0.77 (0), e^0.71 (1), e^0.70 (0), e^0.56 (1): still 0
     assert accuracy_of(train, test, 3, temperature=1.0) == pytest.approx(2 / 3)
     assert accuracy_of(train, test, 4, temperature=1.0) == pytest.approx(2 / 3)
 
