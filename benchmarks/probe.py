@@ -178,7 +178,7 @@ def measure_memory(rows, quick, folder):
     out, of the time nearly all.
     """
     train = make_store(folder / "train", rows)
-    test = make_store(folder / "test", 200 if quick else 10_000)
+    test = make_store(folder / "test", 200 if quick else 2_000)
     config = ProbeConfig(
         store=str(train), eval_store=str(test), features=("majority", "random"), encoder=SMALLEST, view=(8, 8),
         protocols=("linear", "knn", "linear_grid"), inverse_regularisation=(0.1,), logistic_solver="device",

@@ -119,7 +119,7 @@ def choose_strength(
     Returns: (C, {C: accuracy on the held-out part}).
     """
     strengths = tuple(strengths)
-    if not len(held_out):
+    if len(strengths) == 1 or not len(held_out):
         return float(np.sort(strengths)[len(strengths) // 2]), {}
     tried = {
         each: accuracy(fit_logistic(fit_part, each, **how), held_out, accelerator=how["accelerator"])

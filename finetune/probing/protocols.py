@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from seitpp.finetune.labelled import LabelledRows, row_counts, split_labelled
+from seitpp.finetune.labelled import LabelledRows, row_counts, rows_by_class, split_labelled
 from seitpp.finetune.probing.encoders import open_encoder, origin_of
 from seitpp.finetune.probing.feature_file import FeatureRecipe, feature_file
 from seitpp.finetune.probing.feature_set import FeatureSet
@@ -136,6 +136,12 @@ class Probing:
         """(part to learn from, part to choose on) of training rows."""
         return split_labelled(labelled, self.config.held_out, seed=self.config.seed)
 
+    def _divided_where_possible(self, labelled):
+        """The same; with one label a class nothing can be set apart, and the second part is empty."""
+        if all(len(rows) < 2 for _, rows in rows_by_class(labelled)):
+            return labelled, labelled.part(labelled.rows[:0])
+        return self._divided(labelled)
+
     def _encoder(self, name):
         config, store = self.config, self.train_set.store
         torch.manual_seed(config.seed)  # a random encoder is drawn
@@ -183,7 +189,7 @@ class Probing:
         how: Any = {
             "accelerator": self.accelerator, "solver": config.logistic_solver, "iterations": config.logistic_iterations
         }  # fmt: skip
-        parts = [train.part(each) for each in self._divided(train.labelled)]
+        parts = [train.part(each) for each in self._divided_where_possible(train.labelled)]
         best, tried = choose_strength(*parts, config.inverse_regularisation, **how)
         if not noted:
             self._strengths[origin["init"]] = {"choice": best, "held_out": tried}
@@ -224,7 +230,7 @@ class Probing:
         protocol = f"{protocol}_augmented" if config.augmented else protocol
         made_of = {**frozen.described, "augment": asdict(config.augment) if config.augmented else None}
         measured, chosen = probe_with_heads(
-            Path(config.output_dir) / f"{protocol}-{name}", make, grid, sources, heads, accelerator=self.accelerator,
+            Path(config.output_dir) / "choice" / f"{protocol}-{name}", make, grid, sources, heads, accelerator=self.accelerator,
             made_of=made_of, title=f"{protocol}, {name}", seed=config.seed, mixed_precision=config.mixed_precision,
             resume="none" if config.resume == "none" else "auto",
         )  # fmt: skip
