@@ -228,10 +228,11 @@ class Probing:
     ):  # fmt: skip
         config = self.config
         protocol = f"{protocol}_augmented" if config.augmented else protocol
+        folder = Path(config.output_dir) / "choice" / f"{protocol}-{name}"
         made_of = {**frozen.described, "augment": asdict(config.augment) if config.augmented else None}
         measured, chosen = probe_with_heads(
-            Path(config.output_dir) / "choice" / f"{protocol}-{name}", make, grid, sources, heads, accelerator=self.accelerator,
-            made_of=made_of, title=f"{protocol}, {name}", seed=config.seed, mixed_precision=config.mixed_precision,
+            folder, make, grid, sources, heads, accelerator=self.accelerator, made_of=made_of,
+            title=f"{protocol}, {name}", seed=config.seed, mixed_precision=config.mixed_precision,
             resume="none" if config.resume == "none" else "auto",
         )  # fmt: skip
         self._heads[f"{protocol}, {name}"] = chosen
