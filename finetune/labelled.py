@@ -163,10 +163,9 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
     Raises: UserError if no class has two rows, so that a part would be empty.
     """
     first, second = [], []
-    targets = np.zeros(len(labelled.rows), np.int64) if labelled.several else labelled.targets
-    for label in np.unique(targets):
-        rows = labelled.rows[targets == label]
-        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(int(label),))]
+    parts = [(0, labelled.rows)] if labelled.several else rows_by_class(labelled)
+    for label, rows in parts:
+        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(label,))]
         held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])
@@ -175,6 +174,14 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
             f"{labelled.store.folder}: no class has two labelled images, so none can be set apart: label more"
         )
     return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))
+
+
+def rows_by_class(labelled: LabelledRows) -> list[tuple[int, np.ndarray]]:
+    """(label, its rows, rising) of each class that has any."""
+    targets = labelled.targets
+    order = np.argsort(targets, kind="stable")
+    labels, starts = np.unique(targets[order], return_index=True)
+    return list(zip(labels.tolist(), np.split(labelled.rows[order], starts[1:]), strict=True))
 
 
 def _labels_from_table(store, table):

@@ -22,7 +22,7 @@ STAGES = {
         "write a model for timm, the Hub, ONNX or torch.export, or as released",
     ),
     "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
-    "probe": ("seitpp.finetune.probe", "linear probe, k-NN and simple baselines"),
+    "probe": ("seitpp.finetune.probe", "linear and attentive probes, k-NN, few labels, simple baselines"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
     "continual": ("seitpp.finetune.continual", "learn classes task after task, with a memory of few bytes"),
     "evaluate": ("seitpp.finetune.evaluation", "measure a classifier on a token store or on images"),

@@ -14,7 +14,15 @@ from seitpp.report.methods import Method
 
 MINUS = "\u2212"
 TIMES = "\u00d7"
-_PROTOCOLS = {"finetune": "fine-tuning", "linear": "linear probe", "majority": "majority class"}
+_PROTOCOLS = {
+    "finetune": "fine-tuning",
+    "linear": "linear probe",
+    "linear_grid": "linear probe, best of a grid",
+    "linear_grid_augmented": "linear probe, best of a grid, augmented",
+    "attentive": "attentive probe",
+    "attentive_augmented": "attentive probe, augmented",
+    "majority": "majority class",
+}
 _METRICS = {
     "accuracy": "top-1 accuracy",
     "accuracy_low": "95 % interval, from",
@@ -27,6 +35,7 @@ _METRICS = {
 _AUGMENTATIONS = {"tokenadapt": "TokenAdapt", "coloradapt": "ColorAdapt"}
 _FEATURES = {
     "random": "random encoder",
+    "classifier": "encoder of a classifier",
     "pixels": "16 x 16 pixels",
     "bag-of-tokens": "bag of tokens",
     "scratch": "encoder trained from scratch",
@@ -117,7 +126,7 @@ def measure(protocol_name: str, shift_name: str) -> str:
 
 def label_fraction(fraction: float) -> str:
     """A fraction of the labels: "20 % of the labels"."""
-    return f"{100 * fraction:g} % of the labels"
+    return f"{100 * fraction:.3g} % of the labels"
 
 
 def percent(mean: float, std: float | None = None) -> str:

@@ -298,6 +298,14 @@ def test_tokenising_is_measured_against_the_bare_forward_pass():
 
 
 @pytest.mark.slow
+def test_probes_are_measured():
+    read = measures("probe", "--quick")
+    for name in ("features / bare forward pass", "k-NN / bare matrix product"):
+        assert read[name]["value"] == pytest.approx(read[name]["ours"] / read[name]["theirs"], rel=2e-3)
+    assert read["probe: memory at its peak"]["rows"] == 2000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "said"),
     [

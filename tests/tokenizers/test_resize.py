@@ -8,7 +8,7 @@ import torch
 
 import tiny
 import vit_checkpoint
-from seitpp.finetune.features import pixels as pixel_features
+from seitpp.finetune.probing.features import pixels as pixel_features
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer
 from seitpp.tokenizers.networks.vit_vqgan import ViTVQGAN
@@ -94,4 +94,4 @@ def test_pixels_of_a_probe_are_resized_as_the_stores_images_were(tmp_path, token
     for resize in RESIZES:
         store = tokenize_images(folder, tokenizer_folder, output_dir=tmp_path / resize, resize=resize)
         expected = read_all(open_image_folder(folder), range(3), (16, 16), resize).flatten(1)
-        assert pixel_features(folder, store).tolist() == expected.tolist()
+        assert pixel_features(folder, store).make(np.arange(len(store))).tolist() == expected.tolist()
