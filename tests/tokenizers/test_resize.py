@@ -74,7 +74,7 @@ def test_a_tokenizer_of_before_there_was_a_resize_crops(tmp_path):
     assert (load_tokenizer(folder).resize, load_tokenizer(folder).fingerprint) == ("crop", fingerprint)
     assert resize_of({}) == resize_of({"resize": "in words of another program"}) == "crop"
     (folder / "tokenizer.json").write_text(json.dumps({**described, "resize": "stretch"}))
-    with pytest.raises(UserError, match="says resize 'stretch', expected one of crop, pad, squash"):
+    with pytest.raises(UserError, match="resize is 'stretch', expected 'crop' or 'pad' or 'squash'"):
         load_tokenizer(folder)
 
 
