@@ -7,7 +7,7 @@
 Ratios are of sides that take turns in one run: features of a store in a file against the encoder's bare forward pass on
 ids that are there already; k-NN against the bare matrix product of all similarities, in the same blocks; a step of 64
 heads against one of a single head, where an encoder (ViT-Ti) makes features as heads learn, and where they are read.
-Memory is what is resident of the process alone, without files that are mapped, at its peak.
+Memory is all that is resident of the process, Python and torch among it, without files that are mapped, at its peak.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main():
     parts = {
         "features": partial(measure_features, SMALLEST if quick else TINY, 128 if quick else 512),
         "neighbours": partial(measure_neighbours, rows, queries),
-        "heads": partial(measure_heads, SMALLEST if quick else TINY, steps=1 if quick else 4),
+        "heads": partial(measure_heads, SMALLEST if quick else TINY, steps=1 if quick else 2),
         "memory": partial(measure_memory, rows, quick),
     }
     for name, measure in parts.items():
@@ -222,20 +222,20 @@ def timed(action):
 
 
 class PeakMemory:
-    """What is resident beyond what was there before, looked at a hundred times a second.
+    """What is resident of this process and of no file, looked at a hundred times a second.
 
     Attributes:
         peak: in GB.
     """
 
     def __init__(self):
-        self.before, self.peak = resident(), 0.0
+        self.peak = 0.0
         self.ended = threading.Event()
 
     def watch(self):
         """Look until it is ended."""
         while not self.ended.wait(0.01):
-            self.peak = max(self.peak, (resident() - self.before) / 1e9)
+            self.peak = max(self.peak, resident() / 1e9)
 
 
 @contextmanager
