@@ -1,8 +1,8 @@
 """Probes of frozen features, with the simple baselines that they must beat.
 
     seitpp probe --store stores/train --eval_store stores/test --weights runs/mtm --output_dir runs/probe
-    seitpp probe … --protocols '[linear, knn, linear_grid, attentive]' --label_fractions '[0.01, 0.1]' --shots '[1, 5]'
-    accelerate launch -m seitpp.finetune.probe --config vit_base …
+    seitpp probe --weights runs/mtm … --protocols '[linear, knn, linear_grid, attentive]' --shots '[1, 5]'
+    accelerate launch -m seitpp.finetune.probe --config vit_base --weights runs/mtm …
 
 Features are made once, by all processes, into a file that is found again by what it is of. What is chosen (C, a head
 of a grid) is chosen on a held-out part of the training set; nothing reads a label of the test set before it measures.

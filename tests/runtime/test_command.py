@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 import tiny
 from seitpp.downstream.ablation import AblationConfig
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.finetune.continual import ContinualConfig
 from seitpp.finetune.evaluation import EvaluateConfig
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
@@ -42,6 +43,7 @@ STAGES = {
     "probe": ("seitpp.finetune.probe", ProbeConfig),
     "finetune": ("seitpp.finetune.train", FinetuneConfig),
     "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
+    "continual": ("seitpp.finetune.continual", ContinualConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
 }
