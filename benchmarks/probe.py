@@ -60,7 +60,7 @@ def main():
     rows = arguments.rows or (TWO_LABELS * CLASSES if quick else 1_280_000)
     queries = arguments.queries or (50 if quick else 10_000)
     parts = {
-        "features": partial(measure_features, SMALLEST if quick else TINY, 128 if quick else 512),
+        "features": partial(measure_features, SMALLEST if quick else TINY, 128 if quick else 256),
         "neighbours": partial(measure_neighbours, rows, queries),
         "heads": partial(measure_heads, SMALLEST if quick else TINY, steps=1 if quick else 2),
         "memory": partial(measure_memory, rows, quick),
