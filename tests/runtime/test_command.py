@@ -443,6 +443,8 @@ def test_every_recipe_loads(path):
     extra = []
     if config_class is ProbeConfig:
         extra = ["--weights", "w", "--images", "i", "--eval_images", "e"]
+    if config_class is ContinualConfig:
+        extra = ["--images", "i", "--tokenizer", "t"]
     config = parse(
         config_class, ["--config", path.stem, *required_flags(config_class), *extra], recipes=path.parent.name
     )
