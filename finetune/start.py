@@ -10,6 +10,7 @@ from seitpp.finetune.classifier import (
     classifier_from_pretraining,
     read_classifier,
 )
+from seitpp.finetune.load import model_folder
 from seitpp.mtm.encoder import EncoderConfig, fitting_view
 from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.config import from_dict
@@ -28,7 +29,8 @@ def start_classifier(
     Args:
         store: the TokenStore.
         class_names: of the store.
-        weights: run of a pre-training or of a classifier, or its weights/; None: from scratch.
+        weights: run of a pre-training or of a classifier (of several seeds, the first), or its weights/; None: from
+            scratch.
         encoder: shape from scratch.
         stem: from scratch.
         learned_positions: from scratch.
@@ -37,19 +39,20 @@ def start_classifier(
         drop_path: stochastic depth of the last block.
     Raises: UserError if weights are of another tokenizer, or none of these.
     """
-    if weights is None:
+    folder = None if weights is None else model_folder(weights)
+    if folder is None:
         classifier = _from_scratch(
             store, len(class_names), encoder=_dropping(encoder, token_dropout), stem=stem, view=view,
             learned_positions=learned_positions, drop_path=drop_path,
         )  # fmt: skip
     else:
-        if "class_names" in read_config(weights, record({})):
+        if "class_names" in read_config(folder, record({})):
             classifier, fingerprint = _from_classifier(
-                weights, store, class_names, token_dropout=token_dropout, drop_path=drop_path
+                folder, store, class_names, token_dropout=token_dropout, drop_path=drop_path
             )
         else:
             classifier, fingerprint = classifier_from_pretraining(
-                weights, classes=len(class_names), drop_path=drop_path, token_dropout=token_dropout
+                folder, classes=len(class_names), drop_path=drop_path, token_dropout=token_dropout
             )
         store.check_tokenizer(fingerprint, f"the model in {weights}", classifier.described["codebook_size"])
         wanted = fitting_view(view or classifier.encoder.view, store.grid, classifier.encoder.patch_size)
@@ -65,12 +68,13 @@ def origin_of(weights: str | None) -> dict[str, str]:
     """
     if weights is None:
         return {"init": "scratch", "augmentation": ""}
-    if "class_names" in read_config(weights, record({})):
-        origin = read_config(weights, DESCRIBED).get("origin") or {}
+    folder = model_folder(weights)
+    if "class_names" in read_config(folder, record({})):
+        origin = read_config(folder, DESCRIBED).get("origin") or {}
         first = origin.get("init") or "scratch"
         init = "supervised" if first == "scratch" else f"{first}+supervised"
         return {"init": init, "augmentation": origin.get("augmentation", "")}
-    return {"init": "mtm", "augmentation": augmentation_of(weights)}
+    return {"init": "mtm", "augmentation": augmentation_of(folder)}
 
 
 def _dropping(encoder: EncoderConfig, token_dropout: float | None) -> EncoderConfig:

@@ -21,6 +21,7 @@ from seitpp.finetune.classifier import (
 )
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
+from seitpp.finetune.load import model_folder
 from seitpp.finetune.multi_label import evaluate_multi_label
 from seitpp.finetune.objective import Loss, make_step
 from seitpp.finetune.sampling import Sampling, rows_of_a_pass
@@ -252,7 +253,7 @@ def fit_classifier(
 def _inputs(config, train_set, test_set):
     """`inputs` and `data` of the RunFolder of a fine-tuning."""
     known = fingerprints(train_set, test_set)
-    known["data"] |= {"weights": config.weights and weights_fingerprint(config.weights)}
+    known["data"] |= {"weights": config.weights and weights_fingerprint(model_folder(config.weights))}
     known["data"] |= augment_fingerprints(config.augment)
     return known
 

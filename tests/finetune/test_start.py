@@ -79,14 +79,17 @@ def test_a_classifier_that_knows_the_classes_comes_with_its_head(seit, stores):
 
 
 def test_a_classifier_of_other_classes_gives_all_but_its_head_and_results_say_so(seit, stores, table, tmp_path):
-    folder = f"{seit.output_dir}/seed-0"
+    folder = seit.output_dir  # a run of seeds: the first one counts
     labels = table("key,label\n" + "".join(f"{row:04d}.png,{'xy'[row % 3 == 0]}\n" for row in range(15)))
     config = make_config(
         stores, tmp_path / "run", weights=folder, labels=str(labels), steps=1, batch_size=6, lr=1e-9,
         augment=AugmentConfig(crop=False),
     )  # fmt: skip
     stage.finetune(config)
-    old, new = read_classifier(folder).state_dict(), read_classifier(f"{config.output_dir}/seed-0").state_dict()
+    old, new = (
+        read_classifier(f"{folder}/seed-0").state_dict(),
+        read_classifier(f"{config.output_dir}/seed-0").state_dict(),
+    )
     changed = {name for name in old if old[name].shape != new[name].shape or not torch.allclose(old[name], new[name])}
     assert changed == {"head.weight", "head.bias"}
     assert set(pd.read_csv(f"{config.output_dir}/results.csv").init) == {"supervised"}
