@@ -34,6 +34,7 @@ from seitpp.downstream.ablation_steps import (
     make_steps,
 )
 from seitpp.downstream.ablation_table import ablation_table, gather
+from seitpp.downstream.corruptions import check_corruptions
 from seitpp.downstream.robustness import RobustnessConfig, measure_robustness
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, split_labelled
 from seitpp.finetune.probe import ProbeConfig, probe
@@ -45,6 +46,7 @@ from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import is_run
 from seitpp.runtime.results import write_results
 from seitpp.runtime.run_content import remove_checkpoints, remove_empty, remove_run
@@ -55,6 +57,7 @@ from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt
 from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokenizers.tokenize_job import remove_job
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.subset import remove_subset, write_subset
@@ -73,15 +76,15 @@ MAY_CHANGE = ("seeds", "label_fractions", "lanes")
 class AblationConfig(StageConfig):
     """Train from scratch and with each ingredient of pre-training, and compare."""
 
-    store: str
+    store: Location
     """token store to learn from: all of it in pre-training, its labels in probe and fine-tuning"""
-    eval_store: str
+    eval_store: Location
     """token store to measure on"""
-    labels: str | None = None
+    labels: Location | None = None
     """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    token_adapt: str | None = None
+    token_adapt: Location | None = None
     """run or weights of TokenAdapt; the ingredients tokenadapt and all need it"""
     ingredients: tuple[str, ...] = tuple(INGREDIENTS)
     """what to compare: scratch, mtm (plain), tokenadapt, coloradapt, all (MTM with both)"""
@@ -89,18 +92,18 @@ class AblationConfig(StageConfig):
     """fractions of the labels to learn from"""
     seeds: int = 3
     """repetitions: seed, seed + 1, …"""
-    pretrain: str = "demo"
+    pretrain: Location = "demo"
     """recipe of seitpp.mtm.pretrain, name or path. Its augmentation counts, but for TokenAdapt, which comes from
     `token_adapt`, and ColorAdapt, which is on at its `color_adapt` for the ingredients that have it"""
-    finetune: str = "demo"
+    finetune: Location = "demo"
     """recipe of seitpp.finetune.train, name or path; the encoder from scratch is that of the pre-training recipe"""
-    probe: str | None = None
+    probe: Location | None = None
     """recipe of seitpp.finetune.probe, name or path; its features do not count. None: the defaults"""
-    images: str | None = None
+    images: Location | None = None
     """folder of the evaluation store's images, to measure robustness on; None: not measured"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """run or weights of the stores' tokenizer, for robustness"""
-    domains: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, Location] = field(default_factory=dict)
     """other folders with the same classes, for robustness: name to folder"""
     lanes: int | None = None
     """trainings at a time; None: one on a GPU, one a core without"""
@@ -195,7 +198,10 @@ def read_inputs(config: AblationConfig) -> tuple[LabelledRows, LabelledRows, Rec
             )
     if config.images is not None:
         _check_robustness(config, train_set)
-    labelled = {each: len(part_of(train_set, each, seed=config.seed).rows) for each in config.label_fractions}
+    parts = {each: part_of(train_set, each, seed=config.seed) for each in config.label_fractions}
+    for part in parts.values():
+        split_labelled(part, probing.held_out, seed=config.seed)
+    labelled = {each: len(part.rows) for each, part in parts.items()}
     recipes = Recipes(
         pretrain=pretraining, finetune=finetuning, probe=probing, view=view, images=len(store), labelled=labelled
     )
@@ -237,20 +243,26 @@ def _check_robustness(config, train_set):
         raise UserError("robustness needs its extra: pip install 'seitpp[robustness]'; or leave out --images")
     for folder in (config.images, *config.domains.values()):
         open_image_folder(folder, train_set.classes)
-    fingerprint = load_tokenizer(config.tokenizer).fingerprint
-    train_set.store.check_tokenizer(fingerprint, f"the tokenizer in {config.tokenizer}")
+    made_by = train_set.store.tokenizer["fingerprint"]
+    tokenizer = load_tokenizer(config.tokenizer, fingerprint=made_by)
+    what = f"the tokenizer in {config.tokenizer}"
+    train_set.store.check_tokenizer(tokenizer.fingerprint, what, tokenizer.codebook_size)
+    check_corruptions(RobustnessConfig.corruptions, tokenizer.image_size, "leave out --images")
 
 
 def _further_fingerprints(config, recipes):
     """Of recipes and TokenAdapt: finished steps are not run again, so these must be what they were, too."""
     places = {"output_dir", "store", "eval_store", "labels"}
-    resolved = [
-        {name: value for name, value in asdict(recipe).items() if name not in places}
-        for recipe in (recipes.pretrain, recipes.finetune, recipes.probe)
-    ]
-    found = {"recipes": hashlib.sha256(json.dumps(resolved).encode()).hexdigest()}
+    found = {}
+    for name in ("pretrain", "finetune", "probe"):
+        resolved = {key: value for key, value in asdict(getattr(recipes, name)).items() if key not in places}
+        found[name] = hashlib.sha256(json.dumps(resolved).encode()).hexdigest()
     if config.token_adapt is not None:
         found["token_adapt"] = fingerprint_of(load_token_adapt(config.token_adapt)[0].state_dict(), {})
+    if config.images is not None:
+        found["images"] = source_fingerprint(open_image_folder(config.images))
+    for name, folder in config.domains.items():
+        found[f"domains.{name}"] = source_fingerprint(open_image_folder(folder))
     return found
 
 

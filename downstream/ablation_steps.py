@@ -7,7 +7,6 @@ seed-0/all/probe-0.2          and a probe
 seed-0/robustness-0.2         all fine-tuned classifiers of a fraction on images
 """
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.pretrain import PretrainConfig
-from seitpp.runtime.steps.step import Step
+from seitpp.runtime.steps.step import Step, flag_words
 
 if TYPE_CHECKING:
     from seitpp.downstream.ablation import AblationConfig
@@ -186,8 +185,4 @@ def _training(config, recipe, rows, seed):
 
 def _command(stage, recipe, flags):
     named = flags if recipe is None else {"config": recipe, **flags}
-    return ("seitpp", stage, *(word for name, value in named.items() for word in (f"--{name}", _text(value))))
-
-
-def _text(value):
-    return value if isinstance(value, str) else json.dumps(value)
+    return ("seitpp", stage, *flag_words(named))

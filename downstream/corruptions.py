@@ -6,13 +6,15 @@ imagecorruptions-imaug.
 
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from einops import rearrange
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.sources.images import DECODING_ERRORS
+from seitpp.tokenizers.sources.decoding.resize import Resize
+from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.source import ImageSource
 
 LEAST_SIDE = 32
@@ -54,19 +56,24 @@ class CorruptedImages:
         """Class names."""
         return self.images.classes
 
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What gives no image."""
+        return self.images.left_out
+
     def __len__(self):
         return len(self.images)
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Corrupted pixels of one image, (3, height, width) uint8.
 
         Raises: UserError where the corruption fails; what the source raises where the image can't be decoded.
         """
-        pixels = self.images.read(index, size)
+        pixels = self.images.read(index, size, resize)
         seed = zlib.crc32(f"{self.seed} {self.name} {self.severity} {index}".encode())
         try:
             return corrupt(pixels, self.name, self.severity, seed=seed)
-        except DECODING_ERRORS as error:  # it must not count as an image that can't be decoded
+        except Exception as error:  # whatever the package raises: it must not count as an image that can't be decoded
             raise UserError(
                 f"{self.name} fails on {self.where(index)} ({error}): leave it out of --corruptions"
             ) from error
@@ -74,6 +81,10 @@ class CorruptedImages:
     def where(self, index: int) -> str:
         """Where one image lies, for messages."""
         return self.images.where(index)
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some images before they are corrupted, (rows,) int64."""
+        return self.images.sizes(rows)
 
 
 def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int) -> np.ndarray:
@@ -100,12 +111,13 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int) -> np.nd
     return np.ascontiguousarray(rearrange(corrupted, "h w c -> c h w"))
 
 
-def check_corruptions(names: tuple[str, ...], size: tuple[int, int]) -> None:
+def check_corruptions(names: tuple[str, ...], size: tuple[int, int], advice: str = "give --corruptions '[]'") -> None:
     """Refuse corruptions that can't be made.
 
     Args:
         names: of corruptions.
         size: (height, width) of the images.
+        advice: what to do where they are too small.
     Raises: UserError if the extra is missing, there is no such corruption, or the images are too small for any.
     """
     if not names:
@@ -121,5 +133,5 @@ def check_corruptions(names: tuple[str, ...], size: tuple[int, int]) -> None:
     if min(size) < LEAST_SIDE:
         raise UserError(
             f"corruptions need images of at least {LEAST_SIDE} pixels a side, this tokenizer reads {size[0]} x "
-            f"{size[1]}: give --corruptions '[]'"
+            f"{size[1]}: {advice}"
         )

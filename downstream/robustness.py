@@ -18,19 +18,23 @@ import numpy as np
 
 from seitpp.downstream.corruptions import check_corruptions
 from seitpp.downstream.shifts import CLEAN, ShiftedSet, shifted_sets
-from seitpp.finetune.classifier import read_classifier
+from seitpp.finetune.classifier import DESCRIBED, read_classifier
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
+from seitpp.runtime.rights import check_listable
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import fingerprint_of, load_weights
+from seitpp.tokenizers.sources.listing.left_out import sentence
+from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
@@ -43,21 +47,21 @@ if TYPE_CHECKING:
 class RobustnessConfig(StageConfig):
     """Accuracy of classifiers on corrupted images and in other domains."""
 
-    classifiers: tuple[str, ...]
+    classifiers: tuple[Location, ...]
     """runs of seitpp.finetune.train; every seed in them is measured"""
-    tokenizer: str
+    tokenizer: Location
     """run or weights of the classifiers' tokenizer"""
-    images: str
+    images: Location
     """the clean test images: a folder of class folders, or .tar files as for seitpp tokenize"""
     corruptions: tuple[str, ...] = ("gaussian_noise", "contrast")
     """names of ImageNet-C"""
     severities: tuple[int, ...] = (1, 3, 5)
     """1 (least) to 5; each is measured by itself"""
-    domains: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, Location] = field(default_factory=dict)
     """other images of the same classes: name to folder or .tar files"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    stores: str | None = None
+    stores: Location | None = None
     """folder of the token stores of all sets, which other runs of the same images, tokenizer and seed may share; None:
     stores/ in the run folder"""
     batch_size: int = 128
@@ -105,19 +109,20 @@ def measure_robustness(config: RobustnessConfig) -> None:
     """Measure every classifier on clean images, each corruption and each domain; write results.csv."""
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
-    tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
+    trained_on = processes.agree(lambda: _described(_seed_folders(config.classifiers[0])[0]).tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer, accelerator.device, fingerprint=trained_on)
     classifiers = processes.agree(lambda: find_classifiers(config.classifiers, tokenizer.fingerprint))
-    weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
+    sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
+    data = fingerprints(classifiers, sets) if processes.is_main else {}
     run = open_run(
-        config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint},
-        data={"classifiers": weights}, may_change=("stores", "max_skipped"),
+        config, accelerator, stage="downstream.robustness", inputs={"tokenizer": tokenizer.fingerprint}, data=data,
+        may_change=("stores", "max_skipped"),
     )  # fmt: skip
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     check_corruptions(config.corruptions, tokenizer.image_size)
     folder = Path(config.stores or run.path / "stores")
-    sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
     run.begin()
     with _locked(folder, processes):
         run_jobs([each.job(config, folder, tokenizer) for each in sets], processes, accelerator.device)
@@ -125,8 +130,19 @@ def measure_robustness(config: RobustnessConfig) -> None:
     if accelerator.is_main_process:
         write_results(run.path, results)
         run.finish({"results": len(results)})
-        print(f"{run.path}: {len(classifiers)} classifiers on {len(sets)} sets of images are measured")
+        given = {each.shift: each.images.left_out for each in sets if each.severity is None}
+        left_out = [each for some in given.values() for each in some]
+        print(f"{run.path}: {len(classifiers)} classifiers on {len(sets)} sets of images are measured"
+              f"{sentence(left_out, folder / '*' / 'skipped.csv')}")  # fmt: skip
     accelerator.end_training()
+
+
+def fingerprints(classifiers: list[TrainedClassifier], sets: list[ShiftedSet]) -> dict[str, str]:
+    """Of what is measured and what it is measured on: `data` of a RunFolder."""
+    weights = hashlib.sha256("".join(each.weights for each in classifiers).encode()).hexdigest()
+    uncorrupted = {f"domains.{each.shift}" if each.shift else "images": each for each in sets if each.severity is None}
+    images = {name: source_fingerprint(each.images) for name, each in uncorrupted.items()}
+    return {"classifiers": weights, **images}
 
 
 def find_classifiers(runs: tuple[str, ...], tokenizer: str) -> list[TrainedClassifier]:
@@ -197,6 +213,7 @@ def measure(
 
 
 def _seed_folders(run):
+    check_listable(run)
     folders = sorted(Path(run).glob("seed-*"), key=lambda folder: (len(folder.name), folder.name))
     if not folders:
         raise UserError(f"{run} is not a run of seitpp finetune (no seed-… folder in it)")
@@ -204,7 +221,7 @@ def _seed_folders(run):
 
 
 def _described(folder):
-    state, described = load_weights(folder)
+    state, described = load_weights(folder, DESCRIBED)
     unknown = {"init": "", "augmentation": "", "label_fraction": 1.0, "budget_bytes": None, "train_images": 0}
     origin = described.get("origin") or {}
     return TrainedClassifier(

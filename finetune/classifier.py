@@ -12,10 +12,48 @@ from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Pooling, Stem, TokenEn
 from seitpp.mtm.model import load_model
 from seitpp.mtm.stems import PatchStem, StemAdapter
 from seitpp.runtime.config import from_dict
-from seitpp.runtime.weights import load_weights, save_weights
+from seitpp.runtime.foreign.conversion import built
+from seitpp.runtime.schema import (
+    Mismatch,
+    Schema,
+    anything,
+    boolean,
+    integer,
+    listing,
+    number,
+    one_of,
+    optional,
+    record,
+    table,
+    text,
+)  # fmt: skip
+from seitpp.runtime.weights import config_file, load_weights, save_weights
+from seitpp.tokens.format.manifest_schema import CODES, EMBEDDING_DIM, FINGERPRINT, VIEW
 
 StemName = Literal["patches", "adapter"]
 """patches: ids, as SeiT++; adapter: embeddings of the codebook, as SeiT."""
+_SIZES = {
+    "view": VIEW, "codebook_size": optional(CODES), "embedding_dim": EMBEDDING_DIM, "classes": integer(1, 1 << 24)
+}  # fmt: skip
+_KINDS = {
+    "stem": one_of("patches", "adapter"), "pooling": one_of("mean", "cls"), "position_view": optional(VIEW),
+    "learned_positions": boolean,
+}  # fmt: skip
+_ORIGIN = {
+    "init": text(), "augmentation": text(), "label_fraction": number(0, 1), "budget_bytes": optional(integer(0)),
+    "train_images": integer(0),
+}  # fmt: skip
+
+
+def _described(value: Any, field: str) -> None:
+    names = {"encoder": table(anything), "tokenizer": FINGERPRINT, "class_names": listing(text())}
+    record({**_SIZES, **names}, {**_KINDS, "origin": optional(record({}, _ORIGIN))})(value, field)
+    if len(value["class_names"]) != value["classes"]:
+        raise Mismatch(f"class_names has {len(value['class_names'])} names for {value['classes']} classes")
+
+
+DESCRIBED: Schema = _described
+"""What the config.json of a classifier says; `encoder` is an EncoderConfig."""
 
 
 class Classifier(nn.Module):
@@ -154,12 +192,11 @@ def read_classifier(folder: str | Path, device: torch.device | str = "cpu") -> C
     Args:
         folder: a run of seitpp.finetune.train (one seed's folder) or its weights/.
         device: where it goes.
+    Raises: UserError if there are no weights, a file is damaged, or they are of something else.
     """
-    state, described = load_weights(folder)
-    fingerprint, names = described.pop("tokenizer"), described.pop("class_names")
-    described.pop("origin", None)
-    encoder = from_dict(EncoderConfig, described.pop("encoder"), f"config.json of {folder}")
-    classifier = Classifier(encoder, **described)
-    classifier.load_state_dict(state)
-    classifier.class_names, classifier.tokenizer = list(names), fingerprint
+    state, described = load_weights(folder, DESCRIBED)
+    config = from_dict(EncoderConfig, described["encoder"], config_file(folder))
+    sizes = {name: described[name] for name in (*_SIZES, *_KINDS) if name in described}
+    classifier = built(lambda: Classifier(config, **sizes), state, config_file(folder).parent)
+    classifier.class_names, classifier.tokenizer = described["class_names"], described["tokenizer"]
     return classifier.to(device).eval()

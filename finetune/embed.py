@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seitpp.mtm.encoder import Pooling, TokenEncoder
+from seitpp.mtm.encoder import Pooling, TokenEncoder, fitting_view
 from seitpp.mtm.model import load_model
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokens.loader import evaluation_batches
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.row_blocks import pass_through
 from seitpp.tokens.store import open_store
@@ -33,14 +35,14 @@ ROW_GROUP = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
+class EmbedConfig(ReadsStores):
     """Write the features of every row of a token store into a Parquet file."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
-    weights: str
+    weights: Location
     """run of seitpp.mtm.pretrain or its weights/"""
-    out: str
+    out: Location
     """Parquet file to make"""
     pooling: Pooling = "mean"
     """mean: over patches, as the probes read it; cls: the cls token; both after the final norm"""
@@ -61,12 +63,13 @@ def main(config: EmbedConfig) -> None:
     import pyarrow.parquet as pq
 
     out = fresh_output(config, folder=False)
-    store = open_store(config.store, config.cache)
+    store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
     accelerator = make_accelerator(config.mixed_precision)
     device = accelerator.device
     model, fingerprint = load_model(config.weights, device)
-    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+    store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
     encoder = model.encoder
+    fitting_view(encoder.view, store.grid, encoder.patch_size)
     width = encoder.width
     features_type = pa.list_(pa.float32(), width)
     about = {"tokenizer": store.tokenizer, "pooling": config.pooling, "classes": store.classes, **model.described}

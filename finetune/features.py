@@ -15,6 +15,7 @@ from seitpp.mtm.model import load_model
 from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.config import from_dict
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokens.loader import evaluation_batches
 from seitpp.tokens.store import TokenStore
@@ -80,7 +81,8 @@ def pixels(folder: str | Path, store: TokenStore, size: tuple[int, int] = (16, 1
     if missing:
         raise UserError(f"{folder} lacks {missing[0]}, which {store.folder} was made of: name the right folder")
     rows = [place[key] for key in store.keys()]  # noqa: SIM118
-    return rearrange(read_all(images, rows, size), "n c h w -> n (c h w)").numpy()
+    resize = resize_of(store.manifest["preprocessing"])
+    return rearrange(read_all(images, rows, size, resize), "n c h w -> n (c h w)").numpy()
 
 
 def majority_accuracy(train_targets: np.ndarray, test_targets: np.ndarray) -> float:
@@ -93,7 +95,7 @@ def _encoder(name, config, store):
     encoder_config, view = config.encoder, config.view
     if config.weights is not None:
         model, fingerprint = load_model(config.weights)
-        store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+        store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
         if name == "mtm":
             return model.encoder
         encoder_config = from_dict(EncoderConfig, model.described["model"]["encoder"], config.weights)

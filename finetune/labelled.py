@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.tables import read_table
 from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
@@ -45,13 +45,15 @@ def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     """Open the two stores of a stage and check that they belong together.
 
     Args:
-        config: has `store`, `eval_store`, `labels` and `cache`.
+        config: has `store`, `eval_store`, `labels`, `cache` and `verify_shards`.
     Returns: (LabelledRows to learn from, LabelledRows to measure on).
     Raises: UserError if the stores are of different tokenizers or number their classes differently.
     """
-    train_set = open_labelled(config.store, config.labels, cache=config.cache)
+    how = {"cache": config.cache, "verify_shards": config.verify_shards}
+    train_set = open_labelled(config.store, config.labels, **how)
     fingerprint = train_set.store.tokenizer["fingerprint"]
-    test_set = open_labelled(config.eval_store, config.labels, cache=config.cache, fingerprint=fingerprint)
+    test_set = open_labelled(config.eval_store, config.labels, fingerprint=fingerprint, **how)
+    train_set.store.check_alike(test_set.store)
     if test_set.classes != train_set.classes:
         raise UserError(
             f"{config.eval_store} has other classes than {config.store}: tokenise it again with --like {config.store}"
@@ -96,6 +98,7 @@ def open_labelled(
     *,
     cache: CacheConfig | None = None,
     fingerprint: str | None = None,
+    verify_shards: bool = True,
 ) -> LabelledRows:
     """Open a store with labels.
 
@@ -104,9 +107,10 @@ def open_labelled(
         table: CSV with columns key and label that replaces the store's labels; rows it does not name are unlabelled.
         cache: CacheConfig for a URL; all of the store must fit, as rows are read in any order.
         fingerprint: of the tokenizer that the store must be of; None: any.
+        verify_shards: see TokenStore.
     Raises: UserError if the table lacks the columns or names no row of the store, or fewer than 2 classes have rows.
     """
-    store = open_store(folder, cache)
+    store = open_store(folder, cache, verify_shards=verify_shards)
     store.files.check_whole(store.manifest["shards"])
     if fingerprint is not None:
         store.check_tokenizer(fingerprint, "the model")
@@ -116,7 +120,7 @@ def open_labelled(
         labels, classes = _labels_from_table(store, table)
     rows = np.flatnonzero(labels >= 0)
     if len(np.unique(labels[rows])) < 2:
-        raise UserError(f"{folder} has labels of fewer than two classes{f' in {table}' if table else ''}")
+        raise UserError(f"{folder} has labels of fewer than two classes{f' in {table}' if table else ''}: label more")
     return LabelledRows(store, rows, labels, classes)
 
 
@@ -128,6 +132,7 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
         fraction: of each class that goes to the second part.
         seed: of the choice.
     Returns: (LabelledRows, LabelledRows).
+    Raises: UserError if no class has two rows, so that a part would be empty.
     """
     first, second = [], []
     for label in np.unique(labelled.targets):
@@ -136,23 +141,32 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
         held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])
+    if not any(map(len, second)):
+        raise UserError(
+            f"{labelled.store.folder}: no class has two labelled images, so none can be set apart: label more"
+        )
     return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))
 
 
 def _labels_from_table(store, table):
-    try:
-        frame = pd.read_csv(table, dtype=str)
-    except FileNotFoundError as error:
-        raise UserError(f"{table}: no such table of labels (CSV with columns key,label)") from error
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{table} is empty: expected CSV with columns key,label") from error
-    if not {"key", "label"} <= set(frame.columns):
-        raise UserError(f"{table} must have the columns key and label; it has {', '.join(frame.columns)}")
-    frame = frame.dropna(subset=["key", "label"])
-    classes = sorted(frame.label.unique())
+    label_of = _read_labels(table)
+    classes = sorted(set(label_of.values()))
     index = {name: place for place, name in enumerate(classes)}
-    label_of = {key: index[label] for key, label in zip(frame.key, frame.label, strict=True)}
-    labels = np.array([label_of.get(key, -1) for key in store.keys()], np.int64)  # noqa: SIM118 (not a dict)
+    keys = store.keys()
+    labels = np.array([index[label_of[key]] if key in label_of else -1 for key in keys], np.int64)
     if (labels < 0).all():
-        raise UserError(f"{table} names no row of {store.folder}: its keys look like {store.keys()[0]!r}")
+        raise UserError(f"{table} names no row of {store.folder}: its keys look like {keys[0]!r}")
     return labels, classes
+
+
+def _read_labels(table):
+    """{key: name of its class} of a CSV; a row without a label leaves its key unlabelled."""
+    frame = read_table(table, ("key", "label"))
+    known = {}
+    for line, key, label in zip(frame.index, frame["key"], frame["label"], strict=True):
+        if "\n" in key + label:
+            raise UserError(f"{table}, line {line}: a name goes over several lines: is a quote open in it?")
+        first, former = known.setdefault(key, (line, label))
+        if former != label:
+            raise UserError(f"{table}, line {line}: {key} is {label!r} here and {former!r} in line {first}")
+    return {key: label for key, (_, label) in known.items() if key and label}

@@ -9,7 +9,8 @@ from seitpp.finetune.classifier import Classifier, read_classifier
 from seitpp.mtm.encoder import TokenEncoder
 from seitpp.mtm.model import MaskedTokenModel, load_model
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.weights import load_weights
+from seitpp.runtime.schema import record
+from seitpp.runtime.weights import read_config
 from seitpp.tokenadapt.model import TokenAdapt, load_token_adapt
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
@@ -30,7 +31,7 @@ def load(path: str | Path, device: Device = "cpu") -> MaskedTokenModel | Classif
     folder = _one_seed(Path(path))
     if any((folder / place / "tokenizer.json").is_file() for place in ("", "weights")):
         return load_tokenizer(str(folder), device)
-    described = load_weights(folder)[1]
+    described = read_config(folder, record({}))
     if "class_names" in described:
         return read_classifier(folder, device)
     if "tokenadapt" in described:

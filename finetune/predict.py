@@ -93,7 +93,7 @@ def predict(
     if not isinstance(data, TokenStore | Tensor):
         data = _tokenised(data, tokenizer, classifier, batch_size, device)
     elif isinstance(data, TokenStore) and classifier.tokenizer:
-        data.check_tokenizer(classifier.tokenizer, "the classifier")
+        data.check_tokenizer(classifier.tokenizer, "the classifier", classifier.described["codebook_size"])
     parts = [
         classifier(centre(ids, classifier.encoder.view)).float().softmax(dim=1).cpu()
         for ids in _ids(data, batch_size, classifier)
@@ -115,7 +115,7 @@ def _tokenised(images, tokenizer, classifier, batch_size, device):
     if tokenizer is None:
         raise UserError("images need the classifier's tokenizer: give tokenizer=, a run of seitpp train-tokenizer")
     if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(str(tokenizer), device)
+        tokenizer = load_tokenizer(str(tokenizer), device, fingerprint=classifier.tokenizer)
     if classifier.tokenizer and tokenizer.fingerprint != classifier.tokenizer:
         raise UserError(
             f"the classifier belongs to tokenizer {classifier.tokenizer[:12]}, this is {tokenizer.fingerprint[:12]}"

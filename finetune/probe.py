@@ -26,34 +26,39 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.fingerprints import weights_fingerprint
+from seitpp.runtime.locations import Location
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.source import source_fingerprint
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(StageConfig):
+class ProbeConfig(StageConfig, ReadsStores):
     """Linear probe and k-NN on frozen features."""
 
-    store: str
+    store: Location
     """token store with labels to learn from"""
-    eval_store: str
+    eval_store: Location
     """token store to measure on"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how stores behind a URL are read"""
-    labels: str | None = None
+    labels: Location | None = None
     """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    weights: str | None = None
+    weights: Location | None = None
     """run or weights of seitpp.mtm.pretrain; needed for the feature `mtm`"""
     features: tuple[str, ...] = ("mtm",)
     """what to probe: mtm (the pre-trained encoder), random (the same encoder at its start), bag-of-tokens, pixels
     (16 x 16), majority (no features: the commonest class)"""
-    images: str | None = None
+    images: Location | None = None
     """folder that `store` was made of; needed for the feature `pixels`"""
-    eval_images: str | None = None
+    eval_images: Location | None = None
     """folder that `eval_store` was made of; needed for the feature `pixels`"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of a random encoder where no weights are given"""
@@ -85,7 +90,10 @@ def probe(config: ProbeConfig) -> None:
     if not accelerator.is_main_process:
         return
     train_set, test_set = open_train_and_test(config)
-    run = RunFolder(config, stage="finetune.probe", **fingerprints(train_set, test_set))
+    known = fingerprints(train_set, test_set)
+    known["data"] |= _further_fingerprints(config)
+    unread = () if "pixels" in config.features else ("images", "eval_images")
+    run = RunFolder(config, stage="finetune.probe", may_change=unread, **known)
     if run.finished:
         print(f"{run.path}: finished before, nothing to do")
         return
@@ -120,6 +128,16 @@ def probe(config: ProbeConfig) -> None:
     for each in results:
         print(f"{each.dataset}: accuracy {each.value:.3f} ({' of '.join(filter(None, (each.protocol, each.init)))})")
     accelerator.end_training()
+
+
+def _further_fingerprints(config):
+    """Of the weights and of the images of pixels; those that no feature reads may be gone."""
+    weights, pixels = config.weights, "pixels" in config.features
+    folders = {"images": config.images, "eval_images": config.eval_images} if pixels else {}
+    return {
+        "weights": weights and weights_fingerprint(weights),
+        **{name: source_fingerprint(open_image_folder(folder)) for name, folder in folders.items()},
+    }
 
 
 def linear_probe(

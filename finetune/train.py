@@ -20,14 +20,18 @@ from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, 
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
 from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.augmentation.augment import fingerprints as augment_fingerprints
 from seitpp.mtm.encoder import EncoderConfig, fitting_view
 from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.fingerprints import weights_fingerprint
+from seitpp.runtime.locations import Location
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokens.loader import TrainingBatches
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.config import TrainConfig
@@ -36,20 +40,20 @@ from seitpp.training.optimizer import parameter_groups
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TrainConfig):
+class FinetuneConfig(TrainConfig, ReadsStores):
     """Fine-tune a pre-trained encoder on labelled tokens, or train from scratch."""
 
-    store: str
+    store: Location
     """token store with labels to learn from"""
-    eval_store: str
+    eval_store: Location
     """token store to measure on"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how stores behind a URL are read"""
-    labels: str | None = None
+    labels: Location | None = None
     """CSV with columns key,label: another task on the same stores; rows it does not name are left out"""
     dataset: str = "classification"
     """name of this data set and task in results"""
-    weights: str | None = None
+    weights: Location | None = None
     """run or weights of seitpp.mtm.pretrain; None: from scratch"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of an encoder from scratch; with `weights` theirs counts"""
@@ -89,7 +93,7 @@ def finetune(config: FinetuneConfig) -> None:
     """Choose the learning rate, train each seed, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
     train_set, test_set = open_train_and_test(config)
-    run = open_run(config, accelerator, stage="finetune.train", **fingerprints(train_set, test_set))
+    run = open_run(config, accelerator, stage="finetune.train", **_inputs(config, train_set, test_set))
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
@@ -160,7 +164,9 @@ def fit_classifier(
     """
     accelerator = make_accelerator(config.mixed_precision)
     store, classes = train_set.store, train_set.classes
-    run = open_run(config, accelerator, stage="finetune.train/once", within=within, **fingerprints(train_set, test_set))
+    run = open_run(
+        config, accelerator, stage="finetune.train/once", within=within, **_inputs(config, train_set, test_set)
+    )
     if run.finished:
         return run.summary
     torch.manual_seed(config.seed)
@@ -197,6 +203,14 @@ def fit_classifier(
     return fitted.measures
 
 
+def _inputs(config, train_set, test_set):
+    """`inputs` and `data` of the RunFolder of a fine-tuning."""
+    known = fingerprints(train_set, test_set)
+    known["data"] |= {"weights": config.weights and weights_fingerprint(config.weights)}
+    known["data"] |= augment_fingerprints(config.augment)
+    return known
+
+
 def make_step(config: FinetuneConfig, augment: Augment, classes: int) -> Step:
     """The step: classify augmented views, with mixed labels where samples are mixed."""
     streams = BatchedDraws(config.seed, compiled=config.compile)
@@ -225,7 +239,7 @@ def _build(config, store, classes):
         classifier, fingerprint = classifier_from_pretraining(
             config.weights, classes=classes, drop_path=config.drop_path, token_dropout=config.token_dropout
         )
-        store.check_tokenizer(fingerprint, f"the model in {config.weights}")
+        store.check_tokenizer(fingerprint, f"the model in {config.weights}", classifier.described["codebook_size"])
         return classifier
     encoder = config.encoder
     if config.token_dropout is not None:

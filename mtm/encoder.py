@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from seitpp.mtm.patches import interpolate_positions, patchify, unpatchify
-from seitpp.runtime.config import require
+from seitpp.runtime.config import require, require_between
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.positions import sincos_positions
 
@@ -40,8 +40,8 @@ class EncoderConfig:
     embedding_std, so that like codes start alike: small stores learn much faster"""
 
     def __post_init__(self):
-        for name in ("width", "depth", "heads", "patch_size"):
-            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        for name, most in {"width": 65536, "depth": 1000, "heads": 65536, "patch_size": 1024}.items():
+            require_between(self, name, 1, most)
         fits = self.width % 4 == 0 and self.width % self.heads == 0
         require(self, "width", fits, f"must be a multiple of 4 and of heads = {self.heads}")
         require(self, "token_dropout", 0 <= self.token_dropout < 1, "must lie in [0, 1)")
@@ -143,7 +143,7 @@ class TokenEncoder(nn.Module, Generic[AnyStem]):
             self.pos_embed = nn.Parameter(self._fixed_positions())
         else:
             self.register_buffer("pos_embed", self._fixed_positions(), persistent=False)
-        rates = torch.linspace(0.0, drop_path, config.depth).tolist()
+        rates = torch.linspace(0.0, drop_path, config.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             [Block(config.width, config.heads, qkv_bias=True, drop_path=rate, norm_layer=LAYER_NORM) for rate in rates]
         )

@@ -13,27 +13,29 @@ from typing import Literal
 
 import torch
 
-from seitpp.mtm.model import load_model
+from seitpp.mtm.model import describe_model, load_model
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
-from seitpp.runtime.weights import load_weights
+from seitpp.runtime.schema import record
+from seitpp.runtime.weights import read_config
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportModelConfig:
     """Write a trained model in a form that others read."""
 
-    weights: str
+    weights: Location
     """run of seitpp.mtm.pretrain or its weights/; for --kind published also of seitpp.tokenadapt.train"""
     kind: Literal["published", "timm", "hub"]
     """published: a file as the SeiT++ release has it; timm: a folder with the encoder as a timm ViT, for users without
     this suite; hub: a folder for the Hugging Face Hub"""
-    out: str
+    out: Location
     """file (published) or folder to make"""
-    token_adapt: str | None = None
+    token_adapt: Location | None = None
     """run of seitpp.tokenadapt.train or its weights/, whose frozen f and g go into the file, as in the release's; for
     published"""
 
@@ -52,7 +54,7 @@ def main(config: ExportModelConfig) -> None:
         print(f"{out}: {len(content.get('model', content))} tensors under their published names")
         return
     model, _ = load_model(config.weights)
-    _, described = load_weights(config.weights)
+    described = describe_model(config.weights)
     with replacing(out) as folder:
         if config.kind == "timm":
             from seitpp.mtm.formats.timm_vit import save_timm
@@ -71,8 +73,7 @@ def _published(config):
     from seitpp.tokenadapt import published as token_adapt_published
     from seitpp.tokenadapt.model import load_token_adapt
 
-    described = load_weights(config.weights)[1]
-    if "tokenadapt" in described:
+    if "tokenadapt" in read_config(config.weights, record({})):
         if config.token_adapt is not None:
             raise UserError(f"{config.weights} is a TokenAdapt itself: leave --token_adapt out")
         return _plain(token_adapt_published.to_published(load_token_adapt(config.weights)[0]))

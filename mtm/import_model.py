@@ -16,7 +16,9 @@ from seitpp.mtm.model import save_model
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.fingerprints import file_fingerprint
 from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.locations import Location
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt import published as token_adapt_published
@@ -30,11 +32,11 @@ class ImportModelConfig(StageConfig):
 
     kind: Literal["mtm", "tokenadapt"]
     """mtm: masked pre-training; tokenadapt: f and g, of a file of their own or out of one of pre-training"""
-    checkpoint: str
+    checkpoint: Location
     """file of torch.save or safetensors"""
-    store: str | None = None
+    store: Location | None = None
     """token store whose ids the model reads; or give --tokenizer"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """the tokenizer whose ids it reads, instead of a store"""
     view: tuple[int, int] | None = None
     """tokens (h, w) of the model's input; None: the square that the file's tables are made for"""
@@ -66,7 +68,9 @@ def main(config: ImportModelConfig) -> None:
             f"{config.checkpoint} is for K = {model.described['codebook_size']}, but {where} has {ids.codebook_size} "
             f"codes: give the store or tokenizer that it was trained on"
         )
-    run = RunFolder(config, stage="mtm.import_model", inputs={"tokenizer": fingerprint})
+    # Of the store, or else of the tokenizer, only what its ids mean is read.
+    known = {"inputs": {"tokenizer": fingerprint}, "data": {"checkpoint": file_fingerprint(config.checkpoint)}}
+    run = RunFolder(config, stage="mtm.import_model", may_change=["store"], **known)
     if run.finished:
         print(f"{run.path}: finished before, nothing to do")
         return

@@ -18,9 +18,21 @@ from torch import Tensor, nn
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, TokenEncoder, initialise_linear
 from seitpp.mtm.masking import Masks, places
 from seitpp.mtm.stems import PatchStem
-from seitpp.runtime.config import from_dict, require
+from seitpp.runtime.config import from_dict, require, require_between
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.weights import load_weights, save_weights
+from seitpp.runtime.foreign.conversion import built
+from seitpp.runtime.schema import anything, record, table, text
+from seitpp.runtime.weights import config_file, load_weights, read_config, save_weights
+from seitpp.tokens.format.manifest_schema import CODES, EMBEDDING_DIM, FINGERPRINT, GRID, VIEW
+
+DESCRIBED = record(
+    {
+        "model": table(anything), "view": VIEW, "codebook_size": CODES, "embedding_dim": EMBEDDING_DIM,
+        "tokenizer": FINGERPRINT, "grid": GRID,
+    },
+    {"augmentation": text()},
+)  # fmt: skip
+"""What the config.json of a masked token model says; `model` is a ModelConfig."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +49,8 @@ class DecoderConfig:
     """in attention and MLP"""
 
     def __post_init__(self):
-        for name in ("width", "depth", "heads"):
-            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        for name, most in {"width": 65536, "depth": 1000, "heads": 65536}.items():
+            require_between(self, name, 1, most)
         require(self, "width", self.width % self.heads == 0, f"must be a multiple of heads = {self.heads}")
         require(self, "dropout", 0 <= self.dropout < 1, "must lie in [0, 1)")
 
@@ -185,15 +197,22 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> tuple[
         device: where it goes.
     Raises: UserError if there are no weights.
     """
-    state, described = load_weights(folder)
-    if "model" not in described:
-        raise UserError(f"{folder} is no masked token model: give a run of seitpp pretrain or seitpp import-model")
-    model = MaskedTokenModel(
-        from_dict(ModelConfig, described["model"], f"config.json of {folder}"), view=described["view"],
-        codebook_size=described["codebook_size"], embedding_dim=described["embedding_dim"],
-    )  # fmt: skip
-    model.load_state_dict(state)
+    described = describe_model(folder)
+    config = from_dict(ModelConfig, described["model"], config_file(folder))
+    sizes = {name: described[name] for name in ("view", "codebook_size", "embedding_dim")}
+    state, _ = load_weights(folder, DESCRIBED)
+    model = built(lambda: MaskedTokenModel(config, **sizes), state, config_file(folder).parent)
     return model.to(device).eval(), described["tokenizer"]
+
+
+def describe_model(folder: str | Path) -> dict[str, Any]:
+    """The config.json of a masked token model, checked.
+
+    Raises: UserError if there is none.
+    """
+    if "model" not in read_config(folder, record({})):
+        raise UserError(f"{folder} is no masked token model: give a run of seitpp pretrain or seitpp import-model")
+    return read_config(folder, DESCRIBED)
 
 
 def augmentation_of(folder: str | Path) -> str:
@@ -202,4 +221,4 @@ def augmentation_of(folder: str | Path) -> str:
     Args:
         folder: a run of `mtm.pretrain` or its weights/.
     """
-    return load_weights(folder)[1].get("augmentation", "")
+    return read_config(folder, record({}, {"augmentation": text()})).get("augmentation", "")

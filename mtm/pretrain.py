@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
+from seitpp.mtm.augmentation.augment import Augment, AugmentConfig, fingerprints
 from seitpp.mtm.baselines import frequency_baselines
 from seitpp.mtm.cost import training_flops
 from seitpp.mtm.encoder import fitting_view
@@ -23,9 +23,11 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.views import centre
@@ -39,14 +41,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(TrainConfig):
+class PretrainConfig(TrainConfig, ReadsStores):
     """Pre-train a ViT on a token store by masked token modelling."""
 
-    store: str
+    store: Location
     """token store to train on, a folder or a URL; labels are not read"""
-    eval_store: str | None = None
+    eval_store: Location | None = None
     """token store that masked-token cross-entropy is measured on; None: not measured"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """run or weights of the store's tokenizer, for pictures of completions; None: no pictures. Another run of the
     command may name it, or leave it out"""
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -115,10 +117,11 @@ def pretrain(config: PretrainConfig) -> None:
 
 def open_stores(config: PretrainConfig) -> tuple[TokenStore, TokenStore | None]:
     """The training store, and the evaluation store where there is one; they and the tokenizer belong together."""
-    store = open_store(config.store, config.cache)
+    store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
     eval_store = open_matching_store(config, store) if config.eval_store else None
     if config.tokenizer:
-        store.check_tokenizer(load_tokenizer(config.tokenizer).fingerprint, f"the one in {config.tokenizer}")
+        tokenizer = load_tokenizer(config.tokenizer, fingerprint=store.tokenizer["fingerprint"])
+        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}", tokenizer.codebook_size)
     return store, eval_store
 
 
@@ -129,7 +132,8 @@ def open_pretraining(
     inputs = {
         "tokenizer": store.tokenizer["fingerprint"], "codebook_size": store.codebook_size, "grid": list(store.grid)
     }  # fmt: skip
-    data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    stores = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    data = {**stores, **fingerprints(config.augment)}
     return open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data, may_change=["tokenizer"])
 
 
@@ -202,11 +206,8 @@ def evaluate_model(
 
 def open_matching_store(config: PretrainConfig, store: TokenStore) -> TokenStore:
     """Open the evaluation store; it must be of the tokenizer, codes and grid of `store`, and not be empty."""
-    other = open_store(config.eval_store, config.cache)
-    other.check_tokenizer(store.tokenizer["fingerprint"], "the training store")
-    here, there = ({"K": each.codebook_size, "grid": each.grid} for each in (other, store))
-    if here != there:
-        raise UserError(f"{config.eval_store} has {here}, the training store {there}: tokenise both alike")
+    other = open_store(config.eval_store, config.cache, verify_shards=config.verify_shards)
+    store.check_alike(other)
     if not len(other):
         raise UserError(f"{config.eval_store} holds no rows to measure on: leave --eval_store out, or give another")
     return other

@@ -17,16 +17,17 @@ from torch import Tensor
 
 from seitpp.mtm.generate import generate
 from seitpp.mtm.masking import Masks, make_masks, patch_count
-from seitpp.mtm.model import MaskedTokenModel, load_model
+from seitpp.mtm.model import MaskedTokenModel, describe_model, load_model
 from seitpp.mtm.pictures import completion_rows
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import refuse_foreign_file
 from seitpp.runtime.pictures import image_grid, is_image_grid
-from seitpp.runtime.weights import load_weights
 from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import open_store
 from seitpp.tokens.views import centre
@@ -36,16 +37,16 @@ BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructConfig:
+class ReconstructConfig(ReadsStores):
     """Hide a part of stored images and let a pre-trained model fill it."""
 
-    store: str
+    store: Location
     """token store, a folder or a URL"""
-    weights: str
+    weights: Location
     """run of seitpp.mtm.pretrain or its weights/"""
-    tokenizer: str
+    tokenizer: Location
     """run or weights of the store's tokenizer"""
-    out: str
+    out: Location
     """the PNG"""
     mask: Literal["right", "centre", "random"] = "right"
     """what is hidden: columns at the right, a rectangle in the middle, or patches anywhere"""
@@ -81,17 +82,19 @@ def main(config: ReconstructConfig) -> None:
     if Path(config.out).is_dir():
         raise UserError(f"--out {config.out} is a folder: name a file in it, such as {config.out}/picture.png")
     refuse_foreign_file(config.out, is_image_grid, "a picture", "choose another --out, or move it elsewhere")
-    store = open_store(config.store, config.cache)
+    store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)
-    store.check_tokenizer(fingerprint, f"the model in {config.weights}")
-    grid = tuple(load_weights(config.weights)[1]["grid"])
+    store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
+    grid = tuple(describe_model(config.weights)["grid"])
     if grid != tuple(store.grid):
         raise UserError(
             f"{config.weights} was trained on grids of {grid}, but those of {config.store} are {store.grid}"
         )
-    tokenizer = load_tokenizer(config.tokenizer, device)
-    store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
+    tokenizer = load_tokenizer(config.tokenizer, device, fingerprint=store.tokenizer["fingerprint"])
+    store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}", tokenizer.codebook_size)
+    if not len(store):
+        raise UserError(f"{config.store} has no rows: there is nothing to fill")
     ids = store.ids(evenly(len(store), config.measured)).to(device)
     draws = Draws(config.seed, 0, torch.arange(len(ids), device=device))
     masked = hidden_patches(config.mask, config.ratio, model.encoder.patch_grid, draws)

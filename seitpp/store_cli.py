@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 
 from seitpp.runtime.command import run_command
+from seitpp.runtime.locations import Location
 from seitpp.runtime.suggest import did_you_mean
 
 ACTIONS = {
@@ -40,7 +41,7 @@ ACTIONS = {
 class InfoConfig:
     """Say what a store holds: seitpp store info STORE."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
     json: bool = False
     """print JSON: rows, bytes by what they are of, and the whole manifest"""
@@ -50,7 +51,7 @@ class InfoConfig:
 class VerifyConfig:
     """Read a store whole and name the first bad file: seitpp store verify STORE."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
 
 

@@ -11,10 +11,21 @@ from timm.models.convnext import ConvNeXtBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from seitpp.runtime.config import from_dict, require
+from seitpp.runtime.config import from_dict, require, require_between
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.weights import load_weights
+from seitpp.runtime.foreign.conversion import built
+from seitpp.runtime.schema import anything, record, table
+from seitpp.runtime.weights import config_file, load_weights, read_config
 from seitpp.tokenizers.positions import sincos_positions
+from seitpp.tokens.format.manifest_schema import CODES, EMBEDDING_DIM, FINGERPRINT, GRID, VIEW
+
+DESCRIBED = record(
+    {
+        "tokenadapt": table(anything), "grid": GRID, "view": VIEW, "codebook_size": CODES,
+        "embedding_dim": EMBEDDING_DIM, "tokenizer": FINGERPRINT,
+    }
+)  # fmt: skip
+"""What the config.json of a TokenAdapt says; `tokenadapt` is a TokenAdaptConfig."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +45,10 @@ class TokenAdaptConfig:
     """channels of f's map; None: as many as an embedding has, as published"""
 
     def __post_init__(self):
-        require(self, "width", self.width > 0 and self.width % 64 == 0, "must be a multiple of 64")
-        for name in ("depth", "map_scale", "map_channels"):
-            require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
+        require(self, "width", 0 < self.width <= 65536 and self.width % 64 == 0, "must be a multiple of 64")
+        for name, most in {"depth": 1000, "map_scale": 64, "map_channels": 65536}.items():
+            if getattr(self, name) is not None:
+                require_between(self, name, 1, most)
 
 
 class _Transformer(nn.Module):
@@ -149,14 +161,13 @@ def load_token_adapt(folder: str | Path, device: torch.device | str = "cpu") -> 
     Returns: (TokenAdapt, fingerprint of the tokenizer that it belongs to).
     Raises: UserError if there are no weights, or those of something else.
     """
-    state, described = load_weights(folder)
-    if "tokenadapt" not in described:
+    if "tokenadapt" not in read_config(folder, record({})):
         raise UserError(f"{folder} is no TokenAdapt: give a run of seitpp train-tokenadapt or import-model")
-    fingerprint = described.pop("tokenizer")
-    config = from_dict(TokenAdaptConfig, described.pop("tokenadapt"), f"config.json of {folder}")
-    model = TokenAdapt(config, **described)
-    model.load_state_dict(state)
-    return model.to(device).eval().requires_grad_(False), fingerprint
+    state, described = load_weights(folder, DESCRIBED)
+    config = from_dict(TokenAdaptConfig, described["tokenadapt"], config_file(folder))
+    sizes = {name: described[name] for name in ("grid", "view", "codebook_size", "embedding_dim")}
+    model = built(lambda: TokenAdapt(config, **sizes), state, config_file(folder).parent)
+    return model.to(device).eval().requires_grad_(False), described["tokenizer"]
 
 
 @torch.no_grad()

@@ -19,14 +19,18 @@ from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
 from seitpp.tokenadapt.measure import METHODS, agreement_table, eval_agreement, transformed_ids
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
-from seitpp.tokenizers.sources.images import ImageBatches, read_all, split_rows
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
+from seitpp.tokenizers.sources.images import ImageBatches, read_rows, say_left_out, split_rows
+from seitpp.tokenizers.sources.pixels import quiet_decoding
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.codebook import embed
 from seitpp.tokens.views import centre, centre_pixels, put
@@ -40,10 +44,13 @@ from seitpp.training.random_streams import Draws
 class TrainTokenAdaptConfig(TrainConfig):
     """Train TokenAdapt's f and g for a tokenizer."""
 
-    images: str
+    images: Location
     """folder of images, .tar files, hfds/NAME or torch/NAME, as for seitpp.tokenizers.tokenize"""
-    tokenizer: str
+    tokenizer: Location
     """run folder or weights of the tokenizer"""
+    resize: Resize | None = None
+    """what is done with images of another shape: crop, pad or squash, as for the stores that TokenAdapt is used on;
+    None: what the tokenizer says"""
     model: TokenAdaptConfig = field(default_factory=TokenAdaptConfig)
     """shape of f and g"""
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
@@ -51,6 +58,8 @@ class TrainTokenAdaptConfig(TrainConfig):
     view: tuple[int, int] | None = None
     """tokens (h, w) of the views, for trainings that see fewer than are stored; None: all. The papers see 28 x 28 of
     32 x 32"""
+    max_skipped: float = 0.001
+    """fraction of the images that may fail to decode before the training ends with an error; it goes on without them"""
     unchanged: float = 0.1
     """fraction of samples that learn the identity"""
     held_out: float = 0.05
@@ -62,22 +71,28 @@ class TrainTokenAdaptConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
         require(self, "unchanged", 0 <= self.unchanged < 1, "must lie in [0, 1)")
         require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
 
 
+@quiet_decoding()
 def main(config: TrainTokenAdaptConfig) -> None:
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
-    tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
-    run = open_run(config, accelerator, stage="tokenadapt.train", inputs={"tokenizer": tokenizer.fingerprint})
+    tokenizer = load_tokenizer(config.tokenizer, accelerator.device, resize=config.resize)
+    images = open_source(config.images)
+    inputs = {"tokenizer": tokenizer.fingerprint}
+    data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    run = open_run(config, accelerator, stage="tokenadapt.train", inputs=inputs, data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     model = make_model(config, tokenizer)
-    held_out = read_all(images, held_out_rows[:256], tokenizer.image_size).to(accelerator.device)
+    resize = resize_of(tokenizer.preprocessing)
+    reader = TolerantReader(images, tokenizer.image_size, resize, max_skipped=config.max_skipped)
+    held_out = read_rows(reader, held_out_rows[:256]).to(accelerator.device)
 
     def evaluate(model):
         return eval_agreement(model, tokenizer, held_out, config.geometry, seed=config.seed, accelerator=accelerator)
@@ -86,7 +101,7 @@ def main(config: TrainTokenAdaptConfig) -> None:
         save_weights(folder, model.state_dict(), {**model.described, "tokenizer": tokenizer.fingerprint})
 
     def batches(config):
-        return ImageBatches(images, train_rows, tokenizer.image_size, **batch_layout(config, accelerator))
+        return ImageBatches(reader, train_rows, **batch_layout(config, accelerator))
 
     fitted = fit(
         run, accelerator, model, title="TokenAdapt", samples=len(train_rows), batches=batches,
@@ -100,6 +115,7 @@ def main(config: TrainTokenAdaptConfig) -> None:
         together = table[table.geometry == "all"].set_index("method")
         agreement = {f"agreement, {method}": float(together.agreement[method]) for method in METHODS}
         run.finish({**fitted.measures, **agreement})
+        say_left_out(run.path, reader)
     accelerator.end_training()
 
 

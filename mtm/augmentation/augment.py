@@ -22,6 +22,8 @@ from seitpp.mtm.augmentation.partners import Pairing, sample_partners
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import compile_in_place
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.fingerprints import file_fingerprint, weights_fingerprint
+from seitpp.runtime.locations import Location
 from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from seitpp.tokenadapt.model import adapt_ids, load_token_adapt
 from seitpp.tokens.codebook import embed, nearest_code
@@ -34,7 +36,7 @@ from seitpp.training.random_streams import Draws
 class AugmentConfig:
     """How training views are made from stored tokens."""
 
-    token_adapt: str | None = None
+    token_adapt: Location | None = None
     """run or weights of TokenAdapt, applied to every second sample; None: all samples are only cropped"""
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     """crops of all samples; flips and affine maps of those that TokenAdapt transforms"""
@@ -72,6 +74,15 @@ class AugmentConfig:
         return "+".join(name for name, on in parts.items() if on)
 
 
+def fingerprints(config: AugmentConfig) -> dict[str, str | None]:
+    """Of the files that an augmentation reads: data of a RunFolder whose configuration has it as `augment`."""
+    token_adapt, synonyms = config.token_adapt, config.eda.synonym_file
+    return {
+        "augment.token_adapt": token_adapt and weights_fingerprint(token_adapt),
+        "augment.eda.synonym_file": synonyms and file_fingerprint(synonyms),
+    }
+
+
 class Augment:
     """The pipeline of one training, its frozen networks with it.
 
@@ -105,7 +116,8 @@ class Augment:
         self.token_adapt = None
         if config.token_adapt is not None:
             self.token_adapt, fingerprint = load_token_adapt(config.token_adapt, device)
-            store.check_tokenizer(fingerprint, f"TokenAdapt in {config.token_adapt}")
+            codes = self.token_adapt.described["codebook_size"]
+            store.check_tokenizer(fingerprint, f"TokenAdapt in {config.token_adapt}", codes)
             if (self.token_adapt.grid, self.token_adapt.view) != (store.grid, self.view):
                 raise UserError(
                     f"{config.token_adapt} takes {self.token_adapt.grid} tokens to {self.token_adapt.view}; this "

@@ -11,6 +11,7 @@ from einops import rearrange
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.synonyms import PUBLISHED_COUNT, nearest_codes, read_synonyms
 from seitpp.training.random_streams import Draws
@@ -28,7 +29,7 @@ class EdaConfig:
     """probability of each token to be replaced, where synonyms come at all"""
     synonym_count: int = PUBLISHED_COUNT
     """how many of the nearest codes are synonyms, all as likely"""
-    synonym_file: str | None = None
+    synonym_file: Location | None = None
     """JSON that `seitpp store synonyms` writes; None: the nearest codes of the store's codebook"""
     swap_scale: float = 0.25
     """largest side of the squares, fraction of the grid's shorter side"""

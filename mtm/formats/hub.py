@@ -9,8 +9,9 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from seitpp.mtm.model import MaskedTokenModel, ModelConfig
+from seitpp.mtm.model import DESCRIBED, MaskedTokenModel, ModelConfig
 from seitpp.runtime.config import from_dict
+from seitpp.runtime.schema import check
 
 CARD = """\
 ---
@@ -61,6 +62,11 @@ class HubMaskedTokenModel(
         self, *, model: dict[str, Any], view: Sequence[int], codebook_size: int, embedding_dim: int, tokenizer: str,
         grid: Sequence[int], augmentation: str = "",
     ):  # fmt: skip
+        told = {
+            "model": model, "view": [*view], "codebook_size": codebook_size, "embedding_dim": embedding_dim,
+            "tokenizer": tokenizer, "grid": [*grid], "augmentation": augmentation,
+        }  # fmt: skip
+        check(told, DESCRIBED, "config.json", "get the model again")
         config = from_dict(ModelConfig, model, "config.json")
         super().__init__(config, view=view, codebook_size=codebook_size, embedding_dim=embedding_dim)
         self.tokenizer = tokenizer

@@ -7,15 +7,15 @@ becomes, with everything decoded once and the split decided by `seitpp.demo.leak
     folder/train/<class>/<name>-<hash>.png   one image of each group of look-alikes, with its label
     folder/train/<name>-<hash>.png           images without a label, and the rest of those groups: for pre-training
     folder/test/<class>/<name>-<hash>.png    one image of each test group; the rest of a test group is left out
-    folder/skipped.csv                       file, reason: the images that could not be read
+    folder/skipped.csv                       file, reason: what gave no image, and what lost its label
 
 `seitpp.demo.openmoji` writes the same layout with the same functions.
 """
 
 import csv
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,63 +25,68 @@ from PIL import Image
 from seitpp.demo.leak_free import THUMBNAIL_SIZE, assign_parts, hash_of, merge_near_duplicates
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
-from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, EXTENSIONS, quiet_decoding, read_image
+from seitpp.tokenizers.sources.decoding.resize import Resize
+from seitpp.tokenizers.sources.images import ImageFolder, open_image_folder
+from seitpp.tokenizers.sources.listing.left_out import LeftOut, counted, read_skipped, write_skipped
+from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
 
 MIN_CLASS_IMAGES = 4
 MAX_BROKEN_PART = 0.1
-_SPLIT_NAMES = {"train", "training", "test", "val", "valid", "validation"}
 
 
-def prepare_folder(source: str | Path, folder: str | Path, *, size: int = 64, max_images: int = 6000) -> None:
+def prepare_folder(
+    source: str | Path, folder: str | Path, *, size: int = 64, max_images: int = 6000, resize: Resize = "crop"
+) -> str:
     """Write the images of `source` as a split folder (layout above); do nothing where it is already there.
 
     Args:
         source: folder with one folder of images a class, nested at will; images directly in it are unlabelled.
         folder: the folder to make; it appears under this name only when it is whole.
-        size: side of the written images in pixels, 16 or more: the short side is resized to it, then the centre cut.
+        size: side of the written images in pixels, 16 or more.
         max_images: how many images are read at most, chosen by hash, as evenly over the classes as they allow; the
             unlabelled ones count as one more class.
+        resize: how the images become square: by default the short side is resized to `size`, then the centre cut.
+    Returns: what was left out, and which classes are too small and so unlabelled, counted; "" for nothing.
 
     Raises:
         UserError: If `source` is missing, no folder, without images, or split already (train, test); if it has fewer
-            than two classes, or one with fewer than 4 usable or 2 distinct images; if more than a tenth of the images
-            cannot be read; if `folder` lies in `source` or holds something else.
+            than two classes of at least 4 usable and 2 distinct images; if more than a tenth of the images cannot be
+            read; if `folder` lies in `source` or holds something else.
     """
     source, folder = Path(source), Path(folder)
     check_size(size)
     if is_prepared(folder):
-        return
-    found = _find_images(source)
+        return counted(read_skipped(folder / "skipped.csv"))
+    images = _open(source)
     if folder.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{folder} lies inside the images' folder {source}; name a folder outside it")
+    found, unlabelled = _classes(images), {}
+    for label in [label for label, names in found.items() if label is not None and len(names) < MIN_CLASS_IMAGES]:
+        unlabelled[label] = names = found.pop(label)
+        found.setdefault(None, []).extend(names)
+    _check_classes(found, unlabelled, source)
     chosen = _choose_evenly(found, max_images)
     with replacing(folder) as fresh, quiet_decoding():
         decoded = fresh / "decoded"
         decoded.mkdir(parents=True)
-        names, classes, thumbnails, skipped = [], [], [], []
-        for name, label in chosen:
-            try:
-                image = _decode(source / name, size)
-            except DECODING_ERRORS as error:
-                skipped.append((name, str(error) or type(error).__name__))
-                continue
-            image.save(decoded / f"{len(names)}.png")
-            names.append(name)
-            classes.append(label)
-            thumbnails.append(thumbnail(image))
-        skipped.sort()
+        whole, thumbnails, skipped = _decode_all(source, chosen, decoded, size, resize)
         _check_broken(skipped, len(chosen), source)
-        _check_classes([label for label in found if label is not None], classes, source)
-
         groups = merge_near_duplicates(np.stack(thumbnails))
-        parts = assign_parts(groups, classes, names)
-        _check_distinct(classes, parts, source)
+        names = [name for name, _ in whole]
+        classes, parts = _parts(groups, [label for _, label in whole], names)
+        unlabelled |= {label: found[label] for label in found.keys() - {None, *classes}}
+        _check_classes(classes, unlabelled, source)
         for index, (name, label, part) in enumerate(zip(names, classes, parts, strict=True)):
             if part != "dropped":
                 target = image_path(fresh, part, label, f"{Path(name).stem[:40]}-{hash_of(name)[:12]}")
                 (decoded / f"{index}.png").rename(target)
         shutil.rmtree(decoded)
-        write_table(fresh / "skipped.csv", ("file", "reason"), skipped)
+        broken = {each.file for each in skipped}
+        small = [LeftOut(name, f"of the small class {label!r}, left unlabelled") for label in sorted(unlabelled)
+                 for name in unlabelled[label] if name not in broken]  # fmt: skip
+        left_out = sorted([*images.left_out, *skipped, *small], key=lambda each: each.file)
+        write_skipped(fresh / "skipped.csv", left_out)
+    return counted(left_out)
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
@@ -125,49 +130,22 @@ def is_prepared(folder: Path) -> bool:
     return False
 
 
-def _find_images(source: Path) -> dict[str | None, list[str]]:
-    """List the images of each class by their posix path in `source`, in order; None holds the unlabelled ones."""
+def _open(source: Path) -> ImageFolder:
+    """List the images, by the rules of every command."""
     advice = "give a folder that holds one folder of images a class"
     if not source.exists():
         raise UserError(f"{source} does not exist; {advice}")
     if not source.is_dir():
         raise UserError(f"{source} is a file, not a folder; {advice}")
+    return open_image_folder(source)
+
+
+def _classes(images: ImageFolder) -> dict[str | None, list[str]]:
+    """The keys of each class, in order; None holds the unlabelled ones."""
     found: dict[str | None, list[str]] = {}
-    try:
-        for entry in sorted(source.iterdir()):
-            if entry.name.startswith("."):  # .DS_Store, ._photo.jpg and the like
-                continue
-            if entry.is_dir():
-                found[entry.name] = sorted(_images_below(entry, source))
-            elif entry.suffix.lower() in EXTENSIONS:
-                found.setdefault(None, []).append(entry.name)
-    except PermissionError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}; ask for leave to read it") from error
-    if not any(found.values()):
-        raise UserError(f"{source} holds no images ({', '.join(sorted(EXTENSIONS))}); {advice}")
-    labels = [label for label in found if label is not None]
-    if len(labels) < 2:
-        has = f"one class only, {labels[0]!r}" if labels else "no class folders"
-        raise UserError(f"{source} has {has}; give at least two folders of images, one a class")
-    if {label.lower() for label in labels} <= _SPLIT_NAMES:
-        raise UserError(
-            f"{source} is split already ({', '.join(labels)}); give one of its folders, such as {source / labels[0]}"
-        )
-    _check_classes(labels, [label for label, files in found.items() for _ in files], source)
+    for key, label in zip(images.keys, images.labels, strict=True):
+        found.setdefault(None if label < 0 else images.classes[label], []).append(key)
     return found
-
-
-def _images_below(class_folder: Path, source: Path) -> Iterator[str]:
-    """Yield the posix paths in `source` of the images at any depth below a class folder."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for parent, folders, files in os.walk(class_folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
-                yield (Path(parent) / name).relative_to(source).as_posix()
 
 
 def _choose_evenly(found: dict[str | None, list[str]], max_images: int) -> list[tuple[str, str | None]]:
@@ -184,35 +162,61 @@ def _choose_evenly(found: dict[str | None, list[str]], max_images: int) -> list[
     return sorted(chosen, key=lambda pair: hash_of(pair[0]))
 
 
-def _decode(path: Path, size: int) -> Image.Image:
+def _decode_all(source: Path, chosen: list[tuple[str, str | None]], folder: Path, size: int, resize: Resize):
+    """Write each image as NUMBER.png; returns (name, label) of each, their thumbnails, and what is not decodable."""
+    whole, thumbnails, skipped = [], [], []
+    for name, label in chosen:
+        try:
+            image = _decode(source / name, size, resize)
+        except BrokenImage as error:
+            skipped.append(LeftOut(name, "not decodable", str(error)))
+            continue
+        image.save(folder / f"{len(whole)}.png")
+        whole.append((name, label))
+        thumbnails.append(thumbnail(image))
+    return whole, thumbnails, sorted(skipped, key=lambda each: each.file)
+
+
+def _decode(path: Path, size: int, resize: Resize) -> Image.Image:
     """Read an image as (size, size) RGB."""
-    return Image.fromarray(rearrange(read_image(path, (size, size), reduced=True), "c h w -> h w c"))
+    return Image.fromarray(rearrange(read_image(path, (size, size), resize, reduced=True), "c h w -> h w c"))
 
 
-def _check_broken(skipped: list[tuple[str, str]], number: int, source: Path) -> None:
+def _parts(groups: np.ndarray, classes: Sequence[str | None], names: Sequence[str]):
+    """(labels, parts) of the images; a class that is too small to be divided loses its label.
+
+    A class needs 4 images, and 2 that differ from each other and from those of other classes.
+    """
+    classes = list(classes)
+    counts = Counter(classes)
+    small = {label for label in counts if label is not None and counts[label] < MIN_CLASS_IMAGES}
+    while True:
+        classes = [None if label in small else label for label in classes]
+        parts = assign_parts(groups, classes, names)
+        labelled = Counter(label for label, part in zip(classes, parts, strict=True) if part in ("train", "test"))
+        small = {label for label in classes if label is not None and labelled[label] < 2}
+        if not small:
+            return classes, parts
+
+
+def _check_broken(skipped: list[LeftOut], number: int, source: Path) -> None:
     if len(skipped) > MAX_BROKEN_PART * number:
-        name, reason = skipped[0]
         raise UserError(
-            f"{len(skipped)} of {number} images in {source} cannot be read, such as {name} ({reason}); "
-            "mend or remove them"
+            f"{len(skipped)} of {number} images in {source} cannot be read, such as {skipped[0].file} "
+            f"({skipped[0].detail}); mend or remove them"
         )
 
 
-def _check_classes(labels: list[str], classes: list[str | None], source: Path) -> None:
-    for label in labels:
-        count = classes.count(label)
-        if count < MIN_CLASS_IMAGES:
-            raise UserError(
-                f"class {label!r} in {source} has {count} usable images; add some until it has {MIN_CLASS_IMAGES}, "
-                "or remove its folder"
-            )
-
-
-def _check_distinct(classes: list[str | None], parts: list[str], source: Path) -> None:
-    labelled = [label for label, part in zip(classes, parts, strict=True) if part in ("train", "test")]
-    for label in dict.fromkeys(label for label in classes if label is not None):
-        if labelled.count(label) < 2:
-            raise UserError(
-                f"class {label!r} in {source} has no two images that differ from each other and from other classes; "
-                "add different ones or remove its folder"
-            )
+def _check_classes(labels: Iterable[str | None], unlabelled: dict[str, list[str]], source: Path) -> None:
+    """Refuse fewer than two classes."""
+    usable = sorted({label for label in labels if label is not None})
+    if len(usable) >= 2:
+        return
+    has = f"one class only, {usable[0]!r}" if usable else "no class folders" if not unlabelled else "no class"
+    small = ""
+    if unlabelled:
+        small = (
+            f" (left unlabelled: {', '.join(sorted(unlabelled))}: a class needs {MIN_CLASS_IMAGES} usable images, "
+            "two of which differ from each other and from other classes)"
+        )
+    raise UserError(f"{source} has {has}{small}; give at least two folders of images, one a class")

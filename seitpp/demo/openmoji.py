@@ -30,6 +30,7 @@ from seitpp.demo.leak_free import assign_parts, merge_near_duplicates
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 
 MIN_SUBGROUP_IMAGES = 12
 """Training images that a sub-group needs to be part of the finer task."""
@@ -61,7 +62,7 @@ _COLOUR_GROUPS = {"color", "color-foreground", "skin", "hair", "skin-shadow"}
 class DrawConfig:
     """Draw OpenMoji as a folder of training and test images; a folder that is there already stays as it is."""
 
-    output_dir: str
+    output_dir: Location
     """folder to make"""
     image_size: int = 64
     """side of the square images in pixels, 16 or more"""
@@ -181,7 +182,7 @@ def render(svg: str, size: int) -> Image.Image:
     import resvg_py
 
     png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
-    return Image.open(io.BytesIO(png)).convert("RGB")
+    return Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB")
 
 
 def line_drawing(svg: str) -> str:

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from seitpp.runtime.steps.step import Step
+from seitpp.runtime.steps.step import Step, flag_words
+from seitpp.runtime.tables import read_table
 
 QUICK = {  # of each stage: enough steps for every part of it to run
     "train-tokenizer": ("--steps", "60", "--warmup_steps", "5"),
@@ -87,13 +86,14 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
                 ),
             ),
         ]  # fmt: skip
-    domains = ("--domains", f"{{sketch: {images}/sketch}}") if (images / "sketch").exists() else ()
+    classifiers = [f"{folder}/scratch-categories", f"{folder}/finetune-categories"]
+    domains = {"domains": {"sketch": f"{images}/sketch"}} if (images / "sketch").exists() else {}
     steps += [
         Step(
             name="Robustness", after=("From scratch, categories", "Fine-tuning, categories"), seconds=15,
             command=stage(
-                "robustness", "--classifiers", f"[{folder}/scratch-categories, {folder}/finetune-categories]",
-                "--images", f"{images}/test", *domains, *tokenizer, "--dataset", "categories", out="robustness",
+                "robustness", *flag_words({"classifiers": classifiers, "images": f"{images}/test", **domains}),
+                *tokenizer, "--dataset", "categories", out="robustness",
             ),
         ),
     ]  # fmt: skip
@@ -109,7 +109,7 @@ def _batch_sizes(images):
     if (images / "subgroups.csv").exists():
         labelled = min(
             labelled,
-            int(pd.read_csv(images / "subgroups.csv").key.map(lambda key: (images / "train" / key).exists()).sum()),
+            sum((images / "train" / key).exists() for key in read_table(images / "subgroups.csv", ("key",))["key"]),
         )
     recipes = {"train-tokenizer": (32, every), "train-tokenadapt": (64, every), "pretrain": (32, every)}
     recipes["finetune"] = (48, labelled)

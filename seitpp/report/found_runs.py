@@ -5,7 +5,6 @@ which a run keeps its own things (`seed-0`, `choice`, `checkpoints`, `weights`; 
 are not searched.
 """
 
-import json
 import os
 import re
 from collections import Counter
@@ -17,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from seitpp.report.found_schema import COMMAND, CONFIG, ENVIRONMENT, SUMMARY
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json
 from seitpp.runtime.results import read_results
 from seitpp.runtime.run_folder import read_metrics
+from seitpp.runtime.schema import anything, check, read_described, read_lines, read_yaml
+from seitpp.tokens.format.manifest import read_manifest
 from seitpp.tokens.format.size import count_rows
 
+_MEND = "mend it or remove it"
 _OWNED = re.compile(r"\.|seed-|(choice|checkpoints|weights)$")
 
 
@@ -50,23 +51,23 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """summary.json; {} while the run is not finished."""
-        return _json(self.path / "summary.json")
+        return _json(self.path / "summary.json", SUMMARY)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """env.json; {} if there is none."""
-        return _json(self.path / "env.json")
+        return _json(self.path / "env.json", ENVIRONMENT)
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """Records of metrics.jsonl, [] if there is none."""
-        return _metrics(self.path)
+        return read_metrics(self.path)
 
     @cached_property
     def seed_metrics(self) -> dict[str, list[dict[str, Any]]]:
         """{seed folder's name: records} of a run that trained several seeds."""
         folders = sorted(self.path.glob("seed-*"), key=lambda folder: (len(folder.name), folder.name))
-        return {folder.name: _metrics(folder) for folder in folders}
+        return {folder.name: read_metrics(folder) for folder in folders}
 
     @cached_property
     def results(self) -> pd.DataFrame:
@@ -135,9 +136,9 @@ def find_runs(folders: Iterable[str | Path], *, skip: Iterable[str | Path | None
             key = path.resolve()
             label = path.relative_to(folder).as_posix() if path != folder else path.resolve().name
             if (path / "commands.jsonl").is_file():
-                commands[key] = _commands(path / "commands.jsonl")
+                commands[key] = read_lines(path / "commands.jsonl", COMMAND, _MEND)
             if (path / "store.json").is_file():
-                stores.setdefault(key, Store(path, label, folder, _manifest(path / "store.json")))
+                stores.setdefault(key, Store(path, label, folder, read_manifest(path / "store.json")))
             elif (config := _config(path / "config.yaml")) is not None:
                 runs.setdefault(key, Run(path, label, config))
             something = something or key in stores or key in runs
@@ -152,7 +153,7 @@ def reading(file: Path) -> Iterator[Path]:
     """Yield `file`; what is wrong with its content becomes a UserError that names it."""
     try:
         yield file
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file} cannot be read ({reason}): mend it or remove it") from error
 
@@ -185,38 +186,11 @@ def _config(file):
     """The content of a run's config.yaml; None where there is none, or it is of something else."""
     if not file.is_file():
         return None
-    with reading(file):
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return config if isinstance(config, dict) and isinstance(config.get("stage"), str) else None
+    config = read_yaml(file, anything, _MEND)
+    if not isinstance(config, dict) or "stage" not in config:
+        return None
+    return check(config, CONFIG, file, _MEND)
 
 
-def _manifest(file):
-    with reading(file):
-        manifest = read_json(file)
-        for name in ("codebook_size", "grid", "shards", "tokenizer"):
-            manifest[name]
-    return manifest
-
-
-def _json(file):
-    if not file.is_file():
-        return {}
-    with reading(file):
-        return read_json(file)
-
-
-def _metrics(folder):
-    with reading(folder / "metrics.jsonl"):
-        records = read_metrics(folder)
-        for record in records:
-            record["step"]
-    return records
-
-
-def _commands(file):
-    with reading(file):
-        lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # a last line cut off by a kill is left out
-        records = [json.loads(line) for line in lines if line.strip()]
-        for record in records:
-            record["command"]
-    return records
+def _json(file, schema):
+    return read_described(file, schema, _MEND) if file.is_file() else {}

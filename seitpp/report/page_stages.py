@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from seitpp.report.charts import Rule, bar, curve, line_chart
 from seitpp.report.findings import entropy_sentence, view_sentences
 from seitpp.report.found_runs import Found, reading
 from seitpp.report.picture_rows import picture_rows
 from seitpp.report.storage import break_even, folder_bytes, storage_table
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.tables import read_table
 
 CHEAP = ("naive embedding", "naive id", "TokenAdapt")
 REFERENCES = ("decode, warp, encode", "tokenizer")
@@ -108,7 +107,10 @@ def view_sections(found: Found) -> list[dict[str, Any]]:
         table = None
         if file.is_file():
             with reading(file):
-                table = pd.read_csv(file).set_index(["geometry", "method"])[["agreement", "psnr"]]
+                table = read_table(file, ("geometry", "method", "agreement", "psnr"))
+                table = table.set_index(["geometry", "method"])[["agreement", "psnr"]].replace("", "nan").astype(float)
+                if not table.index.is_unique:
+                    raise ValueError("a geometry and method is there twice")
         sections.append(
             {
                 "label": run.label,

@@ -65,12 +65,14 @@ def picture_rows(folder: str | Path, name: str, *, side: int = 64) -> list[Pictu
         return []
     with reading(path):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
                 pixels = np.asarray(image.convert("RGB"))
-        except OSError as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError("no picture") from error
-    labels = ROWS[name]
-    height = (pixels.shape[0] + GAP) // len(labels) - GAP
+        labels = ROWS[name]
+        height = (pixels.shape[0] + GAP) // len(labels) - GAP
+        if height < 1:
+            raise ValueError("no picture of rows")
     width = _cell_width(pixels.shape[1], height)
     columns = min((pixels.shape[1] + GAP) // (width + GAP), SHOWN)
     rows = []

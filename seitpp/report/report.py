@@ -31,6 +31,7 @@ from seitpp.report.words import MINUS, TIMES, size
 from seitpp.runtime.command import explain
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import followed, replacing, write_text
+from seitpp.runtime.locations import with_home
 from seitpp.runtime.ownership import begins_with, is_run, refuse_foreign_file
 from seitpp.runtime.results import is_results, write_results
 
@@ -166,9 +167,10 @@ def cli(argv: Sequence[str] | None = None) -> None:
     """Run the report from the command line; exit code 1 and one line on standard error where something is wrong."""
     argv = sys.argv[1:] if argv is None else argv
     parser = _Parser(prog="seitpp report", description="One self-contained page, and results.csv, of many runs.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, a token store, or a folder that holds some")
-    parser.add_argument("--out", default="report.html", help="the page; tables go beside it (%(default)s)")
-    parser.add_argument("--images", help="folder of the images, to compare bytes (default: RUN/images, if there)")
+    place: Any = {"type": with_home}
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, a store, or a folder that holds some", **place)
+    parser.add_argument("--out", default="report.html", help="the page; tables go beside it (%(default)s)", **place)
+    parser.add_argument("--images", help="folder of the images, to compare bytes (RUN/images, if there)", **place)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     try:
         arguments = parser.parse_args(argv)

@@ -2,19 +2,22 @@
 
 import io
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from einops import rearrange
 from PIL import Image
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json
-from seitpp.tokenizers.sources.pixels import read_image
+from seitpp.tokenizers.sources.decoding.resize import resize_of
+from seitpp.tokenizers.sources.pixels import BrokenImage, open_image, quiet_decoding, read_image
+from seitpp.tokens.files import LocalFiles
+from seitpp.tokens.format.layout import packed_bytes
+from seitpp.tokens.format.manifest import check_owners, read_manifest
+from seitpp.tokens.format.row_numbers import read_row_numbers
+from seitpp.tokens.format.shard import Shard
 from seitpp.tokens.format.size import store_size
 
 MOST_IMAGES = 1000
@@ -26,10 +29,11 @@ ENCODINGS = {
 COLUMNS = ("kind", "bytes_per_image", "total_bytes", "measured_images")
 
 
+@quiet_decoding()
 def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path | None = None) -> pd.DataFrame:
     """Compare token stores with the images that they were made of.
 
-    PNGs and JPEGs are made of the pixels that the tokenizer saw (same size, same crop), in memory, of at most 1,000
+    PNGs and JPEGs are made of the pixels that the tokenizer saw (same size and resize), in memory, of at most 1,000
     images evenly spaced, and scaled up to all.
 
     Args:
@@ -42,7 +46,7 @@ def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path
         size or format) and two qualities of JPEG.
     Raises: UserError if `images_folder` doesn't hold the images of each store.
     """
-    stores = [(Path(folder), read_json(Path(folder) / "store.json")) for folder in store_folders]
+    stores = [(Path(folder), read_manifest(Path(folder) / "store.json")) for folder in store_folders]
     sizes = [_size(folder, manifest) for folder, manifest in stores]
     images = sum(size.rows for size in sizes)
     if not images:
@@ -54,7 +58,7 @@ def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path
     if images_folder is not None:
         files = [file for folder, manifest in stores for file in _sized_images(folder, manifest, images_folder)]
         encoded, measured, as_is = _encoded_bytes(files)
-        rows.append(("PNG files" if as_is else "image files", sum(path.stat().st_size for path, _ in files), images))
+        rows.append(("PNG files" if as_is else "image files", sum(path.stat().st_size for path, *_ in files), images))
         for kind, size in encoded.items():
             if not (as_is and kind == "PNG"):
                 rows.append((kind, round(size / measured * images), measured))
@@ -89,7 +93,7 @@ def find_images(store_folder: str | Path, manifest: dict[str, Any], images_folde
     Returns: list of paths; None where no folder has all of them.
     """
     images_folder = Path(images_folder)
-    keys = _keys(Path(store_folder), manifest)
+    keys = _keys(LocalFiles(store_folder), manifest)
     inside = sorted(path for path in images_folder.iterdir() if path.is_dir()) if images_folder.is_dir() else []
     for folder in (images_folder / Path(store_folder).resolve().name, images_folder, *inside):
         paths = [folder / key for key in keys]
@@ -99,55 +103,56 @@ def find_images(store_folder: str | Path, manifest: dict[str, Any], images_folde
 
 
 def _sized_images(store_folder, manifest, images_folder):
-    """[(path, (height, width) that the tokenizer saw)] of a store's images."""
+    """[(path, (height, width) that the tokenizer saw, how the image was resized)] of a store's images."""
     paths = find_images(store_folder, manifest, images_folder)
     if paths is None:
         raise UserError(
             f"{images_folder} does not hold all images of the store {store_folder}: give --images the folder that was "
             "tokenised"
         )
-    size = manifest.get("preprocessing", {}).get("image_size")
-    if size is None:
+    size = manifest["preprocessing"].get("image_size")
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and 0 < side < 65536 for side in size):
         raise UserError(f"{store_folder} does not say at which size its images were read: leave out --images")
-    return [(path, tuple(size)) for path in paths]
+    resize = resize_of(manifest["preprocessing"])
+    return [(path, tuple(size), resize) for path in paths]
 
 
-def _keys(folder, manifest):
+def _keys(files, manifest):
+    """Keys of all rows, by the format's own parts: a TokenStore would bring torch."""
+    height, width = manifest["grid"]
+    row_bytes = packed_bytes(height * width, manifest["codebook_size"])
+    subset = manifest.get("subset")
+    if subset:
+        check_owners(manifest, files.manifest, files.folder)
     keys = []
-    for shard in manifest["shards"]:
-        with _open_shard(folder / shard["file"]) as reader:
-            for index in range(reader.num_record_batches):
-                keys += reader.get_batch(index).column("key").to_pylist()
-    if "subset" in manifest:
-        keys = [keys[row] for row in np.load(folder / manifest["subset"]["file"], allow_pickle=False).tolist()]
+    for entry in manifest["shards"]:
+        keys += Shard(files.path(entry), entry, row_bytes).keys()
+    if subset:
+        name = f"{files.folder}/{subset['file']}"
+        chosen = read_row_numbers(files.read(subset["file"]), subset, len(keys), name)
+        keys = [keys[row] for row in chosen.tolist()]
     return keys
-
-
-@contextmanager
-def _open_shard(path):
-    try:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            yield reader
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise UserError(f"{path} is missing or broken: run the tokenising command again") from error
 
 
 def _encoded_bytes(files):
     """Bytes of a sample of images in each encoding, of the pixels that the tokenizer saw.
 
     Args:
-        files: [(path, (height, width))].
+        files: [(path, (height, width), resize)].
     Returns: ({kind: bytes}, number of images, whether all of them are PNG files of just these pixels).
     """
     sample = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, MOST_IMAGES).astype(np.int64))]
     total = dict.fromkeys(ENCODINGS, 0)
-    as_is = all(path.suffix.lower() == ".png" for path, _ in files)
-    for path, size in sample:
-        pixels = read_image(path, size)
+    as_is = all(path.suffix.lower() == ".png" for path, *_ in files)
+    for path, size, resize in sample:
+        try:
+            pixels = read_image(path, size, resize)
+        except BrokenImage as error:
+            raise UserError(f"{path} can't be decoded ({error}): remove or mend it") from error
         for kind, options in ENCODINGS.items():
             buffer = io.BytesIO()
             Image.fromarray(rearrange(pixels, "c h w -> h w c")).save(buffer, **options)
             total[kind] += buffer.tell()
-        with Image.open(path) as image:
+        with open_image(path) as image:
             as_is = as_is and image.size == (size[1], size[0])
     return total, len(sample), as_is

@@ -1,10 +1,9 @@
 """How every stage is started: a YAML recipe, then flags; one clear line where something is wrong.
 
-python -m seitpp.mtm.pretrain --config demo --output_dir runs/mine --blr 3e-4
+python -m seitpp.mtm.pretrain --config demo --store tokens --output_dir runs/mine --blr 3e-4
 accelerate launch -m seitpp.mtm.pretrain --config configs/pretrain/vit_base.yaml --store tokens --output_dir runs/base
 """
 
-import errno
 import json
 import os
 import sys
@@ -14,16 +13,17 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from seitpp.runtime.config import field_names, flattened
+from seitpp.runtime.config import field_names, flattened, optional_fields
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.locations import with_homes
 from seitpp.runtime.places import check_places
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
+from seitpp.runtime.system_errors import refusal
+from seitpp.runtime.yaml_texts import load_texts
 
 Config = TypeVar("Config")
-_FULL_DISK = ("os error 28", "No space left on device", "PytorchStreamWriter failed writing file", "unexpected pos")
-"""How safetensors and torch, whose errors are no OSError, say that the disk is full."""
 _HELP = "--help lists the known ones"
 
 
@@ -77,36 +77,65 @@ def _say(line, rank):
 
 
 def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> Config:
-    """Read a configuration: the dataclass defaults, then `--config`, then flags.
+    """Read a configuration: the dataclass defaults, then `--config`, then flags. In every Location `~` is the home.
 
     Raises: UserError for an unknown key (naming the nearest known one), a missing or a bad value.
     """
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+    import yaml
+    from jsonargparse import ArgumentError, ArgumentParser, set_loader, set_parsing_settings
+
+    from seitpp.runtime.help_text import HelpText
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(exit_on_error=False, description=(config_class.__doc__ or "").strip())
+    set_loader("texts", load_texts, (yaml.YAMLError,))
+    description = (config_class.__doc__ or "").strip()
+    parser = ArgumentParser(exit_on_error=False, description=description, formatter_class=HelpText, parser_mode="texts")
     parser.add_argument("--config", action="config", help="a recipe's name or path; flags after it change it")
     parser.add_class_arguments(config_class, as_group=False)
     parser.epilog = "--debug shows the traceback of an error"
     known = [*field_names(config_class), "config", "print_config", "help", "debug"]
+    optional = set(optional_fields(config_class))
     argv = list(argv)
     for index, word in enumerate(argv):
         name = word.removeprefix("--").split("=")[0]
         if word.startswith("--") and name not in known:
             raise UserError(f"unknown flag --{name}; {did_you_mean(name, known, _HELP, dashes='--')}")
         if word == "--config" and index + 1 < len(argv):
-            argv[index + 1] = _checked_recipe(argv[index + 1], recipes, known)
+            argv[index + 1] = _checked_recipe(argv[index + 1], recipes, known, optional)
         elif word.startswith("--config="):
-            argv[index] = "--config=" + _checked_recipe(word.removeprefix("--config="), recipes, known)
+            argv[index] = "--config=" + _checked_recipe(word.removeprefix("--config="), recipes, known, optional)
+    argv = _none_as_null(argv, optional)
     try:
         values = parser.parse_args(argv)
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error
     values = vars(parser.instantiate(values))
-    return config_class(**{name: value for name, value in values.items() if name != "config"})
+    config = config_class(**{name: value for name, value in values.items() if name != "config"})
+    return with_homes(config)
 
 
-def _checked_recipe(name, recipes, known):
+def _none_as_null(words, optional):
+    """The words with `None`, as the fields' texts call the absence of a value, where YAML says `null`."""
+    flags, former, typed = {f"--{name}" for name in optional}, "", []
+    for word in words:
+        flag, _, value = word.partition("=")
+        if value == "None" and flag in flags:
+            word = f"{flag}=null"
+        typed.append("null" if word == "None" and former in flags else word)
+        former = word
+    return typed
+
+
+def _none_in_recipe(content, optional, prefix=""):
+    """The same for the values of a recipe."""
+    return {
+        key: _none_in_recipe(value, optional, f"{prefix}{key}.") if isinstance(value, dict)
+        else None if value == "None" and f"{prefix}{key}" in optional else value
+        for key, value in content.items()
+    }  # fmt: skip
+
+
+def _checked_recipe(name, recipes, known, optional):
     """The recipe `name`, all of whose keys are known, as jsonargparse takes it: its content in one line."""
     path, content = read_recipe(name, recipes)
     for key in flattened(content):
@@ -115,7 +144,7 @@ def _checked_recipe(name, recipes, known):
                 raise UserError(f"{path}: unknown key {part}; {did_you_mean(part, known, _HELP)}")
             if not any(name.startswith(f"{part}.") for name in known):
                 break  # no configuration of its own: what lies in a field that is a dictionary is the user's
-    return json.dumps(content)
+    return json.dumps(_none_in_recipe(content, optional))
 
 
 def explain(error: BaseException, config: Any = None) -> str:
@@ -128,16 +157,10 @@ def explain(error: BaseException, config: Any = None) -> str:
     vars(error)["explained"] = True
     if isinstance(error, UserError):
         return str(error)
-    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    if full or any(words in str(error) for words in _FULL_DISK):
-        file = getattr(error, "filename", None) or "a file"
-        return f"no space left on the disk while writing {file}: free some and start again"
     if lost_a_process(error):
         return f"another process ended early; to resume, rerun {_same_command(config)}"
-    if isinstance(error, PermissionError):
-        return f"no permission to write or read {error.filename}: choose another folder or change its rights"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.strerror}: {error.filename}"
+    if refused := refusal(error):
+        return refused
     first_line = (str(error).strip() or "no message").split("\n")[0]
     return f"{type(error).__name__}: {first_line} (unexpected; --debug shows the traceback)"
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import Location
 
 Config = TypeVar("Config")
 
@@ -13,9 +14,9 @@ Config = TypeVar("Config")
 class StageConfig:
     """Every stage has a run folder, a seed and a way to resume."""
 
-    output_dir: str
+    output_dir: Location
     """run folder: everything that the stage writes lies in it"""
-    resume: str = "auto"
+    resume: Location = "auto"
     """auto: resume from this run folder's newest checkpoint, if any; none: start afresh; or the path of a checkpoint"""
     seed: int = 0
     """seed of all random streams: order, augmentation, masks, initialisation, dropout"""
@@ -28,6 +29,11 @@ def require(config: object, field: str, condition: object, demand: str) -> None:
     """Raise a UserError that names `field`, its value and the demand, unless `condition` holds."""
     if not condition:
         raise UserError(f"{type(config).__name__}: {field} = {getattr(config, field)!r} {demand}")
+
+
+def require_between(config: object, field: str, least: int, most: int) -> None:
+    """Raise a UserError that names `field` unless its value lies in [least, most]."""
+    require(config, field, least <= getattr(config, field) <= most, f"must lie in [{least}, {most}]")
 
 
 def require_seed(config: Any) -> None:
@@ -50,7 +56,7 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any], source: obj
         raise UserError(f"{source} is no {config_class.__name__}: expected its fields, got {values!r}")
     try:
         return dacite.from_dict(config_class, values, dacite.Config(strict=True, cast=[tuple]))
-    except (dacite.DaciteError, UserError, TypeError, ValueError) as error:
+    except (dacite.DaciteError, UserError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{source} is no {config_class.__name__} of this version: {error}") from error
 
 
@@ -70,4 +76,15 @@ def field_names(config_class: Any, prefix: str = "") -> list[str]:
         names.append(prefix + field.name)
         if hasattr(field.type, "__dataclass_fields__"):
             names += field_names(field.type, f"{prefix}{field.name}.")
+    return names
+
+
+def optional_fields(config_class: Any, prefix: str = "") -> list[str]:
+    """Those keys of a configuration class, in dotted form, whose value may be None."""
+    names = []
+    for field in fields(config_class):
+        if type(None) in get_args(field.type):
+            names.append(prefix + field.name)
+        if hasattr(field.type, "__dataclass_fields__"):
+            names += optional_fields(field.type, f"{prefix}{field.name}.")
     return names

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from typing import Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locks import lock_file
+from seitpp.runtime.rights import grant_as_usual
+from seitpp.runtime.system_errors import name_file
 
 HOST = re.sub(r"[^A-Za-z0-9-]", "", platform.node().split(".")[0])[:24] or "host"
 """This machine's name, as names of files hold it."""
@@ -51,7 +54,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove(temporary)
         try:
             yield temporary
+            grant_as_usual(temporary)
             _put(temporary, path)
+        except Exception as error:
+            name_file(error, temporary, path)
+            raise
         finally:
             _remove(temporary)
 
@@ -92,8 +99,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text())
+    """Read a JSON file.
+
+    Raises: ValueError if it is none, such as a pipe, which would be waited for.
+    """
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("it is no file")
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("lists in lists without end") from error
 
 
 def _beside(path, ending):

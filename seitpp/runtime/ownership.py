@@ -22,7 +22,7 @@ _OF_SYSTEMS = LITTER | {"@eaDir", "#recycle", "lost+found", "__MACOSX"}
 _STAGE_FIELDS = {"stage", "output_dir", "resume", "seed"}
 _JOB_FIELDS = {"tokenizer", "images", "keys", "labels", "rows_per_shard"}
 _STORE_FORMAT = "seitpp token store"
-_DEMO = re.compile(r"(OpenMoji|/[^\n]*)\n")
+_DEMO = re.compile(r"(OpenMoji|/[^\n]*)\n(\w+[^\n]*\n)?")
 
 
 def is_run(folder: str | Path) -> bool:

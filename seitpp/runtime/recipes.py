@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.locations import with_home
 from seitpp.runtime.suggest import did_you_mean
 
 
@@ -21,7 +22,7 @@ def find_recipe(name: str, stage: str) -> Path:
 
     Raises: UserError naming the nearest recipe if there is none.
     """
-    path = Path(name)
+    path = Path(with_home(name))
     folder = recipes_folder(stage)
     packaged = folder.parent.joinpath(*path.parts[1:]) if path.parts[:1] == ("configs",) else folder / f"{name}.yaml"
     for candidate in (path, packaged):
@@ -32,7 +33,7 @@ def find_recipe(name: str, stage: str) -> Path:
 
 
 def read_recipe(name: str, stage: str, inside: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:
-    """(Path, content) of a recipe, on top of the content of its `base`, if it names one.
+    """(Path, content) of a recipe, on top of the content of its `base`, if it names one. Its values are texts.
 
     Args:
         name: as for `find_recipe`; a `base` is looked for beside the recipe that names it, too.
@@ -42,10 +43,12 @@ def read_recipe(name: str, stage: str, inside: tuple[Path, ...] = ()) -> tuple[P
     """
     import yaml
 
-    beside = inside[-1].with_name(f"{name}.yaml") if inside else None
+    from seitpp.runtime.yaml_texts import load_texts
+
+    beside = inside[-1].parent / f"{name}.yaml" if inside else None
     path = beside if beside is not None and beside.is_file() else find_recipe(name, stage)
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = load_texts(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

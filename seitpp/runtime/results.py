@@ -16,6 +16,7 @@ import pandas as pd
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.runtime.ownership import begins_with
+from seitpp.runtime.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +103,12 @@ def read_results(folders: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def _read(file: Path) -> pd.DataFrame:
+    table = read_table(file, COLUMNS).reset_index(drop=True).astype("string")
     try:
-        table = pd.read_csv(file, dtype="string", keep_default_na=False)
-        missing = [name for name in COLUMNS if name not in table]
-        if missing:
-            raise ValueError(f"no column {missing[0]}")
         numbers = [name for name, dtype in DTYPES.items() if dtype != "string"]
         table[numbers] = table[numbers].replace("", pd.NA)
         return table[list(COLUMNS)].astype({**DTYPES, "severity": "Float64", "budget_bytes": "Float64"}).astype(DTYPES)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file} is no table of results ({reason}): run its command again, or remove it") from error
 

@@ -17,11 +17,25 @@ import yaml
 
 from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import followed, read_json, write_json, write_text
+from seitpp.runtime.files import followed, write_json, write_text
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_run
 from seitpp.runtime.places import claim
 from seitpp.runtime.run_content import checkpoints_in, clear_run, has_work, refuse_foreign_weights
+from seitpp.runtime.same_run import Described, differences
+from seitpp.runtime.schema import (
+    anything,
+    both,
+    integer,
+    measured,
+    optional,
+    read_described,
+    read_lines,
+    read_yaml,
+    record,
+    table,
+)  # fmt: skip
+from seitpp.runtime.system_errors import writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,24 +43,28 @@ if TYPE_CHECKING:
 
 _MAY_CHANGE = {
     "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
-    "cache.folder", "cache.gigabytes", "cache.attempts",
+    "cache.folder", "cache.gigabytes", "cache.attempts", "verify_shards",
 }  # fmt: skip
+_MEND = "mend or remove it, or start afresh with --resume none"
+_METRICS = both(record({"step": integer(0)}), table(optional(measured)))
 
 
 class RunFolder:
     """Open or create the folder of a run.
 
-    A folder that holds the same stage with the same configuration is resumed; `config.resume` = "none" clears what the
-    earlier run wrote, and so does any configuration if the earlier run never started. Opening it only locks the folder:
-    what is refused before `begin` leaves everything as it was.
+    A folder that holds the same stage with the same configuration is resumed, with inputs that are the same however
+    they are spelt (`same_run`); `config.resume` = "none" clears what the earlier run wrote, and so does any
+    configuration if the earlier run never started. Opening it only locks the folder: what is refused before `begin`
+    leaves everything as it was.
 
     Args:
         config: the stage's configuration (a StageConfig).
         stage: the stage's name, such as "mtm.pretrain".
         is_main: whether this process writes; the others only read.
         inputs: fingerprints of what its weights belong to ({"tokenizer": "…"}), kept in env.json and in checkpoints.
-        data: fingerprints of what is learned from ({"store": "…"}), kept in env.json: a checkpoint may go on elsewhere
-            on other data, a run may not.
+        data: fingerprints of all else that it reads ({"store": "…", "weights": "…"}), by the names of the fields that
+            say where it lies, kept in env.json: a checkpoint may go on elsewhere on other data, a run may not. Only
+            the main process needs them.
         may_change: fields that may differ from those of the run that the folder holds, besides those of every stage.
         within: the run that this one is a part of, which begins with it.
 
@@ -108,21 +126,14 @@ class RunFolder:
         self.fresh = False
 
     def _refuse_another_run(self, described):
-        former, described = flattened(yaml.safe_load(self.config_file.read_text())), flattened(described)
-        different = [
-            f"{key}: {former.get(key)!r} there, {described.get(key)!r} now"
-            for key in sorted(former.keys() | described.keys())
-            if key not in self.may_change and former.get(key) != described.get(key)
-        ]
-        if different:
+        environment_file, recorded = self.path / "env.json", {}
+        if environment_file.exists():
+            recorded = read_described(environment_file, record({"inputs": table(anything)}), _MEND)["inputs"]
+        there = Described(flattened(read_yaml(self.config_file, record({}), _MEND)), recorded)
+        here = Described(flattened(described), {**self.inputs, **self.data})
+        if different := differences(there, here, self.may_change):
             raise UserError(
                 f"{self.path} holds another run ({'; '.join(different[:3])}): "
-                f"choose another --output_dir, or --resume none to start afresh in this one"
-            )
-        environment_file = self.path / "env.json"
-        if environment_file.exists() and read_json(environment_file)["inputs"] != {**self.inputs, **self.data}:
-            raise UserError(
-                f"{self.path} holds a run on other input (its tokenizer, store or recipe was made anew since): "
                 f"choose another --output_dir, or --resume none to start afresh in this one"
             )
 
@@ -144,7 +155,7 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        return read_json(self.path / "summary.json")
+        return read_described(self.path / "summary.json", record({}), _MEND)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished and keep its last numbers."""
@@ -160,7 +171,8 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         self.begin()
         if self.is_main:
-            with (self.path / "metrics.jsonl").open("a") as file:
+            metrics = self.path / "metrics.jsonl"
+            with writing(metrics), metrics.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -202,10 +214,7 @@ def _leave(lock, made):
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """Read a run's metrics.jsonl; a last line cut off by a kill is left out."""
     file = Path(folder) / "metrics.jsonl"
-    if not file.exists():
-        return []
-    lines = file.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    return read_lines(file, _METRICS, "mend or remove that line") if file.exists() else []
 
 
 def environment() -> dict[str, Any]:

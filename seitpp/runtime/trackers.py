@@ -6,14 +6,17 @@ forgets what it holds of the steps that are run again; the other two get the sam
 
 import os
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import write_text
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.system_errors import writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -44,18 +47,34 @@ def opened_trackers(
     if names and accelerator.is_main_process:
         accelerator.log_with = names
         accelerator.project_configuration.logging_dir = str(run.path / "tensorboard")
-        accelerator.init_trackers(_PROJECT, init_kwargs=_arguments(run, first, names))
+        _silence_writer_threads()
+        with writing(run.path / "tensorboard"):
+            accelerator.init_trackers(_PROJECT, init_kwargs=_arguments(run, first, names))
 
     def track(line):
         run.log(line)
-        accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+        with writing(run.path / "tensorboard"):
+            accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
 
     try:
         yield track
     finally:
         for tracker in accelerator.trackers:
-            tracker.finish()
+            with writing(run.path / "tensorboard"):
+                tracker.finish()
         accelerator.trackers = []
+
+
+@cache
+def _silence_writer_threads() -> None:
+    """Have TensorBoard's threads not print an error, with a stack trace, that whoever writes or closes gets as well."""
+    former = threading.excepthook
+
+    def hook(arguments):
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            former(arguments)
+
+    threading.excepthook = hook
 
 
 def _arguments(run, first, names):

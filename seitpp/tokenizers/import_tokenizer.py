@@ -18,14 +18,17 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json
-from seitpp.runtime.foreign.conversion import fill, translated
+from seitpp.runtime.foreign.conversion import translated
 from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import is_tokenizer, visible
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.places import claim
+from seitpp.runtime.rights import check_readable
 from seitpp.tokenizers.reconstruction import measure_reconstruction
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
+from seitpp.tokenizers.sources.listing.left_out import sentence
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codec import packed_bytes
 from seitpp.tokens.exchange.codebook_file import read_codebook
@@ -49,17 +52,20 @@ class ImportTokenizerConfig(StageConfig):
     kind: Literal["vit_vqgan", "ldm", "llamagen", "diffusers"]
     """whose weights: ViT-VQGAN of enhancing-transformers or of the SeiT release, a VQ model of latent diffusion or
     taming-transformers, a tokenizer of LlamaGen, or a VQModel of diffusers"""
-    checkpoint: str
+    checkpoint: Location
     """file of torch.save or safetensors; for diffusers a folder, or the id of a model on the Hugging Face Hub that has
     its weights as safetensors"""
     subfolder: str | None = None
     """where in the folder or repository the VQModel lies, such as movq or vqvae; for diffusers"""
     image_size: int | None = None
     """pixels a side; None: what the checkpoint says, else 256"""
-    codebook: str | None = None
+    resize: Resize = "crop"
+    """what is done with images of another shape: crop keeps the centre, pad adds a white border, squash changes the
+    aspect, as the published preprocessing. It is a part of the tokenizer's fingerprint"""
+    codebook: Location | None = None
     """file of a (k, c) tensor to use instead of the checkpoint's codes, such as the release's codebook.ckpt; for
     vit_vqgan"""
-    images: str | None = None
+    images: Location | None = None
     """folder of images to measure PSNR on and to show in reconstructions.png"""
     images_used: int = 64
     """at most this many of them, evenly spread"""
@@ -76,6 +82,7 @@ def main(config: ImportTokenizerConfig) -> None:
     """Read, convert, write, and say what it is."""
     folder = claim(config, is_tokenizer, "a tokenizer")
     tokenizer = read_tokenizer(config).eval().requires_grad_(False)
+    tokenizer.resize = config.resize
     if (folder / "tokenizer.json").is_file() and config.resume != "none":
         if load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
             raise UserError(
@@ -135,14 +142,13 @@ def read_tokenizer(config: ImportTokenizerConfig) -> Any:
 def _from_diffusers(checkpoint, subfolder):
     from diffusers.models.autoencoders.vq_model import VQModel
 
+    from seitpp.tokenizers.networks.vq import load_vqmodel
+
     folder = Path(checkpoint, subfolder or "")
     pickled = folder / "diffusion_pytorch_model.bin"
     if pickled.is_file() and not pickled.with_suffix(".safetensors").is_file():
-        try:
-            model: Any = VQModel.from_config(read_json(folder / "config.json"))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{folder / 'config.json'} is missing or damaged: get it again") from error
-        return fill(model, translated(read_weights(pickled), _OLD_ATTENTION, pickled), pickled).float()
+        weights = translated(read_weights(pickled), _OLD_ATTENTION, pickled)
+        return load_vqmodel(folder / "config.json", weights, pickled).float()
     where = f"{checkpoint}/{subfolder}" if subfolder else checkpoint
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry
     try:
@@ -153,6 +159,8 @@ def _from_diffusers(checkpoint, subfolder):
             )
             model, found = loaded
     except (OSError, ValueError, RuntimeError) as error:
+        for file in folder.glob("*.*"):
+            check_readable(file)
         advice = "see --subfolder" if Path(checkpoint).is_dir() else "is the id right, and is there a network?"
         reason = " ".join(str(error).split())[:100]
         raise UserError(
@@ -173,11 +181,11 @@ def _reconstruct(tokenizer, config, folder):
     images = open_image_folder(config.images)
     used = min(config.images_used, len(images))
     rows = [len(images) * place // used for place in range(used)]
-    pixels = read_all(images, rows, tokenizer.image_size).to(next(tokenizer.parameters()).device)
+    pixels = read_all(images, rows, tokenizer.image_size, tokenizer.resize).to(next(tokenizer.parameters()).device)
     measured = measure_reconstruction(tokenizer, pixels)
     image_grid([pixels[:8], tokenizer.decode(tokenizer.encode(pixels[:8]))], folder / "reconstructions.png")
     print(f"{folder / 'reconstructions.png'}: PSNR {measured['psnr']:.2f} dB on {used} images, "
-          f"{measured['codes_used']} of {tokenizer.codebook_size} codes used")  # fmt: skip
+          f"{measured['codes_used']} of {tokenizer.codebook_size} codes used{sentence(images.left_out)}")  # fmt: skip
 
 
 def cli() -> None:

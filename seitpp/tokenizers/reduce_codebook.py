@@ -22,30 +22,32 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing, write_json
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer, reduced_fingerprint
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codebook import nearest_code
 from seitpp.tokens.codec import pack
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import ShardSeries, row_ranges
 from seitpp.tokens.store import TokenStore, open_store, write_manifest
 from seitpp.tokens.usage import codes_covering, count_codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReduceCodebookConfig:
+class ReduceCodebookConfig(ReadsStores):
     """Make a store with fewer codes. Give either coverage or codes."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
-    output_dir: str
+    output_dir: Location
     """folder of the new store"""
     coverage: float | None = None
     """keep the fewest codes that make up this fraction of all tokens"""
     codes: int | None = None
     """keep so many codes, those used most; ties go to the lower id"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """the store's tokenizer, of which a reduced one is written to tokenizer/ in the new store"""
 
     def __post_init__(self):
@@ -57,10 +59,11 @@ class ReduceCodebookConfig:
 def main(config: ReduceCodebookConfig) -> None:
     """Count, choose, remap shard by shard, and write the tokenizer if it is given."""
     target = fresh_output(config, folder=True)
-    store = open_store(config.store)
-    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else None
+    store = open_store(config.store, verify_shards=config.verify_shards)
+    fingerprint = store.tokenizer["fingerprint"]
+    tokenizer = load_tokenizer(config.tokenizer, fingerprint=fingerprint) if config.tokenizer else None
     if tokenizer is not None:
-        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}")
+        store.check_tokenizer(tokenizer.fingerprint, f"the one in {config.tokenizer}", tokenizer.codebook_size)
     if config.codes is not None and config.codes > store.codebook_size:
         raise UserError(f"{config.store} has {store.codebook_size} codes: --codes {config.codes} is more than that")
     with Progress(len(store), "count") as progress:
@@ -72,7 +75,6 @@ def main(config: ReduceCodebookConfig) -> None:
     kept = most_used(counts, wanted)
     codebook = store.codebook
     mapping = map_to_kept(codebook, kept, store.lookup)
-    fingerprint = store.tokenizer["fingerprint"]
     with replacing(target) as folder, Progress(len(store), "remap") as progress:
         folder.mkdir()
         if tokenizer is not None:

@@ -9,6 +9,7 @@ possible. What is left (sums in another order) may still change an id whose two 
 a CPU to a GPU, or from one batch size to another.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import torch
 
 from seitpp.runtime.files import read_json, write_json
 from seitpp.tokenizers.sources.decode_ahead import decoded_batches
+from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.images import to_float
 from seitpp.tokenizers.sources.source import ImageSource
 from seitpp.tokenizers.tokenizer import Tokenizer
@@ -49,7 +51,7 @@ class ShardJob:
 
     @property
     def sidecar(self) -> Path:
-        """What the manifest will say of the shard, and which images were skipped."""
+        """What the manifest will say of the shard, which images were skipped, and a checksum of the others' sizes."""
         return self.folder / f"shard-{self.number:05d}.json"
 
     def result(self) -> dict[str, Any] | None:
@@ -59,6 +61,17 @@ class ShardJob:
             return result if self.path.stat().st_size == result.get("bytes", self.path.stat().st_size) else None
         except (FileNotFoundError, ValueError):
             return None
+
+    def is_of(self, images: ImageSource, result: dict[str, Any]) -> bool:
+        """Whether the images that a shard was made of have the sizes still that they had; skipped ones may be mended.
+
+        Args:
+            images: an ImageSource.
+            result: content of the sidecar; those of older versions do not say, and are believed.
+        """
+        skipped = {entry["file"] for entry in result["skipped"]}
+        kept = [row for row in self.rows if images.keys[row] not in skipped]
+        return "sizes" not in result or result["sizes"] == _sizes_of(images, kept)
 
     def make(
         self,
@@ -91,9 +104,13 @@ class ShardJob:
         width = packed_bytes(tokenizer.grid[0] * tokenizer.grid[1], tokenizer.codebook_size)
         table = torch.cat(packed).cpu().numpy() if packed else np.zeros((0, width), np.uint8)
         shard = write_shard(self.path, table, images.labels[kept], [images.keys[row] for row in kept])
-        result = {**shard, "skipped": skipped}
+        result = {**shard, "skipped": skipped, "sizes": _sizes_of(images, kept)}
         write_json(self.sidecar, result)
         return result
+
+
+def _sizes_of(images, rows):
+    return hashlib.sha256(images.sizes(rows).astype("<i8").tobytes()).hexdigest()
 
 
 def encoded_batches(
@@ -116,7 +133,10 @@ def encoded_batches(
     Yields: (ids (b, h, w) int64 on the device, their rows, [(row, reason)] of those that can't be decoded).
     """
     gpu = device.type == "cuda"
-    batches = decoded_batches(images, rows, tokenizer.image_size, batch_size, threads, pin_memory=gpu)
+    batches = decoded_batches(
+        images, rows, tokenizer.image_size, batch_size, threads, resize=resize_of(tokenizer.preprocessing),
+        pin_memory=gpu,
+    )  # fmt: skip
     for pixels, decoded, broken in batches:
         with torch.no_grad(), _full_precision(device):
             ids = tokenizer.encode(to_float(pixels.to(device, non_blocking=gpu))) if decoded else None

@@ -23,29 +23,31 @@ from PIL import Image
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, write_bare_tensor
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import pass_through, row_ranges
 from seitpp.tokens.store import open_store
 from seitpp.tokens.synonyms import PUBLISHED_COUNT, is_local, nearest_codes, write_synonyms
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(ReadsStores):
     """Write a token store in a form that other programs read: seitpp store export STORE."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
     format: Literal["parquet", "seit", "imagefolder"]
     """parquet: a file a shard; seit: the published release's files; imagefolder: decoded PNGs in class folders"""
-    out: str
+    out: Location
     """folder to make"""
     name: str | None = None
     """seit: what the files' names begin with, such as imagenet1k-train; None: the name of the store's folder"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """imagefolder: the tokenizer that made the store"""
     batch_size: int = 64
     """imagefolder: images decoded at a time"""
@@ -60,7 +62,7 @@ class ExportConfig:
 def main(config: ExportConfig) -> None:
     """Write the folder."""
     out = fresh_output(config, folder=True)
-    store = open_store(config.store)
+    store = open_store(config.store, verify_shards=config.verify_shards)
     write = {"parquet": _write_parquet, "seit": _write_seit, "imagefolder": _write_images}[config.format]
     with replacing(out) as folder, Progress(len(store), "export") as progress:
         folder.mkdir()
@@ -132,8 +134,8 @@ def _write_seit(store, folder, config, progress):
 def _write_images(store, folder, config, progress):
     """Decoded PNGs, in a folder for each class; unlabelled ones lie directly in the folder."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = load_tokenizer(config.tokenizer, device)
-    store.check_tokenizer(tokenizer.fingerprint, config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer, device, fingerprint=store.tokenizer["fingerprint"])
+    store.check_tokenizer(tokenizer.fingerprint, config.tokenizer, tokenizer.codebook_size)
     if unfit := [name for name in store.classes if name in ("", ".", "..") or set(name) & set("/\\\0")]:
         raise UserError(f"{store.folder} has a class {unfit[0]!r}, which can't be the name of a folder")
     for name in store.classes:

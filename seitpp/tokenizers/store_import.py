@@ -25,8 +25,11 @@ from einops import rearrange
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
+from seitpp.runtime.rights import check_readable
+from seitpp.runtime.tables import read_utf8
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codec import pack
@@ -49,21 +52,21 @@ class ImportConfig:
 
     source: Literal["seit", "parquet"]
     """seit: the files of the published release; parquet: files with a column of ids. Also spelt --from"""
-    data: str
+    data: Location
     """seit: NAME.data.bin.gz, its index beside it; parquet: a file, a folder of *.parquet, or a glob"""
-    output_dir: str
+    output_dir: Location
     """folder of the new store"""
-    labels: str | None = None
+    labels: Location | None = None
     """seit: the file of labels, one integer a line; None: unknown"""
-    classes: str | None = None
+    classes: Location | None = None
     """file of class names, one a line, or the release's JSON of {name: number}; None: numbers, or what the data says"""
-    codebook: str | None = None
+    codebook: Location | None = None
     """.ckpt with a bare (k, c) tensor, or .safetensors; may be left out beside --tokenizer and for exported Parquet"""
-    tokenizer: str | None = None
+    tokenizer: Location | None = None
     """the tokenizer that made the ids: the store belongs to it, and takes its codebook; None: see --codebook"""
     lookup: Literal["cosine", "euclidean"] | None = None
     """how the nearest code of an embedding is meant; None: what came with the data or tokenizer, else cosine"""
-    synonyms: str | None = None
+    synonyms: Location | None = None
     """published synonym dictionary, kept as synonyms.json in the store"""
     grid: str | None = None
     """tokens high and wide, such as 32,32; None: 32,32 for seit, else what came with the data, else a square"""
@@ -79,7 +82,7 @@ class ImportConfig:
     """parquet: lists of integers, several labels a row; None: labels, where it is such a column"""
     mask_column: str | None = None
     """parquet: label maps as greyscale PNGs of 8 or 16 bits; None: mask, where it is binary"""
-    mask_classes: str | None = None
+    mask_classes: Location | None = None
     """file of names of the masks' values, one a line or JSON; None: what came with the data, else none"""
     mask_ignore: int | None = None
     """value of the masks that counts for nothing, such as 255; None: what came with the data, else none"""
@@ -188,7 +191,8 @@ def _origin(config, manifest, usual_grid, beside=None):
     """Codebook and tokenizer, by the user's word, else by the manifest that came with the data."""
     grid = _parse_grid(config.grid) if config.grid else None
     if config.tokenizer:
-        tokenizer = load_tokenizer(config.tokenizer)
+        made_by = (manifest.get("tokenizer") or {}).get("fingerprint")
+        tokenizer = load_tokenizer(config.tokenizer, fingerprint=made_by)
         _check_same(config, manifest, tokenizer.fingerprint)
         if grid not in (None, tuple(tokenizer.grid)):
             raise UserError(f"{config.tokenizer} makes a grid of {tuple(tokenizer.grid)}, --grid says {grid}")
@@ -264,9 +268,10 @@ def read_classes(path: str | Path) -> list[str]:
             names = sorted(numbers, key=numbers.get)
             complete = [numbers[name] for name in names] == list(range(len(names)))
         else:
-            names = Path(path).read_text(encoding="utf-8").splitlines()
+            names = read_utf8(path).splitlines()
             complete = all(name.strip() for name in names)
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        check_readable(path)
         raise UserError(f"{path} is not a file of class names, one a line or JSON of {{name: number}}") from error
     if not complete or len(set(names)) != len(names):
         raise UserError(f"{path}: a class is missing or there twice: every label needs a name of its own")

@@ -20,9 +20,11 @@ import torch
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.shard_job import ShardJob
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 
@@ -33,16 +35,20 @@ _LOOK_SECONDS = 10.0
 class TokenizeConfig(StageConfig):
     """Turn images into a token store."""
 
-    images: str
+    images: Location
     """folder of class folders (images directly in it are unlabelled); .tar files: one, a folder of them or a pattern
     such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens"""
-    tokenizer: str
+    tokenizer: Location
     """folder of a tokenizer, or package.module:Class, a class of your own"""
-    like: str | None = None
-    """another store whose class names are kept, as a test set needs its training set's"""
+    like: Location | None = None
+    """another store whose class names are kept, and where it is of the same tokenizer its resize, as a test set needs
+    its training set's"""
+    resize: Resize | None = None
+    """what is done with images of another shape: crop keeps the centre, pad adds a white border, squash changes the
+    aspect. None: what the tokenizer says. It is a part of the store's fingerprint"""
     split: str = "train"
     """part of a data set; hfds/ and torch/ only"""
-    root: str | None = None
+    root: Location | None = None
     """torch/: folder where the data set lies; hfds/: folder of the cache"""
     image_column: str = "image"
     """hfds/: column of images"""

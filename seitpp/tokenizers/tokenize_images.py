@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.shard_job import encoded_batches
+from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
 from seitpp.tokenizers.sources.given import given_images
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.tokenize import TokenizeConfig, make_shards, spare_cores
@@ -30,6 +31,7 @@ def tokenize_images(
     label_column: str | None = None,
     batch_size: int = 64,
     device: Device = "cpu",
+    resize: Resize | None = None,
 ) -> Tensor | TokenStore:
     """Turn images into token ids, or into a token store.
 
@@ -46,10 +48,13 @@ def tokenize_images(
         label_column: of a data set of Hugging Face; None: `label`, where there is one.
         batch_size: images per forward pass.
         device: where a tokenizer that is loaded here runs.
+        resize: "crop", "pad" or "squash" images of another shape; None: what the tokenizer says.
     Returns: (n, h, w) int64 on the CPU, or the TokenStore.
     Raises: UserError if there are no images, or one can't be decoded.
     """
-    network = load_tokenizer(tokenizer, device) if isinstance(tokenizer, str | Path) else tokenizer
+    network = load_tokenizer(tokenizer, device, resize=resize) if isinstance(tokenizer, str | Path) else tokenizer
+    if resize not in (None, resize_of(network.preprocessing)):
+        raise UserError(f"this tokenizer says otherwise than resize={resize!r}: give its folder, or load it with that")
     source = given_images(images, labels, label_column)
     where = network.codebook.device
     if output_dir is not None:

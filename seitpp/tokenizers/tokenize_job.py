@@ -6,15 +6,15 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import make_folder, read_json, remove_unfinished, replacing, write_json
+from seitpp.runtime.files import make_folder, read_json, remove_unfinished, write_json
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_job
 from seitpp.runtime.places import claim
 from seitpp.tokenizers.shard_job import ShardJob
+from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.store import open_store, write_manifest
@@ -54,8 +54,11 @@ class TokenizeJob:
     ):
         self.config = config
         self.folder = Path(config.output_dir)
-        self.tokenizer = load_tokenizer(config.tokenizer, device) if tokenizer is None else tokenizer
-        self.images = _open_images(config) if images is None else images
+        like = open_store(config.like) if config.like else None
+        self.tokenizer = tokenizer if tokenizer is not None else load_tokenizer(
+            config.tokenizer, device, resize=config.resize, fingerprint=like.tokenizer["fingerprint"] if like else None
+        )  # fmt: skip
+        self.images = _open_images(config, like and like.classes) if images is None else images
         self.about = about or {}
         self._unlock: weakref.finalize[[], TokenizeJob] | None = None
         starts = range(0, len(self.images), config.rows_per_shard)
@@ -98,8 +101,19 @@ class TokenizeJob:
                     f"{self.folder} holds a store of other input ({other[0]} differs): choose another --output_dir, "
                     f"or --resume none to make it anew"
                 )
+        results = [shard.result() for shard in self.shards]
+        self._refuse_other_images(results)
         write_json(file, identity)
-        return [shard.number for shard in self.shards if shard.result() is None]
+        return [shard.number for shard, result in zip(self.shards, results, strict=True) if result is None]
+
+    def _refuse_other_images(self, results: list[dict[str, Any] | None]) -> None:
+        """Of the same names, but with other sizes than those that shards were made of."""
+        for shard, result in zip(self.shards, results, strict=True):
+            if result is not None and not shard.is_of(self.images, result):
+                raise UserError(
+                    f"{self.folder} holds a store of other input (images of {shard.path.name} have other sizes now): "
+                    f"choose another --output_dir, or --resume none to make it anew"
+                )
 
     def too_many(self, skipped: int) -> bool:
         """Whether so many skipped images are more than the job allows."""
@@ -114,8 +128,8 @@ class TokenizeJob:
         results = [shard.result() for shard in self.shards]
         made = [(shard, result) for shard, result in zip(self.shards, results, strict=True) if result is not None]
         skipped = [entry for _, result in made for entry in result["skipped"]]
-        with replacing(self.folder / "skipped.csv") as temporary:
-            pd.DataFrame(skipped, columns=["file", "reason"]).to_csv(temporary, index=False)
+        broken = [LeftOut(entry["file"], "not decodable", entry["reason"]) for entry in skipped]
+        write_skipped(self.folder / "skipped.csv", [*broken, *self.images.left_out])
         if self.too_many(len(skipped)):
             for shard, result in made:
                 if result["skipped"]:  # so that the same command reads the mended images
@@ -136,20 +150,22 @@ class TokenizeJob:
             grid=self.tokenizer.grid,
             preprocessing=self.tokenizer.preprocessing,
             classes=self.images.classes,
-            shards=[{key: value for key, value in result.items() if key != "skipped"} for _, result in made],
+            shards=[
+                {key: value for key, value in result.items() if key not in ("skipped", "sizes")} for _, result in made
+            ],
         )
         if self._unlock is not None:
             self._unlock()
         kept = len(self.images) - len(skipped)
-        return f"{self.folder}: {kept} images, {len(self.images.classes)} classes, {len(skipped)} skipped"
+        said = f"{self.folder}: {kept} images, {len(self.images.classes)} classes, {len(skipped)} skipped"
+        return said + sentence(self.images.left_out, self.folder / "skipped.csv")
 
     @property
     def _tokenizer(self):
         return {"name": self.tokenizer.name, "fingerprint": self.tokenizer.fingerprint}
 
 
-def _open_images(config):
-    classes = open_store(config.like).classes if config.like else None
+def _open_images(config, classes):
     return open_source(
         config.images, classes, split=config.split, root=config.root, image_column=config.image_column,
         label_column=config.label_column,

@@ -7,13 +7,16 @@ from typing import Any, Protocol
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json
+from seitpp.runtime.schema import one_of, optional, read_described, record
+from seitpp.tokenizers.sources.decoding.resize import RESIZES, Resize, resize_of
 
 KINDS = {
     "vq": "seitpp.tokenizers.networks.vq:VQTokenizer",
     "vit_vqgan": "seitpp.tokenizers.networks.vit_vqgan:ViTVQGAN",
     "reduced": "seitpp.tokenizers.networks.reduced:ReducedTokenizer",
 }
+AGAIN = "get the tokenizer again, or run the command that made it"
+"""What to do where a file of a tokenizer is damaged."""
 
 
 class Tokenizer(Protocol):
@@ -26,7 +29,8 @@ class Tokenizer(Protocol):
         codebook_size: K.
         codebook: embedding of each code, (k, c).
         lookup: how the nearest code is meant, "cosine" or "euclidean".
-        preprocessing: how an image file becomes its input, for the record: a dict that JSON can hold.
+        preprocessing: how an image file becomes its input: a dict that JSON can hold. `resize` in it says
+            what is done with images of another shape (DESCRIBED in `sources.decoding.resize`); else they are cropped.
         fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused. A
             custom class may leave it out.
     """
@@ -49,7 +53,13 @@ class Tokenizer(Protocol):
         ...
 
 
-def load_tokenizer(spec: str | Path, device: torch.device | str = "cpu") -> Any:
+def load_tokenizer(
+    spec: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    resize: Resize | None = None,
+    fingerprint: str | None = None,
+) -> Any:
     """Load a tokenizer for use: in evaluation mode, nothing trainable. It needs no network.
 
     Args:
@@ -57,16 +67,33 @@ def load_tokenizer(spec: str | Path, device: torch.device | str = "cpu") -> Any:
             `seitpp train-tokenizer` or `weights/` in it; or `package.module:Class`, a custom class that is made
             without arguments.
         device: where it runs.
-    Raises: UserError if it is no tokenizer.
+        resize: what is done with images of another shape, other than the tokenizer says; its fingerprint is another
+            then.
+        fingerprint: of what was made by it, such as a store: where `resize` is None it gets the one of that.
+    Raises: UserError if it is no tokenizer, or a custom class that resizes otherwise.
     """
     folder = Path(spec)
     if ":" in str(spec) and not folder.exists():
         from seitpp.tokenizers.networks.custom import make_own_tokenizer
 
         tokenizer = make_own_tokenizer(str(spec))
+        own = resize_of(tokenizer.preprocessing)
+        if resize not in (None, own):
+            raise UserError(f"{spec} says in its preprocessing that images are resized by {own}: leave out --resize")
     else:
         tokenizer = _load_folder(folder / "weights" if (folder / "weights" / "tokenizer.json").is_file() else folder)
+        tokenizer.resize = resize or _resize_with(tokenizer, fingerprint)
     return tokenizer.to(device).eval().requires_grad_(False)
+
+
+def _resize_with(tokenizer, fingerprint):
+    """The resize with which a tokenizer has a fingerprint; its own if it has it with none."""
+    own = tokenizer.resize
+    if fingerprint is not None:
+        for tokenizer.resize in (own, *RESIZES):
+            if tokenizer.fingerprint == fingerprint:
+                return tokenizer.resize
+    return own
 
 
 def _load_folder(folder):
@@ -76,11 +103,11 @@ def _load_folder(folder):
             f"{folder} is not a tokenizer (no tokenizer.json): train one with seitpp train-tokenizer, import one with "
             f"python -m seitpp.tokenizers.import_tokenizer, or give package.module:Class"
         )
-    try:
-        kind = read_json(file).get("kind")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged (no JSON object): make the tokenizer again") from error
-    if kind not in KINDS:
-        raise UserError(f"{file} names a tokenizer {kind!r}; known: {', '.join(KINDS)}")
+    about = record({"kind": one_of(*KINDS)}, {"resize": optional(one_of(*RESIZES))})
+    content = read_described(file, about, AGAIN)
+    kind, resize = content["kind"], content.get("resize")
     module, name = KINDS[kind].split(":")
-    return getattr(importlib.import_module(module), name).load(folder)
+    tokenizer = getattr(importlib.import_module(module), name).load(folder)
+    if resize is not None:
+        tokenizer.resize = resize
+    return tokenizer

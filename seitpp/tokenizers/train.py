@@ -20,13 +20,17 @@ from torch import nn
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
+from seitpp.runtime.locations import Location
 from seitpp.runtime.pictures import image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.ema_codebook import EMACodebook, patch_weights
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 from seitpp.tokenizers.reconstruction import measure_reconstruction
-from seitpp.tokenizers.sources.images import ImageBatches, read_all, split_rows
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.decoding.resize import Resize
+from seitpp.tokenizers.sources.images import ImageBatches, read_rows, say_left_out, split_rows
+from seitpp.tokenizers.sources.pixels import quiet_decoding
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokens.codebook import embed, nearest_code
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Step, batch_layout, fit
@@ -42,12 +46,17 @@ if TYPE_CHECKING:
 class TrainTokenizerConfig(TrainConfig):
     """Train a VQ tokenizer on a folder of images."""
 
-    images: str
+    images: Location
     """folder of images, in class folders or not; .tar files, hfds/NAME or torch/NAME, as for seitpp tokenize"""
     model: VQConfig = field(default_factory=VQConfig)
     """shape of the tokenizer"""
+    resize: Resize = "crop"
+    """what is done with images of another shape, here and wherever the tokenizer is used: crop keeps the centre, pad
+    adds a white border, squash changes the aspect"""
     held_out: float = 0.05
     """fraction of the images that PSNR is measured on"""
+    max_skipped: float = 0.001
+    """fraction of the images that may fail to decode before the training ends with an error; it goes on without them"""
     unquantised: float = 0.2
     """fraction of the steps before the codebook starts"""
     commitment: float = 0.25
@@ -67,25 +76,29 @@ class TrainTokenizerConfig(TrainConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
+        require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
         require(self, "unquantised", 0 <= self.unquantised < 1, "must lie in [0, 1)")
 
 
+@quiet_decoding()
 def main(config: TrainTokenizerConfig) -> None:
     """Train, measure on held-out images, write weights and a picture of reconstructions."""
     accelerator = make_accelerator(config.mixed_precision)
     refuse_sharding(accelerator, "train-tokenizer")
-    run = open_run(config, accelerator, stage="tokenizers.train")
+    images = open_source(config.images)
+    data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    run = open_run(config, accelerator, stage="tokenizers.train", data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    images = open_source(config.images)
     train_rows, held_out_rows = split_rows(len(images), config.held_out, config.seed)
     torch.manual_seed(config.seed)
     model = TrainedTokenizer(config)
-    held_out = read_all(images, held_out_rows[:256], config.model.image_size).to(accelerator.device)
+    reader = TolerantReader(images, config.model.image_size, config.resize, max_skipped=config.max_skipped)
+    held_out = read_rows(reader, held_out_rows[:256]).to(accelerator.device)
 
     def batches(config):
-        return ImageBatches(images, train_rows, config.model.image_size, **batch_layout(config, accelerator))
+        return ImageBatches(reader, train_rows, **batch_layout(config, accelerator))
 
     def evaluate(model):
         return measure_reconstruction(model.tokenizer, held_out, accelerator)
@@ -106,6 +119,7 @@ def main(config: TrainTokenizerConfig) -> None:
         image_grid([picture, tokenizer.decode(tokenizer.encode(picture))], run.path / "reconstructions.png")
         described = {"codebook_size": config.model.codebook_size, "fingerprint": tokenizer.fingerprint}
         run.finish({**fitted.measures, **described})
+        say_left_out(run.path, reader)
     accelerator.end_training()
 
 
@@ -168,6 +182,7 @@ class TrainedTokenizer(nn.Module):
     def __init__(self, config: TrainTokenizerConfig):
         super().__init__()
         self.tokenizer = VQTokenizer.untrained(config.model)
+        self.tokenizer.resize = config.resize
         self.tokenizer.codebook.requires_grad_(False)
         self.codebook = EMACodebook(self.tokenizer, decay=config.codebook_decay, dead_below=config.dead_below)
 

@@ -40,6 +40,7 @@ class TokenDataset(Dataset[Item]):
         self._store: TokenStore | None = store if isinstance(store, TokenStore) else open_store(store)
         self._process = os.getpid()
         self.spec = str(self._store.folder)
+        self.verify_shards = self._store.verify_shards
         self.length = len(self._store)
         self.labels = None if labels is None else np.asarray(labels)
         self.transform = transform
@@ -50,7 +51,7 @@ class TokenDataset(Dataset[Item]):
     def store(self) -> TokenStore:
         """The store, opened again in a process that got this object from another, forked or not."""
         if self._store is None or self._process != os.getpid():
-            self._store, self._process = open_store(self.spec), os.getpid()
+            self._store, self._process = open_store(self.spec, verify_shards=self.verify_shards), os.getpid()
         return self._store
 
     def __getstate__(self) -> dict[str, Any]:

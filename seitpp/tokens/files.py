@@ -1,5 +1,6 @@
 """How a store's files are reached: what a reader asks of them, and files on this machine."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +23,8 @@ class StoreFiles(Protocol):
     folder: Any
     window: int | None
 
-    def manifest(self) -> dict[str, Any]:
-        """Content of store.json, checked."""
+    def manifest(self, place: str = "") -> dict[str, Any]:
+        """Content of store.json, checked: of this store, or of another at a place as seen from it, such as ../train."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -71,13 +72,19 @@ class LocalFiles:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def manifest(self) -> dict[str, Any]:
-        """Content of store.json."""
-        return read_manifest(self.folder / "store.json")
+    def manifest(self, place: str = "") -> dict[str, Any]:
+        """Content of store.json, of this store or of another at a place as seen from it."""
+        return read_manifest(self.folder / place / "store.json")
 
     def read(self, name: str) -> bytes:
-        """Bytes of a small file."""
-        return (self.folder / name).read_bytes()
+        """Bytes of a small file.
+
+        Raises: FileNotFoundError if there is none; a pipe, which would be waited for, or a device is none.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return path.read_bytes()
 
     def check(self, shards: Entries) -> None:
         """Refuse a store of which a shard is missing or cut off."""

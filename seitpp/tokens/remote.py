@@ -1,30 +1,33 @@
 """Files of a token store behind a URL: whole shards are fetched into a local cache that never outgrows its bound.
 
-The cache is addressed by content (the SHA-256 of a shard is its name), so processes of a machine, stores and subsets
-share it. What does not match its checksum never gets in; the longest unused shards leave first.
+The cache is addressed by source and content (the SHA-256 of a shard's URL and checksum is its name), so processes of a
+machine, a store and its subsets share it. What does not match its checksum never gets in; the longest unused shards
+leave first.
 """
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import HOST
+from seitpp.runtime.locations import Location, with_home
 from seitpp.runtime.locks import lacks_locks
+from seitpp.runtime.schema import shown
 from seitpp.tokens.files import Entries
 from seitpp.tokens.format.manifest import check_manifest, inside
+from seitpp.tokens.transfer import Missing, Passing, Server
 
-_Answer = TypeVar("_Answer")
-_BLOCK = 1 << 22
 _STALE_SECONDS = 3600
 _OWN = re.compile(r"[0-9a-f]{64}\.arrow|\.[0-9a-f]{64}\.([A-Za-z0-9-]+\.)?\d+\.tmp")
 """Names of shards in a cache, finished or not: nothing else is counted or removed."""
@@ -34,14 +37,14 @@ _OWN = re.compile(r"[0-9a-f]{64}\.arrow|\.[0-9a-f]{64}\.([A-Za-z0-9-]+\.)?\d+\.t
 class CacheConfig:
     """How stores behind a URL are read; local stores need none of it."""
 
-    folder: str | None = None
+    folder: Location | None = None
     """where fetched shards are kept; None: $SEITPP_CACHE, or ~/.cache/seitpp"""
     gigabytes: float = 20.0
     """the most that the folder may hold, 10^9 bytes each; all processes of a machine share it"""
     window: int = 262144
     """rows that training shuffles among each other: each process goes through its shards window by window"""
-    attempts: int = 4
-    """how often a fetch is tried, each after twice the pause of the one before"""
+    attempts: int = 6
+    """how often a fetch is tried where a server is busy or silent: after half a second, and each time twice as long"""
 
     def __post_init__(self) -> None:
         require(self, "folder", "://" not in (self.folder or ""), "is a URL: name a folder of this machine")
@@ -52,7 +55,7 @@ class CacheConfig:
     @property
     def path(self) -> Path:
         """The folder that it comes to."""
-        return Path(self.folder or os.environ.get("SEITPP_CACHE") or Path.home() / ".cache" / "seitpp")
+        return Path(with_home(self.folder or os.environ.get("SEITPP_CACHE") or "~/.cache/seitpp"))
 
 
 class RemoteFiles:
@@ -61,45 +64,41 @@ class RemoteFiles:
     Args:
         url: of the store's folder, of any file system that fsspec knows.
         config: a CacheConfig.
+        wait: how to wait some seconds between attempts.
 
     Attributes:
         window: rows that training shuffles among each other.
     Raises: UserError if fsspec does not know the protocol, or a package for it is missing.
     """
 
-    def __init__(self, url: str | Path, config: CacheConfig) -> None:
-        import fsspec
-
+    def __init__(self, url: str | Path, config: CacheConfig, *, wait: Callable[[float], object] = time.sleep) -> None:
         self.folder = str(url).rstrip("/")
         self.config = config
         self.window: int | None = config.window
         self.bound = int(config.gigabytes * 1e9)
         self.cache = config.path
-        try:
-            self.system, _ = fsspec.core.url_to_fs(self.folder)
-            self.cache.mkdir(parents=True, exist_ok=True)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"{self.folder} can't be read: {error}") from error
+        self.server = Server(self.folder, config.attempts, wait)
+        self.cache.mkdir(parents=True, exist_ok=True)
         self._fetcher = ThreadPoolExecutor(max_workers=2, thread_name_prefix="shards")
         self._coming: dict[str, Future[Path]] = {}
 
-    def manifest(self) -> dict[str, Any]:
-        """Content of store.json."""
-        import json
-
-        name = inside(self.folder, "store.json")
+    def manifest(self, place: str = "") -> dict[str, Any]:
+        """Content of store.json, of this store or of another at a place as seen from it."""
+        file = f"{place}/store.json" if place else "store.json"
+        name = inside(self.folder, file)
         try:
-            manifest = json.loads(self.read("store.json"))
-        except FileNotFoundError as error:
-            raise UserError(f"{self.folder} is not a token store (no store.json there)") from error
-        except ValueError as error:
-            raise UserError(f"{name} can't be read ({error}): upload the store again") from error
+            manifest = json.loads(self.read(file))
+        except Missing as error:
+            raise UserError(f"{name.removesuffix('/store.json')} is not a token store (no store.json there)") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{name} can't be read ({shown(error, 80)}): check that it was copied there whole"
+            ) from error
         return check_manifest(manifest, name)
 
     def read(self, name: str) -> bytes:
         """Bytes of a small file."""
-        url = inside(self.folder, name)
-        return self._patiently(lambda: self.system.cat_file(url), url)
+        return self.server.read(inside(self.folder, name))
 
     def check(self, shards: Entries) -> None:
         """Refuse a store of which one shard is larger than the cache; nothing is fetched."""
@@ -135,7 +134,7 @@ class RemoteFiles:
 
     def path(self, entry: dict[str, Any]) -> Path:
         """Where a shard lies in the cache; it is fetched if it is not there."""
-        coming = self._coming.pop(entry["sha256"], None)
+        coming = self._coming.pop(self._key(entry), None)
         if coming is not None:
             coming.result()
         return self._fetch(entry)
@@ -147,33 +146,46 @@ class RemoteFiles:
     def prefetch(self, shards: Entries) -> None:
         """Begin to fetch shards in the background."""
         for entry in shards:
-            if entry["sha256"] not in self._coming and not self.keeps(entry):
-                self._coming[entry["sha256"]] = self._fetcher.submit(self._fetch, entry)
+            if self._key(entry) not in self._coming and not self.keeps(entry):
+                self._coming[self._key(entry)] = self._fetcher.submit(self._fetch, entry)
+
+    def _key(self, entry: dict[str, Any]) -> str:
+        """What a shard is called in the cache.
+
+        Where it lies is part of it: a stranger's manifest that names the checksum of someone's private shard must not
+        be answered from the cache.
+        """
+        return hashlib.sha256(f"{inside(self.folder, entry['file'])}\n{entry['sha256']}".encode()).hexdigest()
 
     def _target(self, entry: dict[str, Any]) -> Path:
-        return self.cache / f"{entry['sha256']}.arrow"
+        return self.cache / f"{self._key(entry)}.arrow"
 
     def _fetch(self, entry: dict[str, Any]) -> Path:
         target = self._target(entry)
-        with _locked(self.cache / f".{entry['sha256'][:16]}.lock"):  # one process fetches, the others wait for it
+        with _locked(self.cache / f".{self._key(entry)[:16]}.lock"):  # one process fetches, the others wait for it
             if not target.exists():
                 url = inside(self.folder, entry["file"])
-                self._patiently(lambda: self._download(url, entry, target), url)
-            os.utime(target)
+                self.server.patiently(lambda: self._download(url, entry, target), url)
+            with suppress(PermissionError):  # someone else's, in a cache that is shared
+                os.utime(target)
         return target
 
     def _download(self, url: str, entry: dict[str, Any], target: Path) -> None:
-        temporary = self.cache / f".{entry['sha256']}.{HOST}.{os.getpid()}.tmp"
+        temporary = self.cache / f".{self._key(entry)}.{HOST}.{os.getpid()}.tmp"
         try:
-            with self.system.open(url, "rb", block_size=_BLOCK) as source:
-                self._reserve(temporary, entry.get("bytes") or source.size or 0)
-                digest = hashlib.sha256()
-                with temporary.open("r+b") as file:
-                    while block := source.read(_BLOCK):
-                        digest.update(block)
-                        file.write(block)
+            self._reserve(temporary, entry.get("bytes") or self.server.size(url))
+            digest, size, most = hashlib.sha256(), 0, entry.get("bytes", self.bound)
+            with temporary.open("r+b") as file, closing(self.server.blocks(url)) as blocks:
+                for block in blocks:
+                    size += len(block)
+                    if size > most:  # a server may go on without end
+                        break
+                    digest.update(block)
+                    file.write(block)
+            if size != entry.get("bytes", size):
+                raise Passing(f"{size} bytes came, store.json says {most}", "check that it was copied there whole")
             if digest.hexdigest() != entry["sha256"]:
-                raise OSError("the checksum differs from store.json")
+                raise Passing("the checksum differs from store.json", "upload that file again")
             with _locked(self.cache / ".room.lock"):  # nobody counts the files meanwhile
                 temporary.rename(target)
         finally:
@@ -192,23 +204,6 @@ class RemoteFiles:
             with temporary.open("wb") as file:
                 file.truncate(size)  # a file of holes: it counts for the others while it is being filled
 
-    def _patiently(self, action: Callable[[], _Answer], url: str) -> _Answer:
-        """Do something that the network may spoil, again after a pause; a file that is not there is not waited for."""
-        failure: Exception | None = None
-        for attempt in range(self.config.attempts):
-            try:
-                return action()
-            except FileNotFoundError as error:
-                if url.endswith("store.json"):
-                    raise
-                raise UserError(f"{url} is missing: upload the store again") from error
-            except Exception as error:  # each file system has errors of its own
-                failure = error
-                if attempt + 1 < self.config.attempts:
-                    time.sleep(0.25 * 2**attempt)
-        reason = " ".join(str(failure).split()) or type(failure).__name__
-        raise UserError(f"{url} can't be fetched ({reason}), tried {self.config.attempts} times") from failure
-
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """(path, stat) of the shards in a cache, finished or not; those that are given up meanwhile are left out."""
@@ -220,7 +215,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock among processes and threads."""
+    """Hold a lock among processes and threads; without one, where there are none, a shard may be fetched twice."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -10,7 +10,6 @@ The format, byte by byte: docs/store-format.md.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -24,11 +23,12 @@ import torch
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import packed_bytes, unpack
 from seitpp.tokens.files import LocalFiles, StoreFiles
-from seitpp.tokens.format.manifest import write_manifest
+from seitpp.tokens.format.manifest import check_owners, write_manifest
+from seitpp.tokens.format.row_numbers import read_row_numbers
 from seitpp.tokens.format.shard import Shard, sha256_of, write_shard
 from seitpp.tokens.format.size import StoreSize, store_size
 from seitpp.tokens.format.targets import Targets
-from seitpp.tokens.format.verify import verify_codebook, verify_shard
+from seitpp.tokens.format.verify import verify_codebook, verify_labels, verify_once, verify_shard
 
 if TYPE_CHECKING:
     from seitpp.tokens.remote import CacheConfig
@@ -36,19 +36,20 @@ if TYPE_CHECKING:
 __all__ = ["TokenStore", "open_store", "sha256_of", "write_manifest", "write_shard"]
 
 
-def open_store(spec: str | Path, cache: "CacheConfig | None" = None) -> "TokenStore":
+def open_store(spec: str | Path, cache: "CacheConfig | None" = None, *, verify_shards: bool = True) -> "TokenStore":
     """Open a token store.
 
     Args:
         spec: a folder, or a URL that fsspec knows (s3://…, gs://…, https://…).
         cache: a seitpp.tokens.remote.CacheConfig for URLs; None: its defaults.
+        verify_shards: as for TokenStore.
     Returns: TokenStore.
     """
     if "://" not in str(spec):
-        return TokenStore(spec)
+        return TokenStore(spec, verify_shards=verify_shards)
     from seitpp.tokens.remote import CacheConfig, RemoteFiles
 
-    return TokenStore(spec, RemoteFiles(spec, cache or CacheConfig()))
+    return TokenStore(spec, RemoteFiles(spec, cache or CacheConfig()), verify_shards=verify_shards)
 
 
 class TokenStore:
@@ -57,6 +58,8 @@ class TokenStore:
     Args:
         folder: the store's folder or URL.
         files: how its files are reached (LocalFiles or RemoteFiles); None: the folder is local.
+        verify_shards: check a shard's checksum and ids when it is first read, once a process; false: only its layout
+            and labels, which no reading does without.
 
     Attributes:
         manifest: content of store.json.
@@ -70,7 +73,8 @@ class TokenStore:
     Raises: UserError if it is no store, or a shard is missing or cut off.
     """
 
-    def __init__(self, folder: str | Path, files: StoreFiles | None = None) -> None:
+    def __init__(self, folder: str | Path, files: StoreFiles | None = None, *, verify_shards: bool = True) -> None:
+        self.verify_shards = verify_shards
         self.files: StoreFiles = LocalFiles(folder) if files is None else files
         self.folder = self.files.folder
         self.manifest = self.files.manifest()
@@ -79,6 +83,8 @@ class TokenStore:
         self.classes: list[str] = self.manifest["classes"]
         self.columns = tuple(self.manifest["columns"])
         self.row_bytes = packed_bytes(self.grid[0] * self.grid[1], self.codebook_size)
+        if "subset" in self.manifest:
+            check_owners(self.manifest, self.files.manifest, self.folder)
         self.files.check(self.manifest["shards"])
         self._shards: dict[int, Shard] = {}
         self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
@@ -114,16 +120,8 @@ class TokenStore:
     @cached_property
     def codebook(self) -> torch.Tensor:
         """Embeddings of the codes, (k, c) float32, read once: the same tensor for all, so write into a copy."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            with torch.inference_mode(False):  # a tensor that is kept must serve every mode
-                return load(self.files.read("codebook.safetensors"))["codebook"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(
-                f"{self.folder}/codebook.safetensors is missing or broken: run the tokenising command again"
-            ) from error
+        with torch.inference_mode(False):  # a tensor that is kept must serve every mode
+            return self._read_codebook()
 
     @cached_property
     def size(self) -> StoreSize:
@@ -227,17 +225,31 @@ class TokenStore:
         """Begin to fetch shards, by their numbers, where they are not here yet."""
         self.files.prefetch([self.manifest["shards"][number] for number in shards])
 
-    def check_tokenizer(self, fingerprint: str, what: str) -> None:
+    def check_tokenizer(self, fingerprint: str, what: str, codebook_size: int | None = None) -> None:
         """Refuse a model or store of another tokenizer.
 
         Args:
             fingerprint: of the other's tokenizer.
             what: what the other is, for the message.
+            codebook_size: the other's K; None: it has none.
         """
         if fingerprint != self.tokenizer["fingerprint"]:
             raise UserError(
                 f"{self.folder} was made by tokenizer {self.tokenizer['fingerprint'][:12]}, but {what} belongs to "
                 f"tokenizer {fingerprint[:12]}: their ids mean different things. Tokenise again with the right one"
+            )
+        if codebook_size not in (None, self.codebook_size):
+            raise UserError(
+                f"{self.folder} has {self.codebook_size} codes, but {what} knows {codebook_size}, though both name the "
+                f"same tokenizer: one of them was changed. Tokenise again"
+            )
+
+    def check_alike(self, other: "TokenStore") -> None:
+        """Refuse another store that is not of the same tokenizer, codes and grid as this one."""
+        other.check_tokenizer(self.tokenizer["fingerprint"], f"the store {self.folder}", self.codebook_size)
+        if other.grid != self.grid:
+            raise UserError(
+                f"{other.folder} has grids of {other.grid} tokens, {self.folder} of {self.grid}: tokenise both alike"
             )
 
     def verify(self, progress: Callable[[int], object] | None = None) -> None:
@@ -247,26 +259,28 @@ class TokenStore:
             progress: called with the number of shards that are found good, after each.
         Raises: UserError naming the first bad file.
         """
-        codebook = self.codebook
-        content = self.files.read("codebook.safetensors") if "codebook" in self.manifest else None
-        verify_codebook(f"{self.folder}/codebook.safetensors", codebook, content, self.manifest)
+        self._read_codebook()
         for number, entry in enumerate(self.manifest["shards"]):
-            verify_shard(self.files.path(entry), self._shard(number), self.manifest)
+            path = self.files.path(entry)
+            verify_shard(path, Shard(path, entry, self.row_bytes, self.columns), self.manifest)
             if progress is not None:
                 progress(number + 1)
+
+    def _read_codebook(self) -> torch.Tensor:
+        name = f"{self.folder}/codebook.safetensors"
+        try:
+            return verify_codebook(name, self.files.read("codebook.safetensors"), self.manifest)
+        except FileNotFoundError as error:
+            raise UserError(f"{name} is missing: run the command that made the store again") from error
 
     def _read_subset(self, subset: dict[str, Any]) -> np.ndarray:
         """The rows of a subset, checked: rising, inside the shards."""
         name = f"{self.folder}/{subset['file']}"
         try:
             content = self.files.read(subset["file"])
-            chosen = np.load(io.BytesIO(content), allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{name} is missing or broken: make the subset again (seitpp store subset)") from error
-        whole = hashlib.sha256(content).hexdigest() == subset["sha256"]
-        if not whole or (len(chosen) and not (chosen[0] >= 0 and chosen[-1] < self._starts[-1])):
-            raise UserError(f"{name} is not what store.json says: make the subset again (seitpp store subset)")
-        return chosen
+        except FileNotFoundError as error:
+            raise UserError(f"{name} is missing: make the subset again (seitpp store subset)") from error
+        return read_row_numbers(content, subset, int(self._starts[-1]), name)
 
     @cached_property
     def _numbers(self) -> np.ndarray | None:
@@ -312,5 +326,9 @@ class TokenStore:
             entry = self.manifest["shards"][number]
             path = self.files.path(entry)
             self._shards = {known: shard for known, shard in self._shards.items() if self.files.keeps(shard.entry)}
-            self._shards[number] = Shard(path, entry, self.row_bytes, self.columns)
+            shard = Shard(path, entry, self.row_bytes, self.columns)
+            if self.verify_shards:
+                verify_once(path, shard, self.manifest)
+            verify_labels(path, shard, self.manifest)
+            self._shards[number] = shard
         return self._shards[number]

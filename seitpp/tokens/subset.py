@@ -25,12 +25,14 @@ import numpy as np
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import make_folder, replacing
+from seitpp.runtime.locations import Location
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_subset, refuse_foreign
 from seitpp.runtime.places import claim
 from seitpp.tokens.format.manifest import write_manifest
 from seitpp.tokens.format.targets import first_labels
 from seitpp.tokens.order.permutation import permute
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.store import TokenStore
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -38,12 +40,12 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubsetConfig:
+class SubsetConfig(ReadsStores):
     """A class-balanced part of a store as a new manifest over the same shards."""
 
-    store: str
+    store: Location
     """token store to choose from, a folder on this machine"""
-    output_dir: str
+    output_dir: Location
     """folder of the subset: its manifest points to the shards by relative paths"""
     count: int | None = None
     """rows to take"""
@@ -74,7 +76,7 @@ def main(config: SubsetConfig) -> None:
     if "://" in config.store:
         raise UserError(f"{config.store}: make subsets where the store's files are local, and upload rows.npy with it")
     folder = claim(config, is_subset, "a subset")
-    store = TokenStore(config.store)
+    store = TokenStore(config.store, verify_shards=config.verify_shards)
     numbers, classes = None, store.classes
     if config.classes:
         numbers, classes = _numbers_of(config.classes, store)
@@ -218,7 +220,8 @@ def _write_subset(folder, store, rows, how, numbers, classes):
     np.save(file, rows)
     with replacing(folder / "rows.npy") as temporary:
         temporary.write_bytes(file.getvalue())
-    beside = os.path.relpath(store.folder, folder)
+    # As the disk has it: `..` of a link is where the link leads to, not where it lies.
+    beside = os.path.relpath(store.folder.resolve(), folder.resolve())
     manifest = store.manifest
     write_manifest(
         folder,
@@ -229,6 +232,7 @@ def _write_subset(folder, store, rows, how, numbers, classes):
         preprocessing=manifest["preprocessing"],
         classes=store.classes if classes is None else classes,
         mask=manifest.get("mask"),
+        columns=store.columns,
         shards=[
             {**shard, "file": Path(os.path.normpath(Path(beside) / shard["file"])).as_posix()}
             for shard in manifest["shards"]

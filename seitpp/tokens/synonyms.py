@@ -16,8 +16,10 @@ import torch.nn.functional as F
 
 from seitpp.runtime.config import require
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import write_text
+from seitpp.runtime.files import read_json, write_text
+from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import begins_with, refuse_foreign_file
+from seitpp.runtime.rights import check_readable
 
 if TYPE_CHECKING:
     from seitpp.tokens.store import TokenStore
@@ -29,11 +31,11 @@ PUBLISHED_COUNT = 5
 class SynonymsConfig:
     """Write the nearest codes of each code of a store: seitpp store synonyms STORE."""
 
-    store: str
+    store: Location
     """the store's folder"""
     count: int = PUBLISHED_COUNT
     """synonyms of each code"""
-    out: str | None = None
+    out: Location | None = None
     """file to write; None: synonyms.json in the store's folder"""
 
     def __post_init__(self) -> None:
@@ -112,8 +114,9 @@ def read_synonyms(path: str | Path, codebook_size: int) -> list[list[int]]:
     Raises: UserError naming the file and the code that is wrong.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
+        check_readable(path)
         raise UserError(f'{path} is not a synonym dictionary, JSON of {{"code": [codes, nearest first]}}') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a synonym dictionary: expected {{"code": [codes, nearest first]}}')

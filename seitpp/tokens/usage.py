@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from seitpp.runtime.locations import Location
 from seitpp.runtime.progress import Progress
+from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import MANY_ROWS, pass_through
 
 if TYPE_CHECKING:
@@ -20,10 +22,10 @@ COVERAGES = (0.5, 0.9, 0.99, 0.999, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UsageConfig:
+class UsageConfig(ReadsStores):
     """Say how a store uses its codebook: seitpp store usage STORE."""
 
-    store: str
+    store: Location
     """the store's folder or URL"""
     json: bool = False
     """print JSON, with the count of every code, instead of a table"""
@@ -33,7 +35,7 @@ def main(config: UsageConfig) -> None:
     """Count the codes of a store and print what they say."""
     from seitpp.tokens.store import open_store
 
-    store = open_store(config.store)
+    store = open_store(config.store, verify_shards=config.verify_shards)
     with Progress(len(store), "count", enabled=len(store) > MANY_ROWS and not config.json) as progress:
         counts = count_codes(store, progress.update)
     numbers = usage(counts)

@@ -6,19 +6,29 @@ best.json                    which checkpoint was best by evaluation; it outlive
 """
 
 import os
-import pickle
 import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.files import write_json
+from seitpp.runtime.rights import check_readable, grant_as_usual
 from seitpp.runtime.run_content import remove_unfinished_checkpoints
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.schema import anything, integer, number, read_described, record, shown, table, text
+from seitpp.runtime.system_errors import name_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_BEFORE = "move that folder elsewhere to resume from the one before"
+_BELONGS = record({"stage": text(), "inputs": table(anything), "effective_batch": integer(1)})
+"""What checkpoint.json says."""
+_BEST = record(
+    {"step": integer(0), "score": number(), "checkpoint": text(r"checkpoints/step-\d+", "checkpoints/step-…")}
+)
+"""What best.json says."""
 
 
 def save_checkpoint(
@@ -74,9 +84,11 @@ def _write_checkpoint(accelerator, run, final, parts):
             write_json(temporary / "checkpoint.json", _belongs_to(accelerator, run))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
+            grant_as_usual(temporary)
             _flush(temporary)
             temporary.rename(final)
-    except Exception:
+    except Exception as error:
+        name_file(error, temporary, final)
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs its room back
         raise
     accelerator.wait_for_everyone()
@@ -105,8 +117,10 @@ def _flush(folder):
 def _best(run):
     """best.json, or nothing where its checkpoint is gone."""
     file = run.path / "best.json"
-    found = read_json(file) if file.exists() else {}
-    return found if found and (run.path / found["checkpoint"]).is_dir() else {}
+    if not file.exists():
+        return {}
+    found = read_described(file, _BEST, "remove it: the newest checkpoints stay")
+    return found if (run.path / found["checkpoint"]).is_dir() else {}
 
 
 def _step_of(folder):
@@ -139,10 +153,7 @@ def load_checkpoint(accelerator: "Accelerator", run: RunFolder, parts: dict[str,
 
 
 def _refuse_another_training(folder, here, *, own):
-    try:
-        there = read_json(folder / "checkpoint.json")
-    except (OSError, ValueError) as error:
-        raise UserError(_damaged(folder, error)) from error
+    there = read_described(folder / "checkpoint.json", _BELONGS, _BEFORE)
     there, here = ({**each.pop("inputs"), **each} for each in (there, here))
     for name, value in here.items():
         if there.get(name) == value or (name == "effective_batch" and not own):
@@ -154,14 +165,15 @@ def _refuse_another_training(folder, here, *, own):
 
 
 def _load(accelerator, folder, parts):
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    for file in filter(Path.is_file, folder.rglob("*")):
+        check_readable(file)
     try:
         accelerator.load_state(str(folder))
         for name, part in parts.items():
             part.load_state_dict(load_file(folder / _part(name)))
-    except (RuntimeError, ValueError, KeyError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # a broken pickle is a program that may fail in any way
         shapes = re.search(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", str(error))
         names = re.search(r"(?:Missing|Unexpected) key\(s\) in state_dict: \"?([^\s\",]+)", str(error))
         what = f"{names[1]} is only in one" if names else ""
@@ -175,4 +187,4 @@ def _load(accelerator, folder, parts):
 
 def _damaged(folder, error):
     first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-    return f"the checkpoint {folder} can't be read ({first_line}): delete that folder to resume from the one before"
+    return f"the checkpoint {folder} can't be read ({shown(first_line, 160)}): {_BEFORE}"

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.files import write_json
 from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.schema import integer, read_described, record
 from seitpp.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_KEPT = record({"batch_size": integer(1), "accum_iter": integer(1)}, closed=True)
 
 
 def shrink_to_memory(
@@ -38,7 +41,7 @@ def shrink_to_memory(
 
     kept = run.path / "micro_batch.json"
     if kept.exists() and not run.fresh:
-        config = replace(config, **read_json(kept))
+        config = replace(config, **read_described(kept, _KEPT, "remove it"))
     size = config.batch_size
 
     def halve():

@@ -1,11 +1,18 @@
 """The demo: its steps, and the folder that it refuses."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
+import tiny
+from seitpp.demo import demo
 from seitpp.demo.demo import DemoConfig, main
 from seitpp.demo.steps import make_steps
+from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.runtime.command import parse
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.steps.runner import StepRunner
 
 
 @pytest.fixture
@@ -47,6 +54,18 @@ def test_batches_shrink_to_fit_few_images(images):
     assert sum("--batch_size" in each.command for each in make_steps(images.parent)) == 5
 
 
+def test_a_demo_may_lie_in_a_folder_of_any_name(images, tmp_path):
+    """`--classifiers [demo, v2/…]` were two names."""
+    folder = tmp_path / "demo, v2 [no]: 1"
+    (folder / "images" / "sketch").mkdir(parents=True)
+    (folder / "images" / "train").mkdir()
+    (step,) = [each for each in make_steps(folder) if each.name == "Robustness"]
+    config = parse(RobustnessConfig, step.command[2:], recipes="robustness")
+    assert config.classifiers == (f"{folder}/scratch-categories", f"{folder}/finetune-categories")
+    assert config.domains == {"sketch": f"{folder}/images/sketch"}
+    assert config.output_dir == f"{folder}/robustness"
+
+
 def test_a_folder_of_another_demo_is_refused(tmp_path):
     (tmp_path / "demo.txt").write_text("OpenMoji\n")
     (tmp_path / "images").mkdir()
@@ -74,3 +93,32 @@ def test_images_and_demo_in_one_another_are_refused(tmp_path):
         with pytest.raises(UserError, match=r"--output_dir .* --images .*: choose another --output_dir"):
             main(DemoConfig(images=str(tmp_path / "photos"), output_dir=str(tmp_path / output)))
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["ant"]
+
+
+def begin(monkeypatch, folder, **fields):
+    """A demo as far as to the steps that it would run."""
+    monkeypatch.setattr(demo, "_check_extras", lambda config: None)
+    monkeypatch.setattr(StepRunner, "run", lambda self: None)
+    main(DemoConfig(output_dir=str(folder), **fields))
+
+
+def test_a_demo_goes_on_where_its_images_were_moved_and_not_with_others(tmp_path, monkeypatch):
+    photos = tiny.make_images(tmp_path / "photos", {"ant": 6, "bee": 6}, size=(32, 32))
+    begin(monkeypatch, tmp_path / "demo", images=str(photos))
+    moved = photos.rename(tmp_path / "elsewhere")
+    begin(monkeypatch, tmp_path / "demo", images=str(moved))
+    with pytest.raises(UserError, match=r"holds a demo of .*elsewhere: "):
+        begin(monkeypatch, tmp_path / "demo", images=str(moved), quick=True)
+    shutil.copy(moved / "ant" / "000.png", moved / "ant" / "more.png")
+    with pytest.raises(UserError, match=r"holds a demo of .*elsewhere as they were before: choose another"):
+        begin(monkeypatch, tmp_path / "demo", images=str(moved))
+    shutil.rmtree(moved)
+    begin(monkeypatch, tmp_path / "demo", images=str(moved))  # they were read before
+
+
+def test_a_demo_of_an_older_version_is_known_by_its_path(tmp_path, monkeypatch):
+    photos = tiny.make_images(tmp_path / "photos", {"ant": 6, "bee": 6}, size=(32, 32))
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "demo.txt").write_text(f"{photos.resolve()}\n")
+    begin(monkeypatch, tmp_path / "demo", images=str(photos))
+    assert len((tmp_path / "demo" / "demo.txt").read_text().splitlines()) == 2  # and by what they are from now on

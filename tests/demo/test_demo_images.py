@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import shutil
 import sys
 import tracemalloc
 from collections import Counter
@@ -446,24 +447,61 @@ def test_many_broken_images_stop_with_the_first_and_its_reason(source, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-def test_a_class_that_is_too_small_is_named(source, tmp_path):
+@pytest.mark.parametrize("also_broken", [0, 1])
+def test_a_class_that_is_too_small_is_left_unlabelled_and_said(source, tmp_path, also_broken):
     fill(source / "birds", range(40, 43))
-    with pytest.raises(UserError, match=r"'birds' in .*photos has 3 usable images.*4"):
-        prepare_folder(source, tmp_path / "images")
+    for _ in range(also_broken):
+        (source / "birds" / "broken.png").write_bytes(b"no image")
+    said = prepare_folder(source, tmp_path / "images")
+    out = tmp_path / "images"
+    assert ("1 not decodable" in said) == bool(also_broken)
+    assert "3 of the small class 'birds', left unlabelled" in said
+    assert sorted(path.name for path in (out / "train").iterdir() if path.is_dir()) == ["Big dogs", "cats"]
+    assert numbers_in(path.name for path in (out / "train").glob("*.png")) == {40, 41, 42}
+    assert "birds/040-0.png,\"of the small class 'birds', left unlabelled\"" in (out / "skipped.csv").read_text()
 
 
-def test_a_class_that_is_too_small_without_its_broken_images_is_named(source, tmp_path):
-    fill(source / "birds", range(40, 43))
-    (source / "birds" / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"'birds' in .*photos has 3 usable images.*4"):
-        prepare_folder(source, tmp_path / "images")
-
-
-def test_a_class_of_one_image_over_and_over_is_named(source, tmp_path):
+def test_a_class_of_one_image_over_and_over_is_left_unlabelled(source, tmp_path):
     for noise in range(5):
         fill(source / "birds", [40], noise=noise)
-    with pytest.raises(UserError, match=r"'birds' in .*photos has no two images that differ"):
+    assert prepare_folder(source, tmp_path / "images") == "5 of the small class 'birds', left unlabelled"
+    assert not (tmp_path / "images" / "train" / "birds").exists()
+
+
+def test_fewer_than_two_classes_that_are_large_enough_are_refused(source, tmp_path):
+    shutil.rmtree(source / "cats")
+    fill(source / "birds", range(40, 43))
+    with pytest.raises(
+        UserError, match=r"photos has one class only, 'Big dogs' \(left unlabelled: birds: a class needs 4"
+    ):
         prepare_folder(source, tmp_path / "images")
+
+
+def test_what_is_left_out_is_listed_and_counted_again_where_the_folder_is_there(source, tmp_path):
+    (source / "cats" / "a.xyz").touch()
+    (source / "dog").mkdir()
+    (source / "@eaDir").mkdir()
+    (source / "Big dogs" / "b.png").symlink_to("nowhere")
+    said = prepare_folder(source, tmp_path / "images")
+    assert sorted(said.split(", ")) == [
+        "1 broken link", "1 class folder without images", "1 hidden or system folder", "1 of unknown format .xyz"
+    ]  # fmt: skip
+    assert prepare_folder(source, tmp_path / "images") == said
+
+
+def test_classes_behind_links_are_classes(source, tmp_path):
+    (source / "cats").rename(tmp_path / "elsewhere")
+    (source / "cats").symlink_to(tmp_path / "elsewhere")
+    prepare_folder(source, tmp_path / "images")
+    assert len(list((tmp_path / "images" / "train" / "cats").glob("*.png"))) == 7
+
+
+def test_elongated_images_are_padded_where_it_is_asked_for(source, tmp_path):
+    Image.new("RGB", (120, 30), "red").save(source / "wide.png")
+    prepare_folder(source, tmp_path / "images", size=20, resize="pad")
+    (path,) = (tmp_path / "images" / "train").glob("*.png")
+    pixels = np.asarray(load(path))
+    assert [tuple(pixels[row, 10]) for row in (0, 10, 19)] == [(255, 255, 255), (255, 0, 0), (255, 255, 255)]
 
 
 def test_more_classes_than_images_wanted_is_an_error(source, tmp_path):
@@ -482,7 +520,7 @@ def test_a_source_that_is_not_there_a_file_empty_or_of_one_class_is_said(tmp_pat
     (tmp_path / "file").write_text("")
     assert f"{tmp_path / 'file'} is a file, not a folder" in refusal(tmp_path / "file")
     (tmp_path / "empty" / "cats").mkdir(parents=True)
-    assert f"{tmp_path / 'empty'} holds no images (.bmp" in refusal(tmp_path / "empty")
+    assert f"{tmp_path / 'empty'} holds no images, but 1 class folder without images" in refusal(tmp_path / "empty")
     fill(tmp_path / "one" / "cats", range(5))
     assert f"{tmp_path / 'one'} has one class only, 'cats'; give at least two" in refusal(tmp_path / "one")
     assert f"{tmp_path / 'one' / 'cats'} has no class folders; give" in refusal(tmp_path / "one" / "cats")
@@ -491,7 +529,7 @@ def test_a_source_that_is_not_there_a_file_empty_or_of_one_class_is_said(tmp_pat
 def test_a_source_whose_folders_are_parts_and_not_classes_is_refused(tmp_path):
     for part in ("train", "val"):
         fill(tmp_path / "split" / part / "cats", range(5))
-    with pytest.raises(UserError, match=r"split is split already \(train, val\); give one of its folders"):
+    with pytest.raises(UserError, match=r"split is split already \(train, val\).*: --images .*split/train"):
         prepare_folder(tmp_path / "split", tmp_path / "images")
 
 

@@ -30,6 +30,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.results import Result, read_results, results_table
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.steps.step import Step
+from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import TokenStore
 
 LABELS = [0] * 10 + [1] * 6 + [2] * 4 + [-1] * 4
@@ -363,6 +364,18 @@ def test_images_of_another_tokenizer_are_refused(config, images, tokenizer_folde
         main(replace(config, images=str(images), tokenizer=str(tokenizer_folder)))
 
 
+def test_images_too_small_for_corruptions_are_refused_before_anything_runs(config, images, tokenizer_folder):
+    fingerprint = load_tokenizer(tokenizer_folder).fingerprint
+    places = {}
+    for name in ("store", "eval_store"):
+        ids = tiny.random_ids(12, tiny.CODES, tiny.GRID)
+        places[name] = str(tiny.make_store(Path(config.output_dir).parent / name, ids, fingerprint=fingerprint))
+    ablation = replace(config, **places, ingredients=("scratch",), images=str(images), tokenizer=str(tokenizer_folder))
+    with pytest.raises(UserError, match="at least 32 pixels a side, this tokenizer reads 16 x 24: leave out --images"):
+        main(ablation)
+    assert not Path(config.output_dir).exists()
+
+
 def test_a_folder_of_another_ablation_is_refused(config, tmp_path):
     RunFolder(config, stage="downstream.ablation").log({"step": 0})
     with pytest.raises(UserError, match=r"run holds another run \(ingredients: .*\): choose another --output_dir"):
@@ -499,7 +512,7 @@ def test_killed_in_the_middle_it_goes_on_with_another_seed_and_the_table_is_that
     recipe = Path(config.finetune).read_text()
     try:
         Path(config.finetune).write_text(recipe.replace("steps: 3", "steps: 4"))
-        with pytest.raises(UserError, match="its tokenizer, store or recipe was made anew since"):
+        with pytest.raises(UserError, match=r"\(finetune: .* is another since, .* there, .* now\)"):
             main(again)
     finally:
         Path(config.finetune).write_text(recipe)

@@ -36,11 +36,14 @@ class Arrays:
     def __len__(self):
         return len(self.pixels)
 
-    def read(self, index, size):
+    def read(self, index, size, resize="crop"):
         return self.pixels[index]
 
     def where(self, index):
         return f"image {index}"
+
+    def sizes(self, rows):
+        return np.zeros(len(rows), np.int64)
 
 
 @pytest.fixture(scope="module")

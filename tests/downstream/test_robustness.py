@@ -182,6 +182,20 @@ def test_stores_of_other_noise_images_or_tokenizer_are_refused(world, measured, 
         stage.measure_robustness(make_config(world, tmp_path / "run", stores=str(stores), **fields))
 
 
+def test_other_images_and_classifiers_at_the_same_places_are_another_run(world, measured, tmp_path, capsys):
+    for name in ("test", "sketch", "finetuned", "robustness"):
+        shutil.copytree(world / name, tmp_path / name)
+    places = {"images": str(tmp_path / "test"), "classifiers": (str(tmp_path / "finetuned"),), "dataset": "insects"}
+    config = make_config(world, tmp_path / "robustness", domains={"sketch": str(tmp_path / "sketch")}, **places)
+    stage.measure_robustness(config)
+    assert "finished before, nothing to do" in capsys.readouterr().out  # though all of it was copied
+    shutil.copy(tmp_path / "test" / "bee" / "000.png", tmp_path / "test" / "bee" / "more.png")
+    shutil.copy(tmp_path / "test" / "bee" / "000.png", tmp_path / "sketch" / "bee" / "000.png")
+    shutil.rmtree(tmp_path / "finetuned" / "seed-1")
+    with pytest.raises(UserError, match=r"\(classifiers: .* there, .* now; domains\.sketch: .*; images: .*\)"):
+        stage.measure_robustness(config)
+
+
 def test_a_killed_run_makes_only_the_stores_that_are_missing(world, measured, tmp_path):
     config = make_config(world, tmp_path / "run", domains={"sketch": str(world / "sketch")}, dataset="insects")
     shutil.copytree(world / "robustness", config.output_dir)

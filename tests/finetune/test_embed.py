@@ -13,6 +13,7 @@ import tiny
 from seitpp import mtm
 from seitpp.finetune import embed as stage
 from seitpp.mtm.masking import Masks
+from seitpp.runtime.command import explain
 from seitpp.runtime.errors import UserError
 from seitpp.tokens.store import TokenStore
 
@@ -149,3 +150,28 @@ def test_the_file_may_lie_in_the_models_run_but_not_behind_a_url(store, weights,
     with pytest.raises(UserError, match=r"--out s3://bucket/features\.parquet is a URL"):
         stage.main(make_config(store, weights, "s3://bucket/features.parquet"))
     assert not (tmp_path / "s3:").exists()
+
+
+@pytest.mark.parametrize(
+    ("codes", "grid", "matters"),
+    [
+        (50, tiny.GRID, r"other has 50 codes, but the model in .*mtm knows 37"),
+        (tiny.CODES, (2, 2), r"a view of \(4, 2\) tokens must fit into the stored grid of \(2, 2\)"),
+    ],
+)
+def test_a_store_that_the_model_can_not_see_is_refused(weights, tmp_path, codes, grid, matters):
+    other = tiny.make_store(tmp_path / "other", tiny.random_ids(3, codes, grid), codes=codes)
+    with pytest.raises(UserError, match=matters):
+        stage.main(make_config(other, weights, tmp_path / "out.parquet"))
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_folder_that_may_not_be_written_is_named(store, weights, tmp_path, request):
+    out = "/features.parquet"  # a folder of root's that every user can enter
+    config = make_config(store, weights, out)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    request.getfixturevalue("unprivileged")
+    with pytest.raises(PermissionError) as raised:
+        stage.main(config)
+    assert explain(raised.value) == f"no permission to write or read {out}: choose another folder or change its rights"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import tiny
-from seitpp.finetune.labelled import open_labelled, split_labelled
+from seitpp.finetune.labelled import open_labelled, open_train_and_test, split_labelled
+from seitpp.finetune.train import FinetuneConfig
 from seitpp.runtime.errors import UserError
 
 
@@ -34,10 +35,51 @@ def test_rows_with_an_empty_label_are_left_out(stores, table):
     assert labelled.rows.tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("name", ["null", "NA", "None", "nan", "", "N/A", "#N/A", "true", "1e3", "-1"])
+def test_a_class_may_have_any_name(stores, table, name):
+    """pandas takes most of these for a missing value, and such rows were left out without a word."""
+    rows = [f"{row:04d}.png,{('ant', name)[row % 2]}" for row in range(10)]
+    if name == "":  # that is what a missing value looks like
+        rows[1:3] = ["0001.png,bee", "0002.png,bee"]
+    labelled = open_labelled(stores / "train", table("\n".join(["key,label", *rows])))
+    if name == "":
+        assert (labelled.classes, labelled.rows.tolist()) == (["ant", "bee"], [0, 1, 2, 4, 6, 8])
+    else:
+        assert (labelled.classes, labelled.rows.tolist()) == (sorted(["ant", name]), list(range(10)))
+
+
+def test_a_table_of_a_spreadsheet_is_read(stores, tmp_path):
+    """With a byte order mark, carriage returns, blank lines and quotes."""
+    text = '\ufeffkey,label\r\n0001.png,"ant, big"\r\n\r\n0002.png,"6"" bee"\r\n'
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    assert open_labelled(stores / "train", tmp_path / "labels.csv").classes == ['6" bee', "ant, big"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na,b\n", "must have the columns key and label; it has file, label"),
+        ("key,label\n0001.png,ant\n0002.png,b\xe9b\xe9\n", "line 3: invalid continuation byte, .*UTF-8"),
+        ('key,label\n0001.png,ant\n0002.png,"bee\n0003.png,ant\n', "line 3: unexpected end of data"),
+        ('key,label\n0001.png,"ant\n0002.png,"bee"\n', "line 2: ',' expected"),
+        ('key,label\n0001.png,"ant\n0002.png,bee"\n0003.png,cow\n', "line 2: a name goes over several lines"),
+        ("key,label\n0001.png,ant\n0002.png\n", "line 3: 1 fields, expected 2: key, label"),
+        ("key,label\n0001.png,ant,\n", "line 2: 3 fields, expected 2"),
+        ("key;label\n0001.png;ant\n", "has no column key, or two; it has key;label"),
+        ("key,label\n1.png,ant\n0002.png,cow\n1.png,bee\n", "line 4: 1.png is 'bee' here and 'ant' in line 2"),
+    ],
+    ids=range(8),
+)
+def test_a_fault_in_a_table_is_named_with_its_file_and_line(stores, tmp_path, text, message):
+    (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=f"labels.csv,? {message}") as refused:
+        open_labelled(stores / "train", tmp_path / "labels.csv")
+    tiny.one_line(str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na,b\n", "has no column key, or two; it has file, label"),
         ("key,label\nelsewhere.png,a\n", "names no row of .*its keys look like '0000.png'"),
         ("key,label\n0001.png,a\n0002.png,a\n", "fewer than two classes"),
         ("", "labels.csv"),
@@ -49,7 +91,7 @@ def test_a_table_that_cannot_be_used_is_refused(stores, table, text, message):
 
 
 def test_a_table_that_is_not_there_is_refused(stores, tmp_path):
-    with pytest.raises(UserError, match="no such table of labels"):
+    with pytest.raises(UserError, match=r"nothing\.csv is no file"):
         open_labelled(stores / "train", tmp_path / "nothing.csv")
 
 
@@ -74,3 +116,23 @@ def test_a_split_is_the_same_again_and_another_for_another_seed(stores):
     parts = {seed: tuple(split_labelled(labelled, 0.5, seed=seed)[1].rows.tolist()) for seed in range(6)}
     assert tuple(split_labelled(labelled, 0.5, seed=4)[1].rows.tolist()) == parts[4]
     assert len(set(parts.values())) == 6
+
+
+def test_a_split_of_single_images_is_refused_where_they_are(tmp_path):
+    labelled = open_labelled(tiny.make_store(tmp_path / "store", tiny.random_ids(3, tiny.CODES, tiny.GRID)))
+    with pytest.raises(UserError, match=r"store: no class has two labelled images, .*: label more"):
+        split_labelled(labelled, 0.2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("codes", "grid", "matters"),
+    [
+        (50, tiny.GRID, r"test has 50 codes, but the store .*train knows 37"),
+        (tiny.CODES, (6, 8), r"test has grids of \(6, 8\) tokens, .*train of \(4, 6\): tokenise both alike"),
+    ],
+)
+def test_stores_that_name_one_tokenizer_but_differ_are_refused(tmp_path, codes, grid, matters):
+    places = {"store": tiny.make_store(tmp_path / "train", tiny.random_ids(6, tiny.CODES, tiny.GRID))}
+    places["eval_store"] = tiny.make_store(tmp_path / "test", tiny.random_ids(6, codes, grid), codes=codes)
+    with pytest.raises(UserError, match=matters):
+        open_train_and_test(FinetuneConfig(**{name: str(folder) for name, folder in places.items()}, output_dir="out"))

@@ -210,7 +210,7 @@ def test_a_run_is_not_gone_on_with_on_other_rows_but_its_checkpoint_may_be(world
     known = json.loads((tmp_path / "run/env.json").read_text())["inputs"]
     assert known["store"] == TokenStore(store).fingerprint
     config, store = make(seed=2)
-    with pytest.raises(UserError, match=r"run holds a run on other input"):
+    with pytest.raises(UserError, match=r"run holds another run \(store: .* is another since, .* there, .* now\)"):
         stage.pretrain(replace(config, store=store))
     (checkpoint,) = (tmp_path / "run/checkpoints").iterdir()
     elsewhere = replace(config, store=store, output_dir=str(tmp_path / "two"), steps=2, resume=str(checkpoint))

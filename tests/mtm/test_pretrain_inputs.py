@@ -1,5 +1,6 @@
 """What pre-training asks of its inputs before it begins, and what it says beside its losses."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import tiny
 from seitpp.mtm import pretrain as stage
 from seitpp.mtm.augmentation.augment import AugmentConfig
+from seitpp.mtm.augmentation.eda import EdaConfig
 from seitpp.mtm.baselines import frequency_baselines
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.model import DecoderConfig, ModelConfig
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.files import read_json, write_json
 from seitpp.runtime.run_folder import read_metrics
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import TokenStore
@@ -55,11 +58,50 @@ def test_a_tokenizer_may_be_named_or_left_out_when_a_run_is_gone_on_with(config,
     stage.pretrain(config)
 
 
+def test_a_store_may_be_named_in_any_way_when_a_run_is_gone_on_with(config, tmp_path, monkeypatch, capsys):
+    stage.pretrain(config)
+    losses = read_metrics(config.output_dir)
+    capsys.readouterr()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("store", "./store/", f"{tmp_path}/run/../store", "link"):
+        stage.pretrain(replace(config, store=spelling, output_dir="run"))
+        assert capsys.readouterr().out == "run: finished before, nothing to do\n"
+    monkeypatch.chdir(tmp_path.parent)
+    project = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name} moved"))
+    stage.pretrain(replace(config, store=str(project / "store"), output_dir=str(project / "run")))
+    assert "finished before, nothing to do" in capsys.readouterr().out
+    assert read_metrics(project / "run") == losses
+
+
+def test_a_stopped_run_whose_project_was_moved_goes_on_where_it_stopped(config, tmp_path):
+    stage.pretrain(config)
+    losses = [line["loss"] for line in read_metrics(config.output_dir)]
+    Path(config.output_dir, "summary.json").unlink()
+    project = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name} moved"))
+    stage.pretrain(replace(config, store=str(project / "store"), output_dir=str(project / "run")))
+    assert [line["loss"] for line in read_metrics(project / "run")] == losses
+
+
+def test_another_token_adapt_or_synonym_file_at_the_same_path_is_another_run(config, tmp_path, fingerprint):
+    adapter, synonyms = tiny.make_token_adapt(tmp_path / "ta", fingerprint=fingerprint), tmp_path / "synonyms.json"
+    synonyms.write_text(json.dumps({code: [(code + 1) % tiny.CODES] for code in range(tiny.CODES)}))
+    eda = EdaConfig(synonyms=0.2, synonym_file=str(synonyms))
+    config = replace(config, augment=AugmentConfig(crop=False, token_adapt=str(adapter), eda=eda))
+    stage.pretrain(config)
+    stage.pretrain(config)
+    synonyms.write_text(json.dumps({code: [(code + 2) % tiny.CODES] for code in range(tiny.CODES)}))
+    described = read_json(adapter / "weights" / "config.json")
+    write_json(adapter / "weights" / "config.json", {**described, "trained": "anew"})
+    with pytest.raises(UserError, match=r"augment\.eda\.synonym_file: .* now; augment\.token_adapt: .* there, .* now"):
+        stage.pretrain(config)
+
+
 @pytest.mark.parametrize(
     ("codes", "grid", "rows", "message"),
     [
-        (tiny.CODES + 1, tiny.GRID, 4, r"test has .*'K': 38.* the training store .*'K': 37"),
-        (tiny.CODES, (2, 3), 4, r"test has .*'grid': \(2, 3\).* the training store .*'grid': \(4, 6\)"),
+        (tiny.CODES + 1, tiny.GRID, 4, "test has 38 codes, but the store .* knows 37"),
+        (tiny.CODES, (2, 3), 4, r"test has grids of \(2, 3\) tokens, .*store of \(4, 6\)"),
         (tiny.CODES, tiny.GRID, 0, "test holds no rows to measure on"),
     ],
 )

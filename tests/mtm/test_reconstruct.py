@@ -246,3 +246,10 @@ def test_a_model_of_another_grid_is_refused(world, tmp_path):
 def test_impossible_settings_are_refused(world, tmp_path, wrong):
     with pytest.raises(UserError, match=f"ReconstructConfig: {next(iter(wrong))}"):
         config_of(world, tmp_path / "picture.png", **wrong)
+
+
+def test_a_store_without_rows_is_refused(world, tmp_path):
+    fingerprint = load_tokenizer(world / "tokenizer").fingerprint
+    empty = tiny.make_store(tmp_path / "store", tiny.random_ids(0, tiny.CODES, tiny.GRID), fingerprint=fingerprint)
+    with pytest.raises(UserError, match="store has no rows: there is nothing to fill"):
+        main(config_of(world, tmp_path / "picture.png", store=str(empty)))

@@ -64,8 +64,8 @@ def test_results_of_an_older_version_are_named(demo, capsys):
 def test_a_broken_file_is_named(demo, capsys, name, content):
     (demo / name).write_text(content)
     line = one_line_error(capsys, demo, "--out", demo.parent / "report.html")
-    assert f"{demo / name} cannot be read" in line
-    assert "mend it or remove it" in line
+    assert str(demo / name) in line
+    assert "unexpected" not in line
 
 
 def test_the_report_does_not_wait_for_torch(demo, tmp_path):

@@ -70,5 +70,5 @@ def test_a_model_of_another_version_is_refused_by_its_file(tmp_path):
     described = json.loads(file.read_text())
     described["model"]["encoder"]["rotary"] = True
     file.write_text(json.dumps(described))
-    with pytest.raises(UserError, match=r"config\.json of .*rotary"):
+    with pytest.raises(UserError, match=r"config\.json is no ModelConfig.*rotary"):
         load_model(tmp_path)

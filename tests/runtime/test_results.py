@@ -51,7 +51,7 @@ def test_numbers_come_back_exactly_and_missing_ones_as_missing(tmp_path):
     ("text", "said"),
     [
         ("task,method,metric\na,b,c\n", "no column dataset"),
-        ("", "No columns"),
+        ("", "is empty"),
         (",".join(COLUMNS) + "\n" + ",".join("x" for _ in COLUMNS) + "\n", "x"),
     ],
 )

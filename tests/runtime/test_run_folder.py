@@ -190,7 +190,8 @@ def test_a_folder_that_another_process_writes_is_refused(config):
 def test_a_run_whose_input_was_made_anew_is_refused(config):
     RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"}).log({"step": 0})
     RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
-    with pytest.raises(UserError, match=r"runs/one holds a run on other input .* --resume none to start afresh"):
+    matters = r"runs/one holds another run \(tokenizer: first there, second now\): .* --resume none to start afresh"
+    with pytest.raises(UserError, match=matters):
         RunFolder(config, stage="some.stage", inputs={"tokenizer": "second"})
     RunFolder(replace(config, resume="none"), stage="some.stage", inputs={"tokenizer": "second"})
 

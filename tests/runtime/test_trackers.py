@@ -1,13 +1,17 @@
 """Who shows the numbers of a run besides metrics.jsonl."""
 
+import resource
 import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import toy_training
+from seitpp.runtime.command import explain
+from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.run_folder import read_metrics
+from seitpp.runtime.run_folder import RunFolder, read_metrics
+from seitpp.runtime.trackers import opened_trackers
 from toy_training import Stop, stopping_at, toy
 
 
@@ -41,3 +45,15 @@ def test_a_tracker_that_is_not_installed_is_one_line_that_says_how_to_get_it(tmp
     line = rf"--trackers: {name} is not installed: pip install 'seitpp\[{name}\]', or leave it out"
     with pytest.raises(UserError, match=line):
         toy_training.main(toy(tmp_path / "run", trackers=(name,)))
+
+
+def test_a_tracker_that_can_not_write_is_named_without_a_stack_trace_of_its_thread(tmp_path):
+    accelerator, run = make_accelerator("no"), RunFolder(toy(tmp_path / "run"), stage="toy")
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, former[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised, opened_trackers(accelerator, run, 0):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert explain(raised.value).startswith(f"{tmp_path / 'run' / 'tensorboard'} gets larger than")

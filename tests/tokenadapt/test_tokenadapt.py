@@ -1,5 +1,6 @@
 """TokenAdapt: f and g, what is measured of them, and their training."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from seitpp.tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
 from seitpp.tokenadapt.published import from_published
 from seitpp.tokenizers.sources.images import ImageBatches, open_image_folder, read_all, split_rows
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.codebook import embed
 from seitpp.training.random_streams import Draws
@@ -276,7 +278,7 @@ def test_its_loss_is_that_of_the_ids_of_transformed_images_and_of_some_that_stay
     )  # fmt: skip
     stage.main(config)
     rows, _ = split_rows(180, 0.2, 3)
-    batches = ImageBatches(open_image_folder(lopsided), rows, tiny.IMAGE_SIZE, 8, seed=3)
+    batches = ImageBatches(TolerantReader(open_image_folder(lopsided), tiny.IMAGE_SIZE), rows, 8, seed=3)
     torch.manual_seed(3)
     model = TokenAdapt(config.model, grid=tiny.GRID, view=tiny.GRID, codebook_size=tiny.CODES, embedding_dim=5)
     expected, stay = [], 0
@@ -351,3 +353,16 @@ def test_a_single_image_is_refused_before_training(tokenizer_folder, tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no weights"):
         load_token_adapt(tmp_path)
+
+
+def test_a_training_does_not_go_on_with_another_held_out_part(images, tokenizer_folder, tmp_path):
+    folder = shutil.copytree(images, tmp_path / "photos")
+    config = stage.TrainTokenAdaptConfig(
+        images=str(folder), tokenizer=str(tokenizer_folder), output_dir=str(tmp_path / "run"), steps=1, batch_size=8,
+        model=TokenAdaptConfig(width=64), held_out=0.2, mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    stage.main(replace(config, images=f"{tmp_path}/./photos", tokenizer=f"{tokenizer_folder}/weights"))
+    (folder / "ant" / "000.png").unlink()
+    with pytest.raises(UserError, match=r"run holds another run \(images: '.*photos' .* there, .* now\)"):
+        stage.main(config)

@@ -10,8 +10,16 @@ from PIL import Image
 import tiny
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.pictures import image_grid
-from seitpp.tokenizers.sources.images import ImageBatches, open_image_folder, read_all, split_rows
-from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, quiet_decoding, read_image
+from seitpp.tokenizers.sources.images import (
+    ImageBatches,
+    open_image_folder,
+    read_all,
+    read_rows,
+    say_left_out,
+    split_rows,
+)
+from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 
 
 def save(folder, name, pixels, mode=None, **options):
@@ -162,7 +170,7 @@ def test_broken_exif_leaves_the_pixels_as_they_are(tmp_path):
 def test_an_image_so_large_that_it_may_be_an_attack_is_refused(tmp_path):
     path = save(tmp_path, "a.png", Image.new("1", (14000, 14000)))
     assert path.stat().st_size < 100_000
-    with quiet_decoding(), pytest.raises(DECODING_ERRORS, match="exceeds limit"):
+    with quiet_decoding(), pytest.raises(BrokenImage, match="exceeds limit"):
         read_image(path, (6, 10))
 
 
@@ -190,7 +198,7 @@ def broken_files(folder):
 def test_what_is_no_image_raises_an_error_of_decoding_that_names_no_place(tmp_path):
     for path in broken_files(tmp_path):
         for file in (path, io.BytesIO(path.read_bytes())):
-            with pytest.raises(DECODING_ERRORS) as error:
+            with pytest.raises(BrokenImage) as error:
                 read_image(file, (6, 10))
             assert str(error.value)
             assert str(tmp_path) not in str(error.value)
@@ -252,10 +260,9 @@ def test_all_pixels_come_in_the_order_asked_for(images):
 
 def test_an_epoch_of_images_visits_every_row_once_divided_among_ranks(images):
     folder, rows = open_image_folder(images), np.arange(3, 27)
-    whole = ImageBatches(folder, rows, tiny.IMAGE_SIZE, 12, seed=4)
-    parts = [
-        ImageBatches(folder, rows, tiny.IMAGE_SIZE, 3, seed=4, accum_iter=2, rank=rank, world_size=2) for rank in (0, 1)
-    ]
+    reader = TolerantReader(folder, tiny.IMAGE_SIZE)
+    whole = ImageBatches(reader, rows, 12, seed=4)
+    parts = [ImageBatches(reader, rows, 3, seed=4, accum_iter=2, rank=rank, world_size=2) for rank in (0, 1)]
     by_row = read_all(folder, rows, tiny.IMAGE_SIZE)
     for epoch in range(2):
         seen = []
@@ -273,11 +280,51 @@ def test_an_epoch_of_images_visits_every_row_once_divided_among_ranks(images):
 
 
 def test_batches_are_the_same_with_and_without_a_cache(images):
-    folder = open_image_folder(images)
-    kept = ImageBatches(folder, np.arange(10), tiny.IMAGE_SIZE, 4, seed=0)
-    read = ImageBatches(folder, np.arange(10), tiny.IMAGE_SIZE, 4, seed=0, cache_bytes=0)
+    reader = TolerantReader(open_image_folder(images), tiny.IMAGE_SIZE)
+    kept = ImageBatches(reader, np.arange(10), 4, seed=0)
+    read = ImageBatches(reader, np.arange(10), 4, seed=0, cache_bytes=0)
     for step in (0, 1, 2, 1):
         assert torch.equal(kept(step)[0], read(step)[0])
+
+
+@pytest.fixture
+def with_broken_ones(tmp_path):
+    """A folder of 20 images, of which numbers 3 and 4 are cut off."""
+    folder = tiny.make_images(tmp_path / "photos", {"ant": 20})
+    for number in (3, 4):
+        file = folder / "ant" / f"{number:03d}.png"
+        file.write_bytes(file.read_bytes()[:50])
+    return open_image_folder(folder)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_a_training_goes_on_without_a_few_broken_images_and_names_them(with_broken_ones, cache_bytes, tmp_path, capsys):
+    reader = TolerantReader(with_broken_ones, tiny.IMAGE_SIZE, max_skipped=0.1)
+    batches = ImageBatches(reader, np.arange(20), 20, seed=0, cache_bytes=cache_bytes)
+    chosen, _ = batches.order.at(0, 0)
+    whole = read_all(with_broken_ones, [row for row in range(20) if row not in (3, 4)], tiny.IMAGE_SIZE)
+    expected = whole[[row if row < 3 else max(row, 5) - 2 for row in chosen]]
+    for _ in range(2):
+        assert torch.equal(batches(0)[0], expected)
+    assert len(read_rows(reader, range(2, 6))) == 2
+    say_left_out(tmp_path, reader)
+    assert capsys.readouterr().out == f"{tmp_path}: 20 images; left out: 2 not decodable, see {tmp_path}/skipped.csv\n"
+    assert "ant/004.png,not decodable: " in (tmp_path / "skipped.csv").read_text()
+
+
+def test_more_broken_images_than_allowed_end_the_training_with_the_last_ones_name(with_broken_ones):
+    for max_skipped, words in (
+        (None, r"3\.png .*: remove or mend it$"),
+        (0.05, r"4\.png .*, as 1 before it: .*--max_skipped$"),
+    ):
+        reader = TolerantReader(with_broken_ones, tiny.IMAGE_SIZE, max_skipped=max_skipped)
+        with pytest.raises(UserError, match=words):
+            [reader.read(row) for row in range(20)]
+    with pytest.raises(UserError, match="and the others can't be decoded"):
+        read_rows(TolerantReader(with_broken_ones, tiny.IMAGE_SIZE, max_skipped=1.0), [3, 4])
+    reader = TolerantReader(with_broken_ones, tiny.IMAGE_SIZE, max_skipped=1.0)
+    with pytest.raises(UserError, match="and the others can't be decoded"):
+        ImageBatches(reader, np.array([3, 4]), 2, seed=0)(0)
 
 
 @pytest.mark.parametrize(("count", "share", "held"), [(30, 0.2, 6), (30, 0.01, 1), (2, 0.9, 1), (7, 0.99, 6)])

@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import shutil
 import struct
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from PIL import Image
 
 import tiny
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.given import GivenImages
 from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.pixels import read_image
-from seitpp.tokenizers.sources.source import open_source
+from seitpp.tokenizers.sources.selected import SelectedImages
+from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 
 SIZE = tiny.IMAGE_SIZE
 
@@ -71,6 +74,41 @@ def test_a_folder_is_a_source(images):
     assert source.where(29) == str(images / "cow/007.png")
 
 
+def test_a_source_is_known_by_the_names_classes_and_sizes_of_its_images(tmp_path):
+    folder = tiny.make_images(tmp_path / "photos", {"ant": 3, "bee": 2})
+    known = source_fingerprint(open_source(folder))
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)  # with times of its own
+    assert source_fingerprint(open_source(copy)) == known
+    changes = {
+        "content": lambda path: (path / "ant/000.png").write_bytes(png(1)),
+        "added": lambda path: shutil.copy(path / "ant/000.png", path / "ant/zzz.png"),
+        "removed": lambda path: (path / "bee/000.png").unlink(),
+        "name": lambda path: (path / "bee/000.png").rename(path / "bee/00.png"),
+        "class": lambda path: (path / "bee").rename(path / "cow"),
+    }
+    found = {known}
+    for name, change in changes.items():
+        other = shutil.copytree(folder, tmp_path / name)
+        change(other)
+        found.add(source_fingerprint(open_source(other)))
+    assert len(found) == 1 + len(changes)
+
+
+def test_sizes_are_those_of_the_encoded_images(tmp_path):
+    content = {"ant/a.png": png(1), "bee/b.png": png(2, (3, 4)), "bee/c.png": png(3, (12, 4))}
+    for name, image in content.items():
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(image)
+    sizes = [len(image) for image in content.values()]
+    folder = open_source(tmp_path / "photos")
+    tar = open_source(write_tar(tmp_path / "photos.tar", content))
+    for source in (folder, tar):
+        assert source.sizes([2, 0]).tolist() == [sizes[2], sizes[0]]
+        assert SelectedImages(source, np.array([1, 2])).sizes([1, 0]).tolist() == [sizes[2], sizes[1]]
+        assert source.sizes(range(0)).tolist() == []
+    assert GivenImages([str(tmp_path / "photos/ant/a.png")]).sizes([0]).tolist() == [0]  # nobody says
+
+
 # Tar files
 
 
@@ -118,6 +156,85 @@ def test_numbers_beside_images_are_their_classes(tmp_path):
     assert source.classes == ["0", "1", "2"]
     named = open_source(tmp_path / "a.tar", classes=["ant", "bee", "cow", "dog"])
     assert labelled(named) == {"s/0001.png": "cow", "s/0002.png": "ant", "s/0003.png": None}
+
+
+def test_names_with_dots_have_their_own_class_numbers(tmp_path):
+    members = {"a.v2.png": png(1), "a.v2.cls": b"1", "a.v3.png": png(2), "a.v3.cls": b"0", "b.c.d.png": png(3)}
+    source = open_source(write_tar(tmp_path / "a.tar", members))
+    assert labelled(source) == {"a.v2.png": "1", "a.v3.png": "0", "b.c.d.png": None}
+    assert source.left_out == []
+    for index, key in enumerate(source.keys):
+        assert_reads(source, index, members[key])
+
+
+def test_the_only_image_of_a_sample_is_its_image_whatever_its_name(tmp_path):
+    members = {"1.cls": b"1", "1.img.png": png(1), "2.cls": b"0", "2.left.png": png(2), "2.right.png": png(3)}
+    source = open_source(write_tar(tmp_path / "a.tar", members))
+    assert labelled(source) == {"1.img.png": "1"}
+    assert {each.file: each.kind for each in source.left_out} == {
+        "2.left.png": "another image of a sample", "2.right.png": "another image of a sample"
+    }  # fmt: skip
+
+
+def test_what_a_tar_holds_besides_is_said(tmp_path):
+    members = {
+        "ant/a.png": png(1), "ant/._a.png": b"x", "__MACOSX/ant/b.png": b"x", "@eaDir/c.png": b"x", "ant/d.xyz": b"x"
+    }  # fmt: skip
+    path = write_tar(tmp_path / "a.tar", members)
+    with tarfile.open(path, "a") as tar:
+        for name, kind, target in (
+            ("bee/hard.png", tarfile.LNKTYPE, "ant/a.png"), ("bee/soft.png", tarfile.SYMTYPE, "../ant/a.png"),
+            ("bee/gone.png", tarfile.SYMTYPE, "nowhere.png"), ("bee/pipe.png", tarfile.FIFOTYPE, ""),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    source = open_source(path)
+    assert labelled(source) == {"ant/a.png": "ant", "bee/hard.png": "bee", "bee/soft.png": "bee"}
+    for index in range(3):
+        assert_reads(source, index, png(1))
+    assert {each.file: each.kind for each in source.left_out} == {
+        "ant/._a.png": "hidden or system file", "__MACOSX/ant/b.png": "hidden or system file",
+        "@eaDir/c.png": "hidden or system file", "ant/d.xyz": "of unknown format .xyz", "bee/gone.png": "broken link",
+        "bee/pipe.png": "no regular file",
+    }  # fmt: skip
+
+
+def test_texts_beside_numbered_images_are_parts_of_their_samples(tmp_path):
+    members = {"1.png": png(1), "1.cls": b"0", "1.json": b"{}", "1.txt": b"x", "2.json": b"{}"}
+    source = open_source(write_tar(tmp_path / "a.tar", members))
+    assert [(each.file, each.kind) for each in source.left_out] == [("2.json", "of unknown format .json")]
+
+
+@pytest.mark.parametrize("spec", ["a.tar", "*.tar", "{a..a}.tar", "", "b{1..2}.tar"])
+def test_tars_in_a_folder_with_brackets_in_its_name_are_found(tmp_path, spec):
+    folder = tmp_path / "d [1] {0..1} *"
+    name = "b{1..2}.tar" if spec.startswith("b") else "a.tar"
+    write_tar(folder / name, {"x.png": png(0)})
+    if "a..a" in spec:
+        with pytest.raises(UserError, match="does not exist"):
+            open_source(folder / spec)
+    else:
+        assert open_source(f"{folder}/{spec}").keys == ["x.png"]
+
+
+def test_files_beside_tars_are_left_out_and_system_folders_do_no_harm(tmp_path):
+    write_tar(tmp_path / "0.tar", {"x.png": png(0)})
+    (tmp_path / "y.png").write_bytes(png(1))
+    (tmp_path / "@eaDir").mkdir()
+    source = open_source(tmp_path)
+    assert source.keys == ["x.png"]
+    assert [(each.file, each.kind) for each in source.left_out] == [("y.png", "beside tar files")]
+
+
+def test_a_tar_of_parts_or_with_names_that_are_not_utf8_is_refused(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {"photos/train/ant/1.png": png(0), "photos/test/ant/2.png": png(1)})
+    with pytest.raises(UserError, match=r"a\.tar is split already \(test, train\)"):
+        open_source(path)
+    with tarfile.open(tmp_path / "b.tar", "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("caf\xe9.png"))
+    with pytest.raises(UserError, match=r"b\.tar: the name of caf\\xe9\.png is not UTF-8"):
+        open_source(tmp_path / "b.tar")
 
 
 def test_the_class_number_may_come_before_the_image(tmp_path):

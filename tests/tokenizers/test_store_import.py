@@ -17,9 +17,10 @@ import tiny
 from published import FOLDER, recording, release_ids, release_labels
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers import store_import
-from seitpp.tokenizers.store_import import ImportConfig
+from seitpp.tokenizers.store_import import ImportConfig, read_classes
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.exchange.published import writing
+from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.store import TokenStore
 
 GRID = (3, 5)
@@ -392,6 +393,41 @@ def test_labels_that_are_strings_become_sorted_classes(tmp_path, ids, codebook, 
         classes=tmp_path / "classes.txt",
     )  # fmt: skip
     assert "mine.parquet: row 3 is of class 'bee', which --classes lacks" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "coded", "binary"),
+    [
+        (pa.string(), False, pa.binary_view()), (pa.large_string(), False, pa.large_binary()),
+        (pa.large_string(), True, pa.binary()), (pa.string_view(), False, pa.binary_view()),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_texts_and_bytes_are_read_whatever_their_arrow_type(tmp_path, ids, codebook, text, coded, binary):
+    """polars writes views and large lists."""
+    names = pa.array([["null", "ant", None, "NA"][row % 4] for row in range(ROWS)], text)
+    keys = pa.array([None if row == 2 else f"ü/{row}.png" for row in range(ROWS)], text)
+    (png,) = Targets.of(masks=[np.array([[1, 2, 3], [0, 1, 2]], np.uint8)]).masks.to_pylist()
+    columns = {
+        "ids": pa.array(id_lists(ids), pa.large_list(pa.int64())), "key": keys,
+        "label": names.dictionary_encode() if coded else names,
+        "mask": pa.array([None if row == 1 else png for row in range(ROWS)], binary),
+    }  # fmt: skip
+    file = parquet(tmp_path / "mine.parquet", columns)
+    assert pq.read_schema(file).field("key").type == text
+    store = imported(tmp_path / "store", source="parquet", data=file, codebook=codebook, grid="3,5")
+    assert store.classes == ["NA", "ant", "null"]
+    assert store.labels.tolist() == [[2, 1, -1, 0][row % 4] for row in range(ROWS)]
+    assert store.keys(range(4)) == ["ü/0.png", "ü/1.png", "00000002", "ü/3.png"]
+    first, second = store.masks_at([0, 1])
+    assert (first.tolist(), second) == ([[1, 2, 3], [0, 1, 2]], None)
+    assert store.ids(range(ROWS)).tolist() == ids.tolist()
+
+
+def test_a_file_of_class_names_in_another_encoding_is_named_with_its_line(tmp_path):
+    (tmp_path / "classes.txt").write_bytes("ant\nb\xe9b\xe9\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"classes\.txt, line 2: .* UTF-8"):
+        read_classes(tmp_path / "classes.txt")
 
 
 def test_what_pandas_writes_is_read(tmp_path, ids, codebook):

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -49,6 +51,57 @@ def break_file(path):
 
 
 # What a store holds
+
+
+def test_what_is_left_out_is_counted_on_the_last_line_and_listed(tokenise, own_images, capsys):
+    (own_images / "ant" / "a.xyz").touch()
+    (own_images / "ant" / "b.png").symlink_to("nowhere")
+    (own_images / ".ipynb_checkpoints").mkdir()
+    break_file(own_images / "bee" / "001.png")
+    store = tokenise(own_images, max_skipped=0.5)
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith(
+            "store: 11 images, 2 classes, 1 skipped; left out: 1 hidden or system folder, 1 of unknown format .xyz, "
+            f"1 broken link, see {store.folder}/skipped.csv"
+        )
+    )
+    with (Path(store.folder) / "skipped.csv").open() as file:
+        rows = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    assert rows.pop("bee/001.png")
+    assert rows == {
+        ".ipynb_checkpoints": "hidden or system folder", "ant/a.xyz": "of unknown format .xyz",
+        "ant/b.png": "broken link",
+    }  # fmt: skip
+
+
+def test_a_store_says_how_its_images_were_resized_and_a_test_set_follows_it(tokenise, images, tokenizer_folder):
+    """Without --resize it is what it was before there was one: the same fingerprint, the same words."""
+    crop, pad = tokenise(images), tokenise(images, "pad", resize="pad")
+    assert crop.manifest["preprocessing"]["resize"] == "bicubic, short side, centre crop"
+    assert pad.manifest["preprocessing"]["resize"] == "bicubic, long side, white border"
+    assert crop.tokenizer["fingerprint"] == load_tokenizer(tokenizer_folder).fingerprint
+    assert pad.tokenizer["fingerprint"] == load_tokenizer(tokenizer_folder, resize="pad").fingerprint
+    assert pad.tokenizer != crop.tokenizer
+    assert tokenise(images, "test", like=str(pad.folder)).tokenizer == pad.tokenizer
+    assert tokenise(images, "other", like=str(pad.folder), resize="crop").tokenizer == crop.tokenizer
+    with pytest.raises(UserError, match="their ids mean different things"):
+        pad.check_tokenizer(crop.tokenizer["fingerprint"], "the other")
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_ids_are_those_of_the_resized_images(tokenise, tmp_path, tokenizer_folder, resize):
+    folder = tiny.make_images(tmp_path / "wide", {"ant": 4}, size=(16, 96))
+    store, tokenizer = tokenise(folder, resize=resize), load_tokenizer(tokenizer_folder)
+    expected = tokenizer.encode(read_all(open_image_folder(folder), range(4), tiny.IMAGE_SIZE, resize))
+    assert torch.equal(store.ids(range(4)), expected)
+
+
+def test_a_store_of_another_resize_is_another_input(tokenise, images):
+    tokenise(images)
+    with pytest.raises(UserError, match="holds a store of other input"):
+        tokenise(images, resize="squash")
 
 
 def test_ids_are_those_of_the_tokenizer_image_by_image(tokenise, images, tokenizer_folder):
@@ -244,3 +297,34 @@ def test_another_folder_of_as_many_images_is_refused(tokenise, own_images, tmp_p
     (own_images / "ant" / "005.png").rename(own_images / "ant" / "999.png")
     with pytest.raises(UserError, match="holds a store of other input"):
         tokenise(own_images)
+
+
+def test_images_that_were_replaced_under_their_names_are_other_input(tokenise, own_images):
+    tokenise(own_images)
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(own_images / "bee" / "001.png")
+    with pytest.raises(UserError, match=r"store of other input \(images of shard-00000.arrow have other sizes now\)"):
+        tokenise(own_images)
+    tokenise(own_images, resume="none").verify()
+
+
+def test_images_that_are_copied_and_moved_are_the_same_input(tokenise, own_images, tmp_path):
+    store = tokenise(own_images)
+    moved = shutil.copytree(own_images, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    assert tokenise(moved).fingerprint == store.fingerprint
+    assert "sizes" not in store.manifest["shards"][0]
+
+
+def test_images_that_were_skipped_may_be_mended(tokenise, own_images):
+    whole = (own_images / "bee" / "001.png").read_bytes()
+    break_file(own_images / "bee" / "001.png")
+    store = tokenise(own_images, max_skipped=0.5)
+    (own_images / "bee" / "001.png").write_bytes(whole)
+    assert tokenise(own_images, max_skipped=0.5).fingerprint == store.fingerprint
+
+
+def test_shards_of_older_versions_are_believed(tokenise, own_images, tmp_path):
+    store = tokenise(own_images)
+    for sidecar in (tmp_path / "store").glob("shard-*.json"):
+        content = json.loads(sidecar.read_text())
+        sidecar.write_text(json.dumps({name: value for name, value in content.items() if name != "sizes"}))
+    assert tokenise(own_images).fingerprint == store.fingerprint

@@ -22,6 +22,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers import tokenize as stage
 from seitpp.tokenizers.sources.decode_ahead import AHEAD, decoded_batches
+from seitpp.tokenizers.sources.pixels import BrokenImage
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 from seitpp.tokens.store import TokenStore
 
@@ -252,7 +253,7 @@ def test_the_job_ends_as_soon_as_more_images_are_broken_than_may_be(config, tmp_
 class FailingDisk:
     """A source whose disk fails at one row."""
 
-    def read(self, row, size):
+    def read(self, row, size, resize):
         if row == 5:
             raise OSError(errno.EIO, "Input/output error", "/photos/5.png")
         return np.full((3, *size), row, np.uint8)
@@ -269,10 +270,10 @@ class CountingSource:
     def __init__(self):
         self.read_rows = []
 
-    def read(self, row, size):
+    def read(self, row, size, resize):
         self.read_rows.append(row)
         if row % 7 == 3:
-            raise ValueError("odd")
+            raise BrokenImage("odd")
         return np.full((3, *size), row, np.uint8)
 
 

@@ -1,8 +1,9 @@
 """Tokenizers: pixels to ids and back, on disk and in training."""
 
 import importlib
+import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -156,20 +157,22 @@ def test_a_folder_that_is_no_tokenizer_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a tokenizer"):
         load_tokenizer(tmp_path)
     write_json(tmp_path / "tokenizer.json", {"kind": "wavelet"})
-    with pytest.raises(UserError, match="'wavelet'; known: vq"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: kind is 'wavelet', expected 'vq' or"):
         load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("tokenizer.json", "[]", "tokenizer.json is damaged"),
-        ("tokenizer.json", "{", "tokenizer.json is damaged"),
-        ("tokenizer.json", '{"kind": "vq"}', "is damaged"),
-        ("config.json", "{", "is damaged"),
-        ("config.json", None, "is damaged"),
+        ("tokenizer.json", "[]", "tokenizer.json: the content is []"),
+        ("tokenizer.json", "{", "tokenizer.json can't be read as JSON"),
+        ("tokenizer.json", '{"kind": "vq"}', "tokenizer.json: it lacks 'config'"),
+        ("tokenizer.json", '{"kind": ["vq"]}', "tokenizer.json: kind is ['vq'], expected 'vq'"),
+        ("config.json", "{", "config.json can't be read as JSON"),
+        ("config.json", '{"layers_per_block": 1e9}', "config.json: layers_per_block is 1000000000.0, expected"),
+        ("config.json", None, "config.json is missing"),
         ("diffusion_pytorch_model.safetensors", "x", "diffusion_pytorch_model.safetensors is damaged"),
-        ("diffusion_pytorch_model.safetensors", None, "diffusion_pytorch_model.safetensors is no file"),
+        ("diffusion_pytorch_model.safetensors", None, "diffusion_pytorch_model.safetensors is missing"),
     ],
 )
 def test_a_damaged_folder_is_one_line(tokenizer, tmp_path, name, content, line):
@@ -401,6 +404,36 @@ def trained(images, tmp_path_factory):
     )  # fmt: skip
     stage.main(config)
     return config
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+def test_a_training_does_not_go_on_with_another_held_out_part(images, tmp_path, change):
+    """Its images are divided by a permutation of all of them: one more, and others are held out."""
+    folder = shutil.copytree(images, tmp_path / "photos")
+    config = stage.TrainTokenizerConfig(
+        images=str(folder), output_dir=str(tmp_path / "run"), model=SHAPE, steps=1, batch_size=4, lr=3e-3, held_out=0.2,
+        mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    for finished in (True, False):
+        if change == "added":
+            shutil.copy(folder / "ant" / "000.png", folder / "ant" / f"more {finished}.png")
+        else:
+            (folder / "ant" / f"00{int(finished)}.png").unlink()
+        with pytest.raises(UserError, match=r"run holds another run \(images: '.*photos' is another since, .* now\)"):
+            stage.main(config)
+        (tmp_path / "run" / "summary.json").unlink(missing_ok=True)
+
+
+def test_a_training_goes_on_where_its_images_were_moved(images, tmp_path, capsys):
+    folder = shutil.copytree(images, tmp_path / "photos")
+    config = stage.TrainTokenizerConfig(
+        images=str(folder), output_dir=str(tmp_path / "run"), model=SHAPE, steps=1, batch_size=4, lr=3e-3, held_out=0.2,
+        mixed_precision="no",
+    )  # fmt: skip
+    stage.main(config)
+    stage.main(replace(config, images=str(folder.rename(tmp_path / "elsewhere"))))
+    assert "finished before, nothing to do" in capsys.readouterr().out
 
 
 def test_training_reconstructs_better_than_at_the_start(trained, images):

@@ -5,6 +5,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,8 +17,9 @@ import torch
 import tiny
 from seitpp.runtime import locks
 from seitpp.runtime.errors import UserError
+from seitpp.tokens import transfer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
-from seitpp.tokens.remote import CacheConfig
+from seitpp.tokens.remote import CacheConfig, RemoteFiles
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.subset import SubsetConfig
 from seitpp.tokens.subset import main as make_subset
@@ -33,23 +35,45 @@ def folder(tmp_path):
     return tiny.make_store(tmp_path / "served" / "train", ids, codes=CODES)
 
 
+LOGIN = b"<!DOCTYPE html>\n<html><title>Sign in</title>" + b"<p>" * 50_000
+
+
 class Server(ThreadingHTTPServer):
-    """A web server for a folder that counts what is asked for and fails when it is told to."""
+    """A web server for a folder, without ranges, that counts what is asked for and fails in the ways of `troubles`.
+
+    A trouble is a status, (status, headers), "reset", "cut off", "silence" or "login"; one a request of a shard, or of
+    any file where `everywhere` is set.
+    """
 
     daemon_threads = True
 
     def __init__(self, folder):
-        self.asked, self.failures = [], 0
+        self.asked, self.troubles, self.everywhere, self.over = [], [], False, threading.Event()
         server = self
 
         class Handler(SimpleHTTPRequestHandler):
             def do_GET(self):
                 server.asked.append(self.path)
-                if "shard-" in self.path and server.failures > 0:
-                    server.failures -= 1
-                    self.send_error(503)
+                if ("shard-" in self.path or server.everywhere) and server.troubles:
+                    self.fail(server.troubles.pop(0))
                 else:
                     super().do_GET()
+
+            def fail(self, trouble):
+                if trouble == "silence":
+                    server.over.wait()
+                if trouble in ("cut off", "login"):
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(LOGIN)))
+                    self.end_headers()
+                    self.wfile.write(LOGIN if trouble == "login" else b"ARROW1")
+                elif isinstance(trouble, int | tuple):
+                    status, headers = trouble if isinstance(trouble, tuple) else (trouble, {})
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                self.close_connection = True  # "reset" and "silence": without a word
 
             def log_message(self, *words):
                 pass
@@ -64,9 +88,26 @@ def server(tmp_path, folder):
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
+    server.over.set()
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def waits():
+    """Seconds that were waited between attempts, in thought."""
+    return []
+
+
+@pytest.fixture
+def remote(server, cache, waits):
+    """The store of the web server, opened; keyword arguments are CacheConfig's."""
+
+    def opened(place="train", **fields):
+        return TokenStore(place, RemoteFiles(f"{server.url}/{place}", cache(**fields), wait=waits.append))
+
+    return opened
 
 
 @pytest.fixture
@@ -153,11 +194,11 @@ def test_the_cache_never_outgrows_its_bound(memory, folder, cache):
 
 def test_the_longest_unused_shard_leaves_first(memory, folder, cache):
     config = cache(gigabytes=2.5 * shard_bytes(folder) / 1e9)
-    shards = TokenStore(folder).manifest["shards"]
     store = open_store(memory, config)
     for row in (0, 7, 14):
         store.packed([row])
-    assert cached(cache) == sorted(f"{shards[number]['sha256']}.arrow" for number in (1, 2))
+    assert [store.files.keeps(shard) for shard in store.manifest["shards"][:3]] == [False, True, True]
+    assert len(cached(cache)) == 2
 
 
 def test_what_others_keep_in_the_caches_folder_is_neither_counted_nor_removed(memory, folder, cache):
@@ -216,38 +257,134 @@ def test_what_a_killed_process_left_is_no_harm(memory, folder, cache):
     same_rows(open_store(memory, cache()), TokenStore(folder))
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_cache_on_a_file_system_without_locks_serves_too(memory, folder, cache, monkeypatch, number):
+    def refuse(*words):
+        raise OSError(number, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    same_rows(open_store(memory, cache()), TokenStore(folder))
+
+
 # Failures
 
 
-def test_a_server_that_fails_twice_is_asked_again(server, folder, cache):
-    store = open_store(f"{server.url}/train", cache())
-    server.failures = 2
+@pytest.mark.parametrize("trouble", [503, 500, 408, 429, "reset", "cut off"])
+def test_a_trouble_that_passes_is_waited_out(server, remote, folder, waits, trouble):
+    store = remote()
+    server.troubles = [trouble, trouble]
     assert np.array_equal(store.packed([3]), TokenStore(folder).packed([3]))
+    assert waits == [0.5] if trouble == "reset" else [0.5, 1.0]  # aiohttp itself asks twice after that
 
 
-def test_a_server_that_keeps_failing_is_one_line(server, cache):
-    store = open_store(f"{server.url}/train", cache(attempts=2))
-    server.failures = 100
-    with pytest.raises(UserError, match=r"/train/shard-00000\.arrow can't be fetched \(503.*tried 2 times") as raised:
+def test_a_small_file_is_asked_for_again_too(server, remote, folder, waits):
+    server.everywhere, server.troubles = True, [503, 503, 429]
+    assert len(remote()) == ROWS
+    assert waits == [0.5, 1.0, 2.0]
+
+
+def test_a_server_that_says_how_long_it_is_busy_is_left_alone_that_long(server, remote, waits):
+    store = remote()
+    server.troubles = [(429, {"Retry-After": "7"}), (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})]
+    store.packed([3])
+    assert waits == [7.0, 1.0]
+
+
+def test_a_silent_server_is_asked_again(server, remote, folder, waits, monkeypatch):
+    monkeypatch.setattr(transfer, "_SILENCE", 0.05)
+    store = remote()
+    server.troubles = ["silence"]
+    assert np.array_equal(store.packed([3]), TokenStore(folder).packed([3]))
+    assert waits == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "matters"),
+    [(503, r"\(503 Service Unavailable\)"), (429, r"\(429 Too Many Requests\)"), ("reset", r"\(Server disconnected\)")],
+)
+def test_a_trouble_that_stays_is_one_line_with_url_and_status(server, remote, waits, trouble, matters):
+    store = remote(attempts=3)
+    server.troubles = [trouble] * 100
+    with pytest.raises(
+        UserError, match=rf"/train/shard-00000\.arrow can't be fetched {matters}, tried 3 times"
+    ) as raised:
         store.packed([3])
-    tiny.one_line(str(raised.value))
+    assert waits == [0.5, 1.0]
+    assert not re.search("delete|upload", tiny.one_line(str(raised.value)))
 
 
-def test_a_shard_that_is_gone_is_named_at_once(server, folder, cache):
-    store = open_store(f"{server.url}/train", cache(attempts=50))
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_server_that_refuses_access_is_asked_once(server, remote, waits, status, everywhere):
+    server.everywhere = everywhere
+    server.troubles = [status] * 100
+    with pytest.raises(UserError, match=rf"/train/\S+: the server refuses access \({status} .*\): log in") as raised:
+        remote().packed([3])
+    assert not re.search("delete|upload", tiny.one_line(str(raised.value)))
+    assert len(server.troubles) == 99
+    assert waits == []
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_login_page_is_said_to_be_one(server, remote, cache, waits, everywhere):
+    server.everywhere = everywhere
+    server.troubles = ["login"] * 100
+    with pytest.raises(
+        UserError, match=r"/train/\S+: the server answers with a web page instead of the file"
+    ) as raised:
+        remote().packed([3])
+    assert not re.search("delete|upload", tiny.one_line(str(raised.value)))
+    assert waits == cached(cache) == []
+
+
+def test_a_server_without_ranges_serves_shards_of_any_size_in_small_parts(server, remote, folder, monkeypatch):
+    monkeypatch.setattr(transfer, "_BLOCK", 100)
+    url = f"{server.url}/train/shard-00000.arrow"
+    parts = list(transfer.Server(url, 1).blocks(url))
+    assert b"".join(parts) == (folder / "shard-00000.arrow").read_bytes()
+    assert max(map(len, parts)) <= 100 < shard_bytes(folder)
+    same_rows(remote(), TokenStore(folder))
+
+
+def test_a_large_shard_may_take_as_long_as_it_takes(server):
+    assert transfer.Server(server.url, 1).system.client_kwargs["timeout"].total is None
+
+
+def test_a_shard_that_is_gone_is_named_at_once(server, folder, remote, waits):
+    store = remote()
     (folder / "shard-00002.arrow").unlink()
-    with pytest.raises(UserError, match=r"/train/shard-00002\.arrow is missing: upload the store again"):
+    with pytest.raises(
+        UserError, match=r"/train/shard-00002\.arrow is not there: check that the whole store was copied there"
+    ):
         store.packed([14])
+    assert waits == []
 
 
-@pytest.mark.parametrize("harm", ["a flipped bit", "cut off"])
-def test_a_broken_copy_never_enters_the_cache(server, folder, cache, harm):
-    content = bytearray((folder / "shard-00001.arrow").read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / "shard-00001.arrow").write_bytes(content if harm == "a flipped bit" else content[:100])
-    store = open_store(f"{server.url}/train", cache(attempts=2))
-    with pytest.raises(UserError, match=r"shard-00001\.arrow can't be fetched \(the checksum differs"):
-        store.packed([7])
+def test_a_disk_without_room_is_no_fault_of_the_server(remote, waits, monkeypatch):
+    def full(*words):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = remote()
+    monkeypatch.setattr(RemoteFiles, "_reserve", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.packed([3])
+    assert waits == []
+
+
+@pytest.mark.parametrize("harm", ["a flipped bit", "cut off", "longer"])
+def test_a_broken_copy_never_enters_the_cache(remote, folder, cache, waits, harm):
+    whole = (folder / "shard-00001.arrow").read_bytes()
+    half = len(whole) // 2
+    broken = {
+        "a flipped bit": (whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :], "the checksum differs.*upload"),
+        "cut off": (whole[:100], f"100 bytes came, store.json says {len(whole)}"),
+        "longer": (whole + b"more", f"{len(whole) + 4} bytes came, store.json says {len(whole)}"),
+    }  # fmt: skip
+    content, matters = broken[harm]
+    (folder / "shard-00001.arrow").write_bytes(content)
+    with pytest.raises(UserError, match=rf"shard-00001\.arrow can't be fetched \({matters}"):
+        remote(attempts=2).packed([7])
+    assert waits == [0.5]
     assert cached(cache) == []
 
 

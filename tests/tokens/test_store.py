@@ -258,7 +258,7 @@ def test_entries_of_the_manifest_that_nobody_knows_are_left_alone(folder, ids):
 @pytest.mark.parametrize("field", ["coding", "columns", "codebook", "classes"])
 def test_a_manifest_that_lacks_a_field_is_named(folder, field):
     change_manifest(folder, lambda manifest: manifest.pop(field))
-    with pytest.raises(UserError, match=rf"store\.json lacks '{field}'"):
+    with pytest.raises(UserError, match=rf"store\.json: it lacks '{field}'"):
         TokenStore(folder)
 
 

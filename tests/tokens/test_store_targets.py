@@ -17,7 +17,7 @@ from seitpp.tokenizers.store_export import main as export_store
 from seitpp.tokenizers.store_import import ImportConfig
 from seitpp.tokenizers.store_import import main as import_store
 from seitpp.tokens.format.targets import Targets, first_labels, only_labels
-from seitpp.tokens.store import TokenStore, write_manifest, write_shard
+from seitpp.tokens.store import TokenStore, sha256_of, write_manifest, write_shard
 from seitpp.tokens.subset import SubsetConfig
 from seitpp.tokens.subset import main as make_subset
 
@@ -98,7 +98,7 @@ def test_further_columns_of_a_shard_are_left_alone(folder):
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     manifest = json.loads((folder / "store.json").read_text())
-    manifest["shards"][1]["bytes"] = path.stat().st_size
+    manifest["shards"][1].update(bytes=path.stat().st_size, sha256=sha256_of(path))
     (folder / "store.json").write_text(json.dumps(manifest))
     store = TokenStore(folder)
     assert listed(store.label_lists_at(range(10))) == LISTS

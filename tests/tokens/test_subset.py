@@ -158,10 +158,10 @@ def test_lost_or_changed_rows_are_named(subset):
     content = bytearray(file.read_bytes())
     content[-8] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"rows\.npy is not what store\.json says.*seitpp store subset"):
+    with pytest.raises(UserError, match=r"rows\.npy: the checksum differs from store\.json.*seitpp store subset"):
         TokenStore(file.parent)
     file.unlink()
-    with pytest.raises(UserError, match=r"rows\.npy is missing or broken"):
+    with pytest.raises(UserError, match=r"rows\.npy is missing: make the subset again"):
         TokenStore(file.parent)
 
 
@@ -206,3 +206,22 @@ def test_a_subset_does_not_overwrite_a_store(folder):
 )
 def test_sizes_are_read_in_powers_of_a_thousand(text, size):
     assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("linked", ["store", "subset", "both", "part of a part"])
+def test_a_subset_that_was_made_through_a_link_can_be_read(folder, tmp_path, linked):
+    """`..` of a link is where the link leads to."""
+    (tmp_path / "disk" / "deep" / "down").mkdir(parents=True)
+    (tmp_path / "disk link").symlink_to(tmp_path / "disk" / "deep" / "down")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "stores link").symlink_to(folder.parent)
+    of = folder if linked == "subset" else tmp_path / "deep" / "stores link" / "all"
+    out = tmp_path / "subsets" / "part" if linked == "store" else tmp_path / "disk link" / "part"
+    main(SubsetConfig(store=str(of), output_dir=str(out), count=17))
+    if linked == "part of a part":
+        main(SubsetConfig(store=str(out), output_dir=str(tmp_path / "subsets" / "least"), count=9))
+        out = tmp_path / "subsets" / "least"
+    store = open_store(out)
+    store.verify()
+    assert len(store) == (9 if linked == "part of a part" else 17)
+    assert open_store(out.resolve()).fingerprint == store.fingerprint

@@ -12,6 +12,7 @@ import toy_training
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.run_folder import RunFolder, read_metrics
+from seitpp.runtime.schema import record
 from seitpp.runtime.weights import load_weights, save_weights
 from seitpp.training.checkpoint import load_checkpoint
 from seitpp.training.config import TrainConfig
@@ -302,7 +303,7 @@ def test_weights_and_how_to_build_the_model_come_back(tmp_path):
     tensors = {"a.weight": torch.randn(2, 3), "b": torch.arange(3).float()[:2]}
     save_weights(tmp_path / "run" / "weights", tensors, {"width": 3})
     for folder in (tmp_path / "run", tmp_path / "run" / "weights"):
-        state, config = load_weights(folder)
+        state, config = load_weights(folder, record({}))
         assert config == {"width": 3}
         assert {name: tensor.tolist() for name, tensor in state.items()} == {
             name: tensor.tolist() for name, tensor in tensors.items()

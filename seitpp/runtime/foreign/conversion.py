@@ -1,12 +1,13 @@
 """Foreign weights under our names, put in their places, all of them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.schema import shown
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -34,6 +35,33 @@ def translated(
     return result
 
 
+def built(make: Callable[[], Model], weights: dict[str, torch.Tensor], source: object) -> Model:
+    """A model with its weights. It takes no memory before their names and shapes are found to be those of the model.
+
+    Args:
+        make: makes the model, whose sizes a file has said.
+        weights: name to tensor.
+        source: where they are from, for messages.
+    Returns: the model.
+    Raises: UserError as `fill`, or if there can be no model of such sizes.
+    """
+    try:
+        with torch.device("meta"):
+            sketch = make()
+    except UserError:
+        raise
+    except Exception as error:  # sizes that don't fit each other fail in whatever they meet first
+        raise UserError(f"{source} is of a model that can't be built ({shown(error, 100)}): get it again") from error
+    try:
+        sketch.load_state_dict(weights, assign=True)  # by torch, as models may rename what was called otherwise once
+    except RuntimeError as error:
+        reason = shown(str(error).partition("\n")[2], 160)
+        raise UserError(f"{source} is not of the model that it says ({reason}): get it again") from error
+    model = make()
+    model.load_state_dict(weights)
+    return model
+
+
 def fill(model: Model, weights: dict[str, torch.Tensor], source: object) -> Model:
     """Give a model its weights; each parameter must get one, and each weight must have its place.
 
@@ -48,7 +76,8 @@ def fill(model: Model, weights: dict[str, torch.Tensor], source: object) -> Mode
     missing = [name for name in wanted if name not in weights]
     unknown = [name for name in weights if name not in wanted]
     if missing or unknown:
-        what = [f"lacks {name}" for name in missing[:1]] + [f"has an unknown {name}" for name in unknown[:1]]
+        what = [f"lacks {name}" for name in missing[:1]]
+        what += [f"has an unknown {shown(name, 80)}" for name in unknown[:1]]
         raise UserError(
             f"{source} {' and '.join(what)} ({len(missing)} missing, {len(unknown)} unknown): it is of another model"
         )
@@ -56,5 +85,8 @@ def fill(model: Model, weights: dict[str, torch.Tensor], source: object) -> Mode
         if tensor.shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
             raise UserError(f"{source}: {name} has the shape {shapes}: it is of another model")
+        if tensor.is_floating_point() and not weights[name].is_floating_point():
+            kind = str(weights[name].dtype).removeprefix("torch.")
+            raise UserError(f"{source}: {name} holds {kind}, expected floating-point numbers: it is of another model")
     model.load_state_dict(weights)
     return model

@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors, shown
+from seitpp.runtime.foreign.torch_file import Placeholder, read_tensors
+from seitpp.runtime.safetensors_file import read_safetensors
+from seitpp.runtime.schema import shown
 
 _HOLDS_WEIGHTS = ("state_dict", "model")
 
@@ -15,18 +17,10 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
     Raises: UserError if there is no such file, it is damaged, or it holds no weights.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file: give the file of the weights")
-    if path.suffix != ".safetensors":
-        return read_state_dict(path)
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:80]}): get it again") from error
+    return read_safetensors(path, "get it again") if path.suffix == ".safetensors" else read_state_dict(path)
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:

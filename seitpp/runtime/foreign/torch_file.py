@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.schema import shown
 
 _KEPT_CALLS = {  # that checkpoints hold beside their weights
     "functools.partial", "numpy.dtype",
@@ -100,11 +101,6 @@ def read_tensors(path: str | Path) -> object:
         reason = shown(error, 120) or type(error).__name__
         raise UserError(f"{path} is damaged: its pickle can't be read ({reason}); get it again") from error
     return value
-
-
-def shown(text: object, length: int) -> str:
-    """Part of a text from a file, on one line and without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(text).split()))[:length]
 
 
 def _class_named(name):

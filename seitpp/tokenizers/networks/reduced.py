@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, replacing, write_json
-from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.runtime.files import replacing, write_json
+from seitpp.runtime.schema import integer, listing, read_described, record
+from seitpp.tokenizers.sources.decoding.resize import Resize
+from seitpp.tokenizers.tokenizer import AGAIN, load_tokenizer
 
 
 class ReducedTokenizer(nn.Module):
@@ -58,6 +60,15 @@ class ReducedTokenizer(nn.Module):
         return self.base.codebook[self.codes]
 
     @property
+    def resize(self) -> Resize:
+        """What is done with images of another shape: the base says it."""
+        return self.base.resize
+
+    @resize.setter
+    def resize(self, resize: Resize) -> None:
+        self.base.resize = resize
+
+    @property
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
         return self.base.preprocessing
@@ -91,14 +102,11 @@ class ReducedTokenizer(nn.Module):
         Raises: UserError if reduced.json is missing or broken.
         """
         file = Path(folder) / "reduced.json"
+        ids = listing(integer(0, 65535))
+        content = read_described(file, record({"codes": ids, "map": ids}), AGAIN)
         try:
-            content = read_json(file)
-            codes, mapping = content["codes"], content["map"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} is missing or broken: run seitpp reduce-codebook again") from error
-        try:
-            return cls(load_tokenizer(Path(folder) / "base"), codes, mapping)
-        except (ValueError, TypeError) as error:
+            return cls(load_tokenizer(Path(folder) / "base"), content["codes"], content["map"])
+        except ValueError as error:
             raise UserError(f"{file} doesn't fit the tokenizer in base/: run seitpp reduce-codebook again") from error
 
 

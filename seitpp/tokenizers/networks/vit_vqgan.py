@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from seitpp.runtime.config import from_dict, require
+from seitpp.runtime.config import from_dict, require, require_between
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, replacing, write_json
-from seitpp.runtime.foreign.conversion import fill
-from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.files import replacing, write_json
+from seitpp.runtime.foreign.conversion import built
+from seitpp.runtime.safetensors_file import read_safetensors
+from seitpp.runtime.schema import anything, read_described, record, table
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.positions import sincos_positions
+from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
+from seitpp.tokenizers.tokenizer import AGAIN
 from seitpp.tokens.codebook import embed, nearest_code
 
 HEAD_WIDTH = 64
@@ -35,6 +38,8 @@ class TransformerConfig:
     """channels inside the MLP"""
 
     def __post_init__(self):
+        for name, most in {"width": 65536, "depth": 1000, "heads": 1024, "mlp": 1 << 20}.items():
+            require_between(self, name, 1, most)
         require(self, "width", self.width % 4 == 0, "must be a multiple of 4")
 
 
@@ -56,9 +61,12 @@ class ViTVQGANConfig:
     """dimension of a code"""
 
     def __post_init__(self):
+        for name, least, most in (("patch_size", 1, 1024), ("codebook_size", 2, 65536), ("codebook_dim", 1, 65536)):
+            require_between(self, name, least, most)
         fits = all(side >= self.patch_size and side % self.patch_size == 0 for side in self.image_size)
         require(self, "image_size", fits, f"must be a multiple of {self.patch_size} (patch_size)")
-        require(self, "codebook_size", 2 <= self.codebook_size <= 65536, "must lie in [2, 65536]")
+        few = all(side <= 1024 * self.patch_size for side in self.image_size)
+        require(self, "image_size", few, "must have at most 1,024 tokens a side")
 
 
 class ViTVQGAN(nn.Module):
@@ -77,6 +85,7 @@ class ViTVQGAN(nn.Module):
     def __init__(self, config: ViTVQGANConfig):
         super().__init__()
         self.config = config
+        self.resize: Resize = "crop"
         self.image_size = tuple(config.image_size)
         self.grid = tuple(side // config.patch_size for side in config.image_size)
         self.codebook_size = config.codebook_size
@@ -101,7 +110,7 @@ class ViTVQGAN(nn.Module):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
-        return {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [0, 1]}
+        return {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [0, 1]}
 
     @property
     def fingerprint(self) -> str:
@@ -143,7 +152,8 @@ class ViTVQGAN(nn.Module):
             temporary.mkdir()
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": asdict(self.config)})
+            described = {"kind": self.name, "config": asdict(self.config), "resize": self.resize}
+            write_json(temporary / "tokenizer.json", described)
 
     @classmethod
     def load(cls, folder: Path) -> "ViTVQGAN":
@@ -151,13 +161,11 @@ class ViTVQGAN(nn.Module):
 
         Raises: UserError if a file is missing or broken.
         """
-        try:
-            fields = read_json(folder / "tokenizer.json")["config"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / 'tokenizer.json'} is damaged: import the tokenizer again") from error
-        config = from_dict(ViTVQGANConfig, fields, folder / "tokenizer.json")
+        described = folder / "tokenizer.json"
+        fields = read_described(described, record({"config": table(anything)}), AGAIN)["config"]
+        config = from_dict(ViTVQGANConfig, fields, described)
         file = folder / "model.safetensors"
-        return fill(cls(config), read_weights(file), file)
+        return built(lambda: cls(config), read_safetensors(file, AGAIN), file)
 
 
 class _Transformer(nn.Module):

@@ -10,13 +10,55 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from seitpp.runtime.config import require
+from seitpp.runtime.config import require, require_between
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, replacing, write_json
-from seitpp.runtime.foreign.conversion import fill
-from seitpp.runtime.foreign.state_dict import read_weights
+from seitpp.runtime.files import replacing, write_json
+from seitpp.runtime.foreign.conversion import built
+from seitpp.runtime.safetensors_file import read_safetensors
+from seitpp.runtime.schema import boolean, integer, listing, number, optional, read_described, record, text
 from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
+from seitpp.tokenizers.tokenizer import AGAIN
 from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.tokens.format.manifest_schema import LOOKUP
+
+_SIZE = integer(1, 65536)
+_LIMITS = (
+    ("space_to_depth", 1, 256), ("layers_per_block", 1, 100), ("codebook_size", 2, 65536), ("codebook_dim", 1, 65536)
+)  # fmt: skip
+_DESCRIBED = record(
+    {"config": record({"image_size": listing(_SIZE, 2), "space_to_depth": integer(1, 256)}, {"lookup": LOOKUP})}
+)
+"""What tokenizer.json says."""
+_VQMODEL = {
+    "in_channels": _SIZE, "out_channels": _SIZE, "latent_channels": _SIZE, "sample_size": _SIZE,
+    "num_vq_embeddings": _SIZE, "norm_num_groups": _SIZE, "vq_embed_dim": optional(_SIZE),
+    "layers_per_block": integer(1, 100), "block_out_channels": listing(_SIZE), "act_fn": text(),
+    "down_block_types": listing(text()), "up_block_types": listing(text()), "norm_type": text(),
+    "scaling_factor": number(), "mid_block_add_attention": boolean, "lookup_from_codebook": boolean,
+    "force_upcast": boolean,
+}  # fmt: skip
+"""What the config.json of a VQModel of diffusers says; its code trusts all of it."""
+
+
+def load_vqmodel(config_file: Path, weights: dict[str, torch.Tensor], source: object) -> Any:
+    """A VQModel of diffusers.
+
+    Args:
+        config_file: its config.json; what else is in it is left out, as diffusers would print a line about it.
+        weights: name to tensor.
+        source: where they are from, for messages.
+    Raises: UserError if the file is missing, a field in it is wrong, or the weights are of another model.
+    """
+    from diffusers.models.autoencoders.vq_model import VQModel
+
+    content = read_described(config_file, record({}, _VQMODEL), AGAIN)
+    config = {name: value for name, value in content.items() if name in _VQMODEL}
+
+    def make() -> Any:
+        return VQModel.from_config(config)
+
+    return built(make, weights, source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +81,12 @@ class VQConfig:
     """dimension of a code"""
 
     def __post_init__(self):
+        for name, least, most in _LIMITS:
+            require_between(self, name, least, most)
+        require(self, "widths", 1 <= len(self.widths) <= 16 and min(self.widths) > 0, "must be 1 to 16 numbers above 0")
         step = self.space_to_depth * 2 ** (len(self.widths) - 1)
         fits = all(side % step == 0 for side in self.image_size)
         require(self, "image_size", fits, f"must be a multiple of {step} (space_to_depth x halvings)")
-        require(self, "codebook_size", 2 <= self.codebook_size <= 65536, "must lie in [2, 65536]")
         require(self, "widths", all(width % 32 == 0 for width in self.widths), "must be multiples of 32")
 
 
@@ -76,6 +120,7 @@ class VQTokenizer(nn.Module):
         self.image_size = tuple(image_size)
         self.space_to_depth = space_to_depth
         self.lookup = lookup
+        self.resize: Resize = "crop"
         self.grid = tuple(side // shrink for side in image_size)
         self.codebook_size = model.config.num_vq_embeddings
 
@@ -108,7 +153,7 @@ class VQTokenizer(nn.Module):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
-        known = {"image_size": list(self.image_size), "resize": "bicubic, short side, centre crop", "range": [-1, 1]}
+        known = {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [-1, 1]}
         return known if self.lookup == "euclidean" else {**known, "lookup": self.lookup}
 
     @property
@@ -160,7 +205,7 @@ class VQTokenizer(nn.Module):
         described = {"image_size": list(self.image_size), "space_to_depth": self.space_to_depth, "lookup": self.lookup}
         with replacing(folder) as temporary:
             self.model.save_pretrained(temporary)
-            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described})
+            write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described, "resize": self.resize})
 
     @classmethod
     def load(cls, folder: Path) -> "VQTokenizer":
@@ -168,14 +213,8 @@ class VQTokenizer(nn.Module):
 
         Raises: UserError if a file is missing or broken.
         """
-        from diffusers.models.autoencoders.vq_model import VQModel
-
-        try:
-            described = read_json(folder / "tokenizer.json")["config"]
-            model: Any = VQModel.from_config(read_json(folder / "config.json"))
-            image_size, space_to_depth = described["image_size"], described["space_to_depth"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is damaged (tokenizer.json or config.json): make the tokenizer again") from error
+        described = read_described(folder / "tokenizer.json", _DESCRIBED, AGAIN)["config"]
         file = folder / "diffusion_pytorch_model.safetensors"
-        fill(model, read_weights(file), file)
-        return cls(model, image_size, space_to_depth=space_to_depth, lookup=described.get("lookup", "euclidean"))
+        model = load_vqmodel(folder / "config.json", read_safetensors(file, AGAIN), file)
+        lookup = described.get("lookup", "euclidean")
+        return cls(model, described["image_size"], space_to_depth=described["space_to_depth"], lookup=lookup)

@@ -8,8 +8,11 @@ import numpy as np
 from PIL import Image
 
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.labels import label_by_name
-from seitpp.tokenizers.sources.pixels import read_image, to_pixels
+from seitpp.tokenizers.sources.listing.left_out import LeftOut
+from seitpp.tokenizers.sources.listing.names import require_utf8
+from seitpp.tokenizers.sources.pixels import image_faults, read_image, to_pixels
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.sources.timm_images import from_hugging_face
 
@@ -38,21 +41,28 @@ class GivenImages:
         if labels is not None and len(labels) != len(images):
             raise UserError(f"labels has {len(labels)} entries, images {len(images)}")
         names = [None] * len(images) if labels is None else list(labels)
+        require_utf8(self.keys, "images")
+        self.left_out: list[LeftOut] = []
         self.labels, self.classes = label_by_name(names, None, "labels")
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`."""
         image = self.images[index]
         if isinstance(image, str | Path):
-            return read_image(image, size)
-        return to_pixels(_opened(image, self.where(index)), size)
+            return read_image(image, size, resize)
+        with image_faults():
+            return to_pixels(_opened(image, self.where(index)), size, resize)
 
     def where(self, index: int) -> str:
         """Which image it is, for messages."""
         return f"image {self.keys[index]}"
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Nobody says: (rows,) zeros."""
+        return np.zeros(len(rows), np.int64)
 
 
 def given_images(

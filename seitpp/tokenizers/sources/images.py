@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,13 @@ import numpy as np
 import torch
 
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.labels import label_by_name
-from seitpp.tokenizers.sources.pixels import DECODING_ERRORS, EXTENSIONS, quiet_decoding, read_image
+from seitpp.tokenizers.sources.listing.folder import list_images
+from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
+from seitpp.tokenizers.sources.listing.names import refuse_split
+from seitpp.tokenizers.sources.pixels import quiet_decoding, read_image
+from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokens.order.permutation import permute
 
 if TYPE_CHECKING:
@@ -29,23 +33,29 @@ class ImageFolder:
         keys: paths relative to it, posix style, sorted.
         labels: class index of each, -1 for unlabelled ones, (n,) int32.
         classes: class names, sorted.
+        left_out: what else the folder holds.
     """
 
     folder: Path
     keys: list
     labels: np.ndarray
     classes: list
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def __len__(self):
         return len(self.keys)
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`."""
-        return read_image(self.folder / self.keys[index], size)
+        return read_image(self.folder / self.keys[index], size, resize)
 
     def where(self, index: int) -> str:
         """The file of one image, for messages."""
         return str(self.folder / self.keys[index])
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some files, (rows,) int64."""
+        return np.array([(self.folder / self.keys[row]).stat().st_size for row in rows], np.int64)
 
 
 def open_image_folder(folder: str | Path, classes: Sequence[str] | None = None) -> "ImageFolder":
@@ -54,17 +64,15 @@ def open_image_folder(folder: str | Path, classes: Sequence[str] | None = None) 
     Args:
         folder: the root.
         classes: class names of another folder whose indices are to be kept; None: those of this folder.
-    Raises: UserError if there is no such folder, no image in it, or a class that `classes` lacks.
+    Raises: UserError if there is no such folder, no image in it, or a class that `classes` lacks; if a folder in it
+        can't be read; if its folders are the parts of a split data set.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder of images: give one with a folder for each class in it")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not paths:
-        raise UserError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): expected one folder a class")
-    keys = [path.relative_to(folder).as_posix() for path in paths]
-    names = [key.split("/")[0] if "/" in key else None for key in keys]
-    return ImageFolder(folder, keys, *label_by_name(names, classes, folder))
+    listing = list_images(folder)
+    names = [key.split("/", 1)[0] if "/" in key else None for key in listing.keys]
+    found = sorted({name for name in names if name is not None})
+    refuse_split(listing.keys, found, classes, folder)
+    return ImageFolder(folder, listing.keys, *label_by_name(names, classes, folder), listing.left_out)
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -76,20 +84,19 @@ class ImageBatches:
     """Shuffled batches of pixels as a function of the step, for the stages that train on images.
 
     The same order as TrainingBatches. Small sets are kept in memory once decoded; larger ones are decoded by threads.
+    An image that can't be decoded is replaced by the next of `rows`, as far as the reader goes on without it.
 
     Args:
-        images: an ImageSource.
+        reader: of an ImageSource.
         rows: indices to use, (n,) int64.
-        size: (height, width).
         batch_size, seed, device, accum_iter, rank, world_size: as for TrainingBatches.
         cache_bytes: sets of fewer decoded bytes are kept in memory.
     """
 
     def __init__(
         self,
-        images: "ImageSource",
+        reader: TolerantReader,
         rows: np.ndarray,
-        size: tuple[int, int],
         batch_size: int,
         *,
         seed: int,
@@ -99,44 +106,58 @@ class ImageBatches:
         world_size: int = 1,
         cache_bytes: int = 1 << 30,
     ):
-        self.images = images
+        self.reader = reader
         self.rows = np.asarray(rows)
-        self.size = size
         self.device = torch.device(device)
         self.order = SampleOrder(
             length=len(self.rows), batch_size=batch_size, seed=seed, accum_iter=accum_iter, rank=rank,
             world_size=world_size,
         )  # fmt: skip
-        self.cache = {} if len(self.rows) * 3 * size[0] * size[1] < cache_bytes else None
+        self.cache = {} if len(self.rows) * 3 * reader.size[0] * reader.size[1] < cache_bytes else None
         self.threads = ThreadPoolExecutor(max_workers=4)
 
     def __call__(self, step, micro=0):
         """(pixels (b, 3, height, width) float32 in [0, 1], positions (b,) int64) for a step and micro-step."""
         chosen, positions = self.order.at(step, micro)
-        pixels = np.stack(list(self.threads.map(self._read, self.rows[chosen])))
+        pixels = np.stack(list(self.threads.map(self._read, chosen.tolist())))
         return to_float(torch.from_numpy(pixels).to(self.device)), torch.from_numpy(positions).to(self.device)
 
-    def _read(self, index):
+    def _read(self, place):
         if self.cache is None:
-            return read_or_explain(self.images, index, self.size)
-        if index not in self.cache:
-            self.cache[index] = read_or_explain(self.images, index, self.size)
-        return self.cache[index]
+            return self.reader.read_one_of(self.rows, place)[1]
+        if place not in self.cache:
+            self.cache[place] = self.reader.read_one_of(self.rows, place)[1]
+        return self.cache[place]
 
 
-def read_or_explain(images: "ImageSource", index: int, size: tuple[int, int]) -> np.ndarray:
-    """`images.read`, with a UserError that names the file where it can't be decoded."""
-    try:
-        return images.read(index, size)
-    except DECODING_ERRORS as error:
-        raise UserError(f"{images.where(index)} can't be decoded ({error}): remove or mend it") from error
+def read_all(
+    images: "ImageSource", rows: Iterable[int], size: tuple[int, int], resize: Resize = "crop"
+) -> torch.Tensor:
+    """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1].
+
+    Raises: UserError that names the first that can't be decoded.
+    """
+    return read_rows(TolerantReader(images, size, resize), rows)
 
 
-def read_all(images: "ImageSource", rows: Iterable[int], size: tuple[int, int], threads: int = 4) -> torch.Tensor:
-    """Decode rows of an ImageSource at once: (n, 3, height, width) float32 in [0, 1]."""
+def read_rows(reader: TolerantReader, rows: Iterable[int], threads: int = 4) -> torch.Tensor:
+    """Decode rows at once, those that can be: (n, 3, height, width) float32 in [0, 1]."""
     with quiet_decoding(), ThreadPoolExecutor(max_workers=threads) as pool:
-        pixels = list(pool.map(partial(read_or_explain, images, size=size), rows))
+        pixels = [each for each in pool.map(reader.read, (int(row) for row in rows)) if each is not None]
+    if not pixels:
+        raise UserError(f"{reader.left_out[-1].file} and the others can't be decoded: mend them")
     return to_float(torch.from_numpy(np.stack(pixels)))
+
+
+def say_left_out(folder: Path, reader: TolerantReader) -> None:
+    """Print what a training was done without, where there is such, and list it in skipped.csv of its run's folder.
+
+    Of images that can't be decoded these are those that this process has met.
+    """
+    if left_out := reader.left_out:
+        table = folder / "skipped.csv"
+        write_skipped(table, left_out)
+        print(f"{folder}: {len(reader.images)} images{sentence(left_out, table)}")
 
 
 def split_rows(count: int, held_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

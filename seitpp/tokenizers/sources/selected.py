@@ -1,10 +1,13 @@
 """Some images of a source, as a source of their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from seitpp.tokenizers.sources.decoding.resize import Resize
+from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.source import ImageSource
 
 
@@ -35,13 +38,22 @@ class SelectedImages:
         """Class names."""
         return self.images.classes
 
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What gives no image, of the whole source."""
+        return self.images.left_out
+
     def __len__(self):
         return len(self.rows)
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`."""
-        return self.images.read(int(self.rows[index]), size)
+        return self.images.read(int(self.rows[index]), size, resize)
 
     def where(self, index: int) -> str:
         """Where one image lies, for messages."""
         return self.images.where(int(self.rows[index]))
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some images, (rows,) int64."""
+        return self.images.sizes([int(self.rows[row]) for row in rows])

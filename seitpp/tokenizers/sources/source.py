@@ -1,5 +1,7 @@
 """Where images come from: a folder, tar files, or a data set that timm opens."""
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.listing.left_out import LeftOut
+from seitpp.tokenizers.sources.listing.names import is_hidden
 from seitpp.tokenizers.sources.tar_images import is_tar_name, open_tars
 
 ITERABLE = {
@@ -27,6 +32,7 @@ class ImageSource(Protocol):
         keys: a name for each image, strings; unique, and in the same order whenever the same images are opened.
         labels: class index of each, -1 where unknown, (n,) int32.
         classes: class names.
+        left_out: what lies where the images are, but gives none.
     """
 
     @property
@@ -44,17 +50,41 @@ class ImageSource(Protocol):
         """Class names."""
         ...
 
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What gives no image."""
+        ...
+
     def __len__(self) -> int:
         """How many images there are."""
         ...
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        """Pixels of one image by the rules of `read_image`: (3, height, width) uint8."""
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
+        """Pixels of one image by the rules of `read_image`: (3, height, width) uint8.
+
+        Raises: BrokenImage where it can't be decoded.
+        """
         ...
 
     def where(self, index: int) -> str:
         """Where one image lies, for messages."""
         ...
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some images as they lie there, (rows,) int64, 0 where nobody says; nothing is decoded."""
+        ...
+
+
+def source_fingerprint(images: ImageSource) -> str:
+    """SHA-256 over names, sizes in bytes and classes of images, in their order: what tells them from others.
+
+    Their contents would have to be read, which takes hours for a million of them, and the times of files change when
+    they are copied or moved.
+    """
+    digest = hashlib.sha256(json.dumps([images.keys, images.classes]).encode())
+    digest.update(images.sizes(range(len(images))).astype("<i8").tobytes())
+    digest.update(images.labels.astype("<i4").tobytes())
+    return digest.hexdigest()
 
 
 def open_source(spec: str | Path, classes: Sequence[str] | None = None, **dataset: Any) -> ImageSource:
@@ -79,16 +109,25 @@ def open_source(spec: str | Path, classes: Sequence[str] | None = None, **datase
     if is_tar_name(spec) and not Path(spec).is_dir():
         return open_tars(_tars_of(spec), classes)
     folder = Path(spec)
-    inside = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    inside = sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
     tars = [path for path in inside if path.is_file() and is_tar_name(path.name)]
     if tars and any(path.is_dir() for path in inside):
         raise UserError(f"{folder} holds tar files and folders: name the tars ({folder}/*.tar), or move them elsewhere")
-    return open_tars(tars, classes) if tars else open_image_folder(folder, classes)
+    if not tars:
+        return open_image_folder(folder, classes)
+    return open_tars(tars, classes, [LeftOut(path.name, "beside tar files") for path in inside if path not in tars])
 
 
 def _tars_of(spec):
-    """Paths of a pattern: every {first..last}, then wildcards; sorted, none twice."""
-    patterns = [spec]
+    """Paths of a pattern: every {first..last}, then wildcards; sorted, none twice.
+
+    As much of its beginning as is the name of something stands for itself, whatever signs are in it.
+    """
+    path = Path(spec)
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if there == path:
+        return [path]
+    patterns = [str(path.relative_to(there))]
     while match := _RANGE.search(patterns[0]):
         first, last = match.groups()
         numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
@@ -97,14 +136,15 @@ def _tars_of(spec):
             raise UserError(f"{spec}: {match.group()} counts backwards")
     paths = []
     for pattern in patterns:
-        found = _glob(pattern) if any(sign in pattern for sign in "*?[") else [Path(pattern)]
+        found = _glob(there, pattern) if any(sign in pattern for sign in "*?[") else [there / pattern]
         if not found:
-            raise UserError(f"no file fits {pattern}: check --images")
+            raise UserError(f"no file fits {there / pattern}: check --images")
         paths += found
     return sorted(set(paths))
 
 
-def _glob(pattern):
+def _glob(folder, pattern):
     import glob
 
-    return [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - absolute and relative alike
+    wanted = str(Path(glob.escape(str(folder)), pattern))
+    return [Path(path) for path in glob.glob(wanted, recursive=True)]  # noqa: PTH207 - absolute and relative alike

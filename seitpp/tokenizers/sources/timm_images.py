@@ -2,16 +2,18 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.labels import label_by_name, label_by_number
-from seitpp.tokenizers.sources.pixels import read_image, to_pixels
+from seitpp.tokenizers.sources.listing.left_out import LeftOut
+from seitpp.tokenizers.sources.listing.names import require_utf8
+from seitpp.tokenizers.sources.pixels import image_faults, open_image, read_image, to_pixels
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class TimmImages:
         labels: class index of each, -1 where unknown, (n,) int32.
         classes: class names.
         dataset: the data set.
+        left_out: nothing; a data set says itself what is in it.
     """
 
     name: str
@@ -31,11 +34,12 @@ class TimmImages:
     labels: np.ndarray
     classes: list
     dataset: Any
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def __len__(self):
         return len(self.keys)
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`; each kind of data set has its own way."""
         raise TypeError(f"{type(self).__name__} reads no images")
 
@@ -43,23 +47,34 @@ class TimmImages:
         """Data set, split and number of one image, for messages."""
         return f"{self.name}, {self.keys[index]}"
 
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Nobody says: (rows,) zeros."""
+        return np.zeros(len(rows), np.int64)
+
 
 class HuggingFaceImages(TimmImages):
     """Rows with a column of encoded images."""
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`."""
-        image = self.dataset[int(index)]["image"]
-        return read_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]), size)
+        with image_faults():
+            image = self.dataset[int(index)]["image"]
+            return read_image(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"]), size, resize)
 
 
 class TorchvisionImages(TimmImages):
     """Pairs of an image that Pillow has opened and a target."""
 
-    def read(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
         """Pixels of one image, see `read_image`."""
-        with self.dataset[int(index)][0] as image:
-            return to_pixels(image, size)
+        with image_faults(), self.dataset[int(index)][0] as image:
+            return to_pixels(image, size, resize)
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some files, (rows,) int64, where the data set is a folder of files; else nobody says."""
+        if not hasattr(self.dataset, "samples"):
+            return super().sizes(rows)
+        return np.array([Path(self.dataset.samples[row][0]).stat().st_size for row in rows], np.int64)
 
 
 def open_timm(
@@ -124,9 +139,10 @@ def from_hugging_face(dataset: Any, label_column: str | None = None) -> TimmImag
 
 def _torchvision(spec, dataset, split, classes):
     if hasattr(dataset, "loader"):
-        dataset.loader = Image.open  # torchvision's own makes RGB of anything, by other rules than ours
+        dataset.loader = open_image  # torchvision's own makes RGB of anything, by other rules than ours
     if hasattr(dataset, "samples"):
         keys = [Path(path).relative_to(dataset.root).as_posix() for path, _ in dataset.samples]
+        require_utf8(keys, dataset.root)
     else:
         keys = _numbered_keys(split, dataset)
     targets = dataset.targets if hasattr(dataset, "targets") else [category for category, _ in dataset.index]

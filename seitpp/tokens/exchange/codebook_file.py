@@ -6,6 +6,8 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.torch_file import read_tensors
+from seitpp.runtime.rights import check_readable
+from seitpp.runtime.safetensors_file import read_safetensors
 from seitpp.runtime.weights import fingerprint_of
 
 
@@ -28,6 +30,7 @@ def read_codebook(path: str | Path) -> torch.Tensor:
     try:
         codebook = _load_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)
     except (OSError, ValueError, KeyError) as error:
+        check_readable(path)
         raise UserError(f"{path} can't be read as a codebook: expected one (k, c) tensor and nothing else") from error
     if not isinstance(codebook, torch.Tensor) or codebook.ndim != 2 or not codebook.is_floating_point():
         raise UserError(f"{path} is no codebook: expected one (k, c) tensor of floats and nothing else")
@@ -37,13 +40,7 @@ def read_codebook(path: str | Path) -> torch.Tensor:
 
 
 def _load_safetensors(path: Path) -> torch.Tensor:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    tensors = read_safetensors(path, "give the codebook's file, or get it again")
     return tensors["codebook"] if len(tensors) != 1 else next(iter(tensors.values()))
 
 

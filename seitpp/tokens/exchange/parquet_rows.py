@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.rights import check_listable, check_readable
 from seitpp.tokens.codec import packed_bytes, unpack
 from seitpp.tokens.format.manifest import check_manifest
 from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
@@ -75,7 +76,7 @@ class ParquetRows:
             return None
         names: set[Any] = set()
         for _, _, batch in self._batches([self.columns["label"]]):
-            names.update(pc.unique(_plain(batch.column(0))).to_pylist())
+            names.update(pc.unique(batch.column(0)).to_pylist())
         return sorted(names - {None})
 
     def largest_label(self) -> int:
@@ -117,27 +118,31 @@ class ParquetRows:
                 labels = only_labels(targets.labels).astype(np.int64)
             keys = [f"{row:08d}" for row in range(done, done + len(ids))]
             if self.columns["key"] is not None:
-                given = pc.cast(_plain(batch.column(self.columns["key"])), pa.string()).to_pylist()
+                given = pc.cast(batch.column(self.columns["key"]), pa.string()).to_pylist()
                 keys = [key if new is None else new for key, new in zip(keys, given, strict=True)]
             yield *where, ids, labels, keys, targets
             done += len(ids)
 
     def _batches(self, columns: Sequence[str | None]) -> Iterator[tuple[Path, int, pa.RecordBatch]]:
+        """(file, its row that comes first, rows), of plain types."""
         for path in self.files:
             first = 0
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=2048, columns=columns):
-                        yield path, first, batch
+                        plain = [_plain(column) for column in batch.columns]
+                        yield path, first, pa.RecordBatch.from_arrays(plain, batch.schema.names)
                         first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
+                check_readable(path)
                 raise UserError(f"{path} is broken near row {first}, or has other columns: export it again") from error
 
 
 def _find(spec: str | Path) -> list[Path]:
     path = Path(spec)
+    check_listable(path)
     if path.is_dir():
-        files = sorted(path.rglob("*.parquet"))
+        files = sorted(each for each in path.rglob("*.parquet") if each.is_file())  # a pipe would be waited for
     else:
         files = [path] if path.is_file() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     if not files:
@@ -150,6 +155,7 @@ def _read_schema(path: Path) -> tuple[pa.Schema, int]:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
+        check_readable(path)
         raise UserError(f"{path} is not a Parquet file, or is cut off: fetch or export it again") from error
 
 
@@ -177,11 +183,10 @@ def _choose_columns(
     }
     if columns["label"] is None:
         return columns, None
-    kind = schema.field(columns["label"]).type
-    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    kind = _plain_type(schema.field(columns["label"]).type)
     if pa.types.is_integer(kind):
         return columns, "integers"
-    if pa.types.is_string(values) or pa.types.is_large_string(values):
+    if pa.types.is_string(kind):
         return columns, "strings"
     raise UserError(f"{path}: labels are of type {kind}, expected integers or strings")
 
@@ -204,11 +209,11 @@ def _choose_target(schema: pa.Schema, path: Path, what: str, given: str | None) 
     name = _choose(schema, path, what, given, [what])
     if name is None:
         return None
-    kind = schema.field(name).type
+    kind = _plain_type(schema.field(name).type)
     if what == "labels":
         fits, expected = _is_list(kind) and pa.types.is_integer(kind.value_type), "lists of integers"
     else:
-        fits, expected = pa.types.is_binary(kind) or pa.types.is_large_binary(kind), "binary, a PNG a row"
+        fits, expected = pa.types.is_large_binary(kind), "binary, a PNG a row"
     if given and not fits:
         raise UserError(f"{path}: the column {name} is of type {kind}, expected {expected}")
     return name if fits else None
@@ -225,8 +230,21 @@ def _targets(batch: pa.RecordBatch, columns: dict[str, str | None], path: Path, 
     )
 
 
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The one type of this file's for a kind of values: texts and bytes come in several, such as polars' views."""
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    return kind
+
+
 def _plain(column: Any) -> Any:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """A column of its plain type."""
+    values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    return values if values.type == _plain_type(values.type) else pc.cast(values, _plain_type(values.type))
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -263,7 +281,6 @@ def _ids(column: Any, grid: tuple[int, int], codebook_size: int, path: Path, fir
 def _labels(column: Any, classes: Sequence[str], path: Path, first: int) -> np.ndarray:
     if pa.types.is_integer(column.type):
         return pc.fill_null(pc.cast(column, pa.int64(), safe=False), -1).to_numpy(zero_copy_only=False)
-    column = _plain(column)
     found = pc.index_in(column, pa.array(classes, column.type))
     foreign = pc.and_(found.is_null(), column.is_valid())
     if pc.any(foreign).as_py():

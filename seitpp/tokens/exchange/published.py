@@ -167,7 +167,7 @@ class _Offsets:
             version = np.lib.format.read_magic(file)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, _, self.dtype = read_header[version](file)
-        except (*_BROKEN_GZIP, ValueError, KeyError) as error:
+        except Exception as error:  # the header is Python, and may be wrong in any way
             raise UserError(f"{path} is not a gzipped .npy file of offsets: fetch it again") from error
         if len(shape) != 1 or shape[0] < 1 or self.dtype.kind not in "iu":
             raise UserError(f"{path} holds {self.dtype} of shape {shape}, expected integers, one more than images")

@@ -6,20 +6,20 @@ Shards without targets are the same in both, byte for byte, so fingerprints and 
 
 import hashlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
+from seitpp.runtime.schema import check, shown
+from seitpp.tokens.format import manifest_schema
 from seitpp.tokens.format.layout import bits_per_token
+from seitpp.tokens.format.manifest_schema import BASE_COLUMNS, CODING, FORMAT
 
-FORMAT, VERSION = "seitpp token store", 2
-CODING = "planes"
-"""How tokens are packed: one plane of bytes, then planes of bits (seitpp.tokens.codec)."""
-BASE_COLUMNS = ("tokens", "label", "key")
-FIELDS = ("tokenizer", "codebook_size", "bits", "lookup", "grid", "preprocessing", "classes", "shards")
-_FIELDS_OF = {1: FIELDS, 2: (*FIELDS, "coding", "columns", "codebook")}
+VERSION = 2
+_READS = (1, 2)
+_AGAIN = "run the command that made the store again"
 
 
 def write_manifest(
@@ -33,6 +33,7 @@ def write_manifest(
     classes: Sequence[str],
     shards: Sequence[dict[str, Any]],
     mask: dict[str, Any] | None = None,
+    columns: Sequence[str] | None = None,
     **others: Any,
 ) -> None:
     """Finish a store: write codebook.safetensors, then store.json, which makes it one.
@@ -48,13 +49,14 @@ def write_manifest(
         shards: what `write_shard` returned, in order.
         mask: of a store with masks, {"classes": names of the values, or [] where they have none; "ignore": the value
             that counts for nothing, or None}; None: the same without names and such a value.
+        columns: of the shards; None: what they say of themselves, which shards that were written elsewhere may not.
         others: further entries, such as `subset`.
-    Raises: ValueError if shards differ in their columns.
+    Raises: ValueError if shards differ in their columns; UserError if a field is none that a reader would take.
     """
     from safetensors.torch import save_file
 
     codebook_size = len(codebook)
-    columns = _columns_of(shards)
+    columns = _columns_of(shards) if columns is None else columns
     if "mask" in columns:
         others["mask"] = {"classes": list(mask["classes"]), "ignore": mask["ignore"]} if mask else dict(_NAMELESS)
     with replacing(Path(folder) / "codebook.safetensors") as temporary:
@@ -76,7 +78,8 @@ def write_manifest(
         "shards": list(shards),
         **others,
     }
-    write_json(Path(folder) / "store.json", manifest)
+    file = Path(folder) / "store.json"
+    write_json(file, check_manifest(manifest, file))
 
 
 def read_manifest(file: str | Path) -> dict[str, Any]:
@@ -91,41 +94,68 @@ def read_manifest(file: str | Path) -> dict[str, Any]:
         raise UserError(f"{file.parent} is not a token store (no store.json): make one with seitpp tokenize")
     try:
         manifest = read_json(file)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file} can't be read ({error}): run the command that made the store again") from error
+    except ValueError as error:
+        raise UserError(f"{file} can't be read ({shown(error, 120)}): {_AGAIN}") from error
     return check_manifest(manifest, file)
 
 
 def check_manifest(manifest: Any, name: str | Path) -> dict[str, Any]:
-    """The manifest, if it is of our format and complete; that of version 1 with the fields that version 2 added.
+    """The manifest, if all of it is as the format says; that of version 1 with the fields that version 2 added.
 
     Args:
         manifest: content of a store.json.
         name: what the message calls it.
-    Raises: UserError if it is not of a version or coding that this reader knows, or lacks a field.
+    Raises: UserError if it is not of a version or coding that this reader knows, or a field is missing or wrong.
     """
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{name} is not of {FORMAT!r} version 1 or 2: tokenise again")
-    version = manifest.get("version")
-    if version not in _FIELDS_OF:
-        raise UserError(f"{name} is of format version {version}, this seitpp reads version 1 and 2: update seitpp")
-    missing = [field for field in _FIELDS_OF[version] if field not in manifest]
-    if missing:
-        raise UserError(f"{name} lacks {missing[0]!r}: run the command that made the store again")
+    version, coding = manifest.get("version"), manifest.get("coding", CODING)
+    if type(version) is not int or version not in _READS:
+        told = shown(version, 20)
+        raise UserError(f"{name} is of format version {told}, this seitpp reads version 1 and 2: update seitpp")
+    if isinstance(coding, str) and coding != CODING:
+        told = shown(repr(coding), 40)
+        raise UserError(f"{name}: the tokens are coded as {told}, this seitpp reads {CODING!r}: update it")
+    check(manifest, manifest_schema.manifest, name, _AGAIN)
     if version == 1:
         return {"coding": CODING, "columns": list(BASE_COLUMNS), **manifest}
-    if manifest["coding"] != CODING:
-        raise UserError(
-            f"{name}: the tokens are coded as {manifest['coding']!r}, this seitpp reads {CODING!r}: update it"
-        )
     return manifest
 
 
 def inside(base: str | Path, name: str) -> str:
-    """Where a file named in the manifest lies: `base` is the store's folder or URL, `name` may begin with ../ ."""
+    """Where a file named in the manifest lies: `base` is the store's folder or URL, `name` may begin with ../ .
+
+    Raises: UserError if the name leads out of a URL's host or bucket.
+    """
     base = str(base).rstrip("/")
     scheme, mark, rest = base.rpartition("://")
+    if mark and name.split("/").count("..") >= len(rest.split("/")):
+        raise UserError(f"{base}: its store.json names {shown(name, 60)}, which lies outside of what the URL is of")
     return scheme + mark + posixpath.normpath(posixpath.join(rest, name))
+
+
+def check_owners(manifest: dict[str, Any], manifest_of: Callable[[str], dict[str, Any]], where: object) -> None:
+    """Refuse a subset with a file that no store has as a shard: what a manifest names may be private, or no data.
+
+    Args:
+        manifest: of the subset.
+        manifest_of: gives the manifest of a store by its place, as seen from the subset's folder.
+        where: the subset, for messages.
+    Raises: UserError naming the first such file.
+    """
+    owners: dict[str, dict[str, str]] = {}
+    for shard in manifest["shards"]:
+        place, _, name = shard["file"].rpartition("/")
+        if place not in owners:
+            try:
+                owners[place] = {each["file"]: each["sha256"] for each in manifest_of(place)["shards"]}
+            except UserError as error:
+                raise UserError(f"{where} is a subset of another store, and {error}") from error
+        if owners[place].get(name) != shard["sha256"]:
+            raise UserError(
+                f"{where}: {shown(shard['file'], 80)} is no shard of the store in that folder, or was made anew since: "
+                f"make the subset again (seitpp store subset)"
+            )
 
 
 _NAMELESS = {"classes": [], "ignore": None}

@@ -9,6 +9,7 @@ Further columns are left alone. `pandas.read_feather`, polars, DuckDB and datase
 # pyarrow.compute makes its functions when it is imported.
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,18 @@ import pyarrow.compute as pc
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
-from seitpp.tokens.format.manifest import BASE_COLUMNS
+from seitpp.runtime.rights import check_readable
+from seitpp.runtime.schema import shown
+from seitpp.tokens.format.arrow_file import check_plain
+from seitpp.tokens.format.manifest_schema import BASE_COLUMNS
 from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets
 
 _AGAIN = "run the command that made the store again"
 _NO_TARGETS = Targets()
+_TYPES = {
+    "tokens": "fixed_size_binary", "label": pa.int32(), "key": pa.string(), "labels": LABELS_TYPE, "mask": MASK_TYPE,
+}  # fmt: skip
+"""Type of each column that is read."""
 
 
 class Shard:
@@ -47,26 +55,20 @@ class Shard:
         self, path: str | Path, entry: dict[str, Any], row_bytes: int, columns: Sequence[str] = BASE_COLUMNS
     ) -> None:
         check_size(path, entry)
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path} is cut off or broken: delete it and {_AGAIN}") from error
+        table = _read_plain(path, [name for name in columns if name in _TYPES])
         if table.num_rows != entry["rows"]:
             raise UserError(f"{path} has {table.num_rows} rows, store.json says {entry['rows']}: {_AGAIN}")
-        if tuple(table.column_names[:3]) != BASE_COLUMNS or not set(columns) <= set(table.column_names):
-            raise UserError(
-                f"{path} has the columns {', '.join(table.column_names)}, expected {', '.join(columns)}: {_AGAIN}"
-            )
-        self.entry = entry
-        self.table = table
         width = table.schema.field("tokens").type.byte_width
         if table.num_rows and width != row_bytes:
             raise UserError(f"{path} has rows of {width} bytes, expected {row_bytes}: {_AGAIN}")
+        self.entry = entry
+        self.table = table
         self.tokens = _mapped(table.column("tokens"), np.dtype(f"V{row_bytes}"))
         self.labels = _mapped(table.column("label"), np.dtype(np.int32))
-        self.targets = Targets(
-            labels=self._target("labels", LABELS_TYPE, columns), masks=self._target("mask", MASK_TYPE, columns)
-        )
+        self.targets = Targets(**{
+            field: _whole(table.column(name)) if name in columns else None
+            for name, field in (("labels", "labels"), ("mask", "masks"))
+        })  # fmt: skip
 
     def keys(self, start: int = 0, stop: int | None = None) -> list[str]:
         """Where the images of rows start to stop came from, a list of strings."""
@@ -76,15 +78,44 @@ class Shard:
         """Bytes of each row by column, {name: (rows,) int64}; see `content_bytes`."""
         return content_bytes({name: _whole(self.table.column(name)) for name in (*BASE_COLUMNS, *self.targets.columns)})
 
-    def _target(self, name: str, kind: pa.DataType, columns: Sequence[str]) -> Any:
-        if name not in columns:
-            return None
-        column = _whole(self.table.column(name))
-        if column.type != kind:
-            raise UserError(
-                f"{self.entry['file']}: the column {name} is of type {column.type}, expected {kind}: {_AGAIN}"
-            )
-        return column
+
+def _read_plain(path: str | Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of an Arrow file as a table of at most one chunk over the mapped file.
+
+    Its offsets, lengths and texts are checked, all of them: Arrow trusts them afterwards and reads wherever they point.
+    """
+    check_readable(path)
+    try:
+        content = pa.memory_map(str(path)).read_buffer()
+    except OSError as error:
+        raise UserError(f"{path} is cut off or broken (no bytes): {_AGAIN}") from error
+    try:
+        check_plain(memoryview(content))
+        schema = pa.ipc.open_file(content).schema
+        _check_columns(path, schema, columns)
+        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in columns])
+        table = pa.ipc.open_file(content, options=options).read_all()
+        table.validate(full=True)
+        table = table.combine_chunks()
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise UserError(f"{path} is cut off or broken ({shown(error, 80)}): {_AGAIN}") from error
+    for name in columns:
+        column = _whole(table.column(name))
+        nulls = column.flatten().null_count if name == "labels" else 0 if name == "mask" else column.null_count
+        if nulls:
+            raise UserError(f"{path}: the column {name} has {nulls} values that are missing (null): {_AGAIN}")
+    return table
+
+
+def _check_columns(path: str | Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+    if tuple(schema.names[:3]) != BASE_COLUMNS or any(schema.names.count(name) != 1 for name in columns):
+        names = shown(", ".join(schema.names), 120)
+        raise UserError(f"{path} has the columns {names}, expected {', '.join(columns)}: {_AGAIN}")
+    for name in columns:
+        kind = schema.field(name).type
+        fits = pa.types.is_fixed_size_binary(kind) if name == "tokens" else kind == _TYPES[name]
+        if not fits:
+            raise UserError(f"{path}: the column {name} is of type {kind}, expected {_TYPES[name]}: {_AGAIN}")
 
 
 def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -127,14 +158,20 @@ def _mapped(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
 
 
 def check_size(path: str | Path, entry: dict[str, Any]) -> None:
-    """Refuse a shard that is missing or of another length than it was written; costs one look at the folder."""
+    """Refuse a shard that is missing, no file, or of another length than it was written; costs one look at the folder.
+
+    A pipe or a device is no file: opening one may wait for ever, and reading one may never end.
+    """
     try:
-        size = Path(path).stat().st_size
-    except FileNotFoundError as error:
+        about = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} is missing: run the tokenising command again, it makes only this shard") from error
+    if not stat.S_ISREG(about.st_mode):
+        raise UserError(f"{path} is no file but a folder, pipe or device: {_AGAIN}")
+    size = about.st_size
     if size != entry.get("bytes", size):
         raise UserError(
-            f"{path} is cut off or broken ({size} bytes, store.json says {entry['bytes']}): delete it and {_AGAIN}"
+            f"{path} is cut off or broken ({size} bytes, store.json says {entry['bytes']}): {_AGAIN}, or copy it again"
         )
 
 

@@ -1,4 +1,7 @@
-"""Whether a store is as it was written: every byte by its checksum, every id, label and mask by its range."""
+"""Whether a store is as it was written: every byte by its checksum, every id, label and mask by its range.
+
+What is checked when: docs/store-format.md.
+"""
 
 import hashlib
 from pathlib import Path
@@ -8,31 +11,45 @@ import numpy as np
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokens.codec import unpack
+from seitpp.runtime.schema import shown
+from seitpp.tokens.codec import rows_outside, unpack
 from seitpp.tokens.format.shard import Shard, sha256_of
 from seitpp.tokens.format.targets import Targets
 
 _ROWS_AT_ONCE = 4096
+_AGAIN = "run the command that made the store again"
+_SEEN: set[tuple[int | str, ...]] = set()
+"""Shards that this process found good: which file, when it was written, what the manifest says of it."""
 
 
-def verify_codebook(name: str, codebook: torch.Tensor, content: bytes | None, manifest: dict[str, Any]) -> None:
-    """Check the codebook.
+def verify_codebook(name: str, content: bytes, manifest: dict[str, Any]) -> torch.Tensor:
+    """Read the codebook.
 
     Args:
         name: of its file, for messages.
-        codebook: (k, c).
-        content: bytes of its file; None where the manifest, of version 1, has no checksum of it.
+        content: bytes of its file.
         manifest: content of store.json.
+    Returns: (k, c) float32.
     Raises: UserError if it is not the one of the manifest.
     """
-    if len(codebook) != manifest["codebook_size"]:
-        raise UserError(f"{name} has {len(codebook)} codes, expected {manifest['codebook_size']}")
-    if content is not None and hashlib.sha256(content).hexdigest() != manifest["codebook"]["sha256"]:
-        raise UserError(f"{name}: the checksum differs from store.json; tokenise again")
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    told = manifest.get("codebook")  # version 1 has no checksum of it
+    if told is not None and hashlib.sha256(content).hexdigest() != told["sha256"]:
+        raise UserError(f"{name}: the checksum differs from store.json; {_AGAIN}")
+    try:
+        codebook = load(content)["codebook"]
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name} is broken ({shown(error, 80)}); {_AGAIN}") from error
+    if codebook.ndim != 2 or codebook.dtype != torch.float32 or len(codebook) != manifest["codebook_size"]:
+        found = f"{str(codebook.dtype).removeprefix('torch.')} {tuple(codebook.shape)}"
+        raise UserError(f"{name} holds {found}, expected float32 ({manifest['codebook_size']}, c); {_AGAIN}")
+    return codebook
 
 
 def verify_shard(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
-    """Check a shard: its checksum, and that ids, labels and masks are in range.
+    """Check a shard whole: its checksum, and that ids, labels and masks are in range.
 
     Args:
         path: its file.
@@ -40,15 +57,36 @@ def verify_shard(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> No
         manifest: content of store.json.
     Raises: UserError naming the file and what is wrong in it.
     """
-    if sha256_of(path) != shard.entry["sha256"]:
-        raise UserError(f"{path}: the checksum differs from store.json; delete this shard and tokenise again")
-    _verify_ids(path, shard.tokens, manifest["codebook_size"], manifest["grid"])
-    classes = manifest.get("subset", {}).get("of_classes", len(manifest["classes"]))
-    _verify_labels(path, shard.labels, -1, classes)
-    if shard.targets.labels is not None:
-        _verify_labels(path, shard.targets.labels.flatten().to_numpy(zero_copy_only=False), 0, classes)
+    _verify_content(path, shard, manifest)
+    verify_labels(path, shard, manifest)
     if shard.targets.masks is not None:
         verify_masks(path, shard.targets, manifest["mask"])
+
+
+def verify_once(path: Path, shard: Shard, manifest: dict[str, Any]) -> None:
+    """Check a shard's checksum and ids, unless this process did since the file was last written.
+
+    Args: as for `verify_shard`.
+    Raises: UserError naming the file and what is wrong in it.
+    """
+    about = path.stat()
+    file = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    seen = *file, shard.entry["sha256"], manifest["codebook_size"], *manifest["grid"]
+    if seen not in _SEEN:
+        _verify_content(path, shard, manifest)
+        _SEEN.add(seen)
+
+
+def verify_labels(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
+    """Check that each label is the number of a class; reads the labels alone.
+
+    Args: as for `verify_shard`.
+    Raises: UserError naming the file and what is wrong in it.
+    """
+    classes = manifest.get("subset", {}).get("of_classes", len(manifest["classes"]))
+    _verify_range(path, shard.labels, -1, classes)
+    if shard.targets.labels is not None:
+        _verify_range(path, shard.targets.labels.flatten().to_numpy(zero_copy_only=False), 0, classes)
 
 
 def verify_masks(path: str | Path, targets: Targets, meaning: dict[str, Any], first: int = 0) -> None:
@@ -65,19 +103,25 @@ def verify_masks(path: str | Path, targets: Targets, meaning: dict[str, Any], fi
         _verify_mask(f"{path}: row {first + row}", targets[row : row + 1], meaning)
 
 
-def _verify_ids(path: str | Path, tokens: np.ndarray, codebook_size: int, grid: tuple[int, int]) -> None:
-    for start in range(0, len(tokens), _ROWS_AT_ONCE):
-        part = tokens[start : start + _ROWS_AT_ONCE].copy()
+def _verify_content(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
+    if sha256_of(path) != shard.entry["sha256"]:
+        raise UserError(
+            f"{path}: the checksum differs from store.json, so it was damaged or changed: delete it and {_AGAIN}"
+        )
+    codebook_size, grid = manifest["codebook_size"], manifest["grid"]
+    for start in range(0, len(shard.tokens), _ROWS_AT_ONCE):
+        part = shard.tokens[start : start + _ROWS_AT_ONCE]
         packed = part.view(np.uint8).reshape(len(part), -1)
-        ids = unpack(torch.from_numpy(packed), codebook_size, grid)
-        if int(ids.max()) >= codebook_size:
-            raise UserError(f"{path}: id {int(ids.max())} with a codebook of {codebook_size}")
+        outside = rows_outside(packed, codebook_size, grid[0] * grid[1])
+        if outside.any():
+            wrong = int(unpack(torch.from_numpy(packed[outside]), codebook_size, tuple(grid)).max())
+            raise UserError(f"{path}: id {wrong} with a codebook of {codebook_size}; {_AGAIN}")
 
 
-def _verify_labels(path: str | Path, labels: np.ndarray, least: int, classes: int) -> None:
+def _verify_range(path: str | Path, labels: np.ndarray, least: int, classes: int) -> None:
     if len(labels) and not (labels.min() >= least and labels.max() < classes):
         wrong = labels.min() if labels.min() < least else labels.max()
-        raise UserError(f"{path}: label {wrong} with {classes} classes")
+        raise UserError(f"{path}: label {wrong} with {classes} classes; {_AGAIN}")
 
 
 def _verify_mask(where: str, row: Targets, meaning: dict[str, Any]) -> None:

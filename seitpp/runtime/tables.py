@@ -1,0 +1,72 @@
+"""Tables in CSV files, read as what is written: every field a text, and no text taken for a missing value.
+
+pandas by itself takes `null`, `NA`, `None` and a dozen more for nothing, and drops rows whose class is called so.
+"""
+
+# pyright: reportArgumentType=false
+# The stubs of pandas do not take a tuple of names for columns.
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from seitpp.runtime.errors import UserError
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file with a header.
+
+    Args:
+        path: the file, UTF-8 with or without a byte order mark.
+        columns: that it must have; it may have more, in any order.
+    Returns: DataFrame of str with all its columns; its index is the line that each row begins in.
+    Raises: UserError naming the file, and the line where one is at fault.
+    """
+    rows = _rows(path, read_utf8(path))
+    _, header = next(rows, (1, []))
+    if not header:
+        raise UserError(f"{path} is empty: expected CSV with columns {','.join(columns)}")
+    wrong = [name for name in columns if header.count(name) != 1]
+    if wrong:
+        raise UserError(f"{path} has no column {wrong[0]}, or two; it has {', '.join(header)}: mend it or remove it")
+    lines, content = [], []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {line}: {len(row)} fields, expected {len(header)}: {', '.join(header)}")
+        lines.append(line)
+        content.append(row)
+    return pd.DataFrame(content, columns=header, index=pd.Index(lines, dtype="int64"), dtype="object")
+
+
+def read_utf8(path: str | Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises: UserError if there is no such file, or it is in another encoding, with the first line that shows it.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"{path} is no file: {error.strerror}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: {error.reason}, this is not UTF-8: save it as UTF-8") from error
+
+
+def _rows(path: str | Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """(the line that it begins in, its fields) of each row that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{path}, line {line}: {error}: is a quote open in it?") from error
+        if row is None:
+            return
+        if row:
+            yield line, row
