@@ -103,7 +103,7 @@ def _most_likely(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
 
     Args:
         counts: of each code in each context, (left, up, place, K) float64.
-    Returns: left, up and place logits, (clusters, K) each; the largest of each row of the last is about 0.
+    Returns: left, up and place logits, (clusters, K) each; the largest of each row of the last is 0.
     """
     codes = counts.shape[-1]
     overall = counts.sum((0, 1, 2)) + 0.5
@@ -114,7 +114,7 @@ def _most_likely(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
     contexts = counts.sum(-1)
     sums = [counts.sum([axis for axis in range(3) if axis != kept]) for kept in range(3)]
     parameters = [each.requires_grad_() for each in (left, up, place)]
-    optimizer = torch.optim.LBFGS(parameters, max_iter=_STEPS, history_size=6)
+    optimizer = torch.optim.LBFGS(parameters, max_iter=_STEPS, history_size=6, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
@@ -129,7 +129,9 @@ def _most_likely(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
 
     optimizer.step(loss)
     left, up, place = (each.detach() for each in parameters)
-    return left, up, place - place.max()
+    common = left.mean(0) + up.mean(0)  # in one table, so that all three stay within what int8 holds
+    place = place + common
+    return left - left.mean(0), up - up.mean(0), place - place.max(1, keepdim=True).values
 
 
 def _as_int8(logits: torch.Tensor) -> np.ndarray:

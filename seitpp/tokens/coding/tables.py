@@ -1,7 +1,7 @@
 """Coding tables: how probable each code is beside its left and upper neighbour and at its place, in integers alone.
 
-The logarithm of a code's weight is a sum of three entries of tables: one of the cluster of the token to the left, one of
-the cluster of the token above, one of the cluster of the place (a multinomial logistic model). So the frequencies of
+The logarithm of a code's weight is a sum of three entries of tables: one of the cluster of the token to the left, one
+of the cluster of the token above, one of the cluster of the place (a multinomial logistic model). So the frequencies of
 thousands of contexts come from a few kilobytes, by integer arithmetic, alike on every machine and in every language.
 """
 
