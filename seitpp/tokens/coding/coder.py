@@ -1,12 +1,11 @@
 """Rows of a coded store: ids to bytes and back, by the compiled kernel where there is numba."""
 
-from itertools import pairwise
-
 import numpy as np
 import torch
 
 from seitpp.tokens.coding import rans
 from seitpp.tokens.coding.tables import CodingTables
+from seitpp.tokens.format.coded_rows import CodedRows
 
 _ROWS_AT_ONCE = 1024
 
@@ -41,20 +40,15 @@ class RowCoder:
         """Whether the kernel decodes."""
         return self._kernel is not None
 
-    def encode(self, ids: torch.Tensor) -> list[bytes]:
+    def encode(self, ids: torch.Tensor) -> CodedRows:
         """Code rows.
 
         Args:
             ids: (b, h, w) integers on the CPU.
-        Returns: the bytes of each row.
         Raises: ValueError if an id is none of the codebook, or the grid is another.
         """
-        rows: list[bytes] = []
-        for part in ids.reshape(len(ids), -1).split(_ROWS_AT_ONCE):
-            content, offsets = rans.encode(part.numpy(), self.tables)
-            whole, bounds = content.tobytes(), offsets.tolist()
-            rows += [whole[start:stop] for start, stop in pairwise(bounds)]
-        return rows
+        parts = ids.reshape(len(ids), -1).split(_ROWS_AT_ONCE)
+        return CodedRows.joined([CodedRows(*rans.encode(part.numpy(), self.tables)) for part in parts])
 
     def decode(self, content: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decode rows, see `rans.decode`.

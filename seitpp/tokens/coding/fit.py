@@ -8,15 +8,21 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from seitpp.tokens.coding import rans
 from seitpp.tokens.coding.tables import CodingTables, neighbours
+from seitpp.tokens.format.layout import packed_bytes
 
 SHAPES = ((1, 1, 1), (1, 1, 16), (4, 4, 1), (8, 8, 1), (8, 8, 8), (16, 16, 4), (16, 16, 16), (32, 32, 1))
 """Clusters of tokens to the left, of those above, and of places, that are tried; from small to large."""
+FIT_ROWS = 20_000
+"""Rows that tables are fitted to, if there are so many: more would change little."""
 MOST_FITTED = 1 << 21
 """Most frequencies of all contexts together: 4 MB, what a decoder's cache holds, and seconds of fitting."""
 
 _LOGITS_A_BIT = 8
 _STEPS = 50
+_OFFSET_BYTES = 4
+"""Of a coded row, beside its bytes: where it begins."""
 _PRIOR = 20.0
 """Observations that the overall distribution counts for beside those of a cluster."""
 _DECAY = 0.2
@@ -46,6 +52,21 @@ def fit_tables(ids: np.ndarray, codebook_size: int, width: int, *, rows: int, se
             break
     assert best is not None, "costs are numbers"
     return best
+
+
+def choose_tables(ids: np.ndarray, codebook_size: int, width: int, *, rows: int) -> CodingTables | None:
+    """The tables that cost least; None where packed rows are smaller still. Args: as for `fit_tables`."""
+    if not ids.size:
+        return None
+    tables = fit_tables(ids, codebook_size, width, rows=rows)
+    content, _ = rans.encode(ids, tables)
+    coded = rows * (len(content) / len(ids) + _OFFSET_BYTES) + len(tables.to_bytes())
+    return tables if coded < rows * packed_bytes(ids.shape[1], codebook_size) else None
+
+
+def spread_rows(rows: int, most: int) -> np.ndarray:
+    """At most so many of a store's rows, evenly spaced, (n,) int64."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64)) if rows else np.zeros(0, np.int64)
 
 
 def shapes_for(codebook_size: int) -> Iterable[tuple[int, int, int]]:
