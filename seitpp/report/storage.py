@@ -41,9 +41,9 @@ def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path
         images_folder: the folder that was tokenised, or one that holds those folders (train, test); None: only the
             stores are measured.
     Returns: DataFrame with the columns kind, bytes_per_image, total_bytes and measured_images (fewer than all where the
-        total is scaled up). The kinds: "packed tokens" or "coded tokens", "token store" (shards, codebook, tables and manifest;
-        of a subset, its rows' part of the shards), "PNG files" (the files themselves; "image files" and "PNG" where they are of another
-        size or format) and two qualities of JPEG.
+        total is scaled up). The kinds: "packed tokens" or "coded tokens", "token store" (shards, codebook, tables and
+        manifest; of a subset, its rows' part of the shards), "PNG files" (the files themselves; "image files" and "PNG"
+        where they are of another size or format) and two qualities of JPEG.
     Raises: UserError if `images_folder` doesn't hold the images of each store.
     """
     stores = [(Path(folder), read_manifest(Path(folder) / "store.json")) for folder in store_folders]

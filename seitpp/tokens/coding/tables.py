@@ -15,8 +15,8 @@ TOTAL_BITS = 16
 TOTAL = 1 << TOTAL_BITS
 """The frequencies of a context add up to this."""
 MOST_CLUSTERS = 64
-MOST_FREQUENCIES = 1 << 23
-"""Most frequencies of all contexts together: 16 MB in a decoder."""
+MOST_FREQUENCIES = 1 << 22
+"""Most frequencies of all contexts together: 8 MB in a decoder."""
 
 _UNITS = 8
 """A logit is so many times a logarithm to base 2."""
@@ -102,7 +102,7 @@ class CodingTables:
 
     @cached_property
     def frequencies(self) -> np.ndarray:
-        """How often each code is expected in each context, of 65,536: (contexts, K) int64, all at least 1."""
+        """How often each code is expected in each context, of 65,536: (contexts, K) int32, all at least 1."""
         codes = self.codebook_size
         left, up, place = (logits.astype(np.int16) for logits in (self.left_logits, self.up_logits, self.place_logits))
         logits = (left[:, None, None] + up[None, :, None] + place[None, None]).reshape(-1, codes)
@@ -111,7 +111,7 @@ class CodingTables:
         frequencies = 1 + weights * (TOTAL - codes) // weights.sum(axis=1, keepdims=True)
         rest = TOTAL - frequencies.sum(axis=1)
         frequencies[np.arange(len(frequencies)), weights.argmax(axis=1)] += rest
-        return frequencies
+        return frequencies.astype(np.int32)
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -164,7 +164,7 @@ def neighbours(ids: np.ndarray, width: int, none: int) -> tuple[np.ndarray, np.n
         none: what stands where there is no such token.
     Returns: two (b, T) arrays of int64.
     """
-    lines = ids.reshape(len(ids), -1, width).astype(np.int64)
+    lines = ids.reshape(len(ids), ids.shape[1] // width, width).astype(np.int64)
     before = np.pad(lines, ((0, 0), (0, 0), (1, 0)), constant_values=none)[:, :, :-1]
     above = np.pad(lines, ((0, 0), (1, 0), (0, 0)), constant_values=none)[:, :-1]
     return before.reshape(ids.shape), above.reshape(ids.shape)

@@ -121,10 +121,8 @@ def check_manifest(manifest: Any, name: str | Path) -> dict[str, Any]:
         told = shown(version, 20)
         raise UserError(f"{name} is of format version {told}, this seitpp reads version 1 and 2: update seitpp")
     if isinstance(coding, str) and coding not in CODINGS:
-        told = shown(repr(coding), 40)
-        raise UserError(
-            f"{name}: the tokens are coded as {told}, this seitpp reads {' and '.join(map(repr, CODINGS))}: update it"
-        )
+        told, known = shown(repr(coding), 40), " and ".join(map(repr, CODINGS))
+        raise UserError(f"{name}: the tokens are coded as {told}, this seitpp reads {known}: update it")
     check(manifest, manifest_schema.manifest, name, _AGAIN)
     if version == 1:
         return {"columns": list(BASE_COLUMNS), **manifest, "coding": PLANES}

@@ -1,7 +1,8 @@
 """One shard of a token store: an Arrow IPC file, uncompressed, of one record batch.
 
-Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`, or binary, coded by `seitpp.tokens.coding`), `label` (int32, -1 where unknown), `key`
-(string: where the image came from), and where rows are annotated so `labels` and `mask` (see `format.targets`).
+Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`, or binary, coded by `seitpp.tokens.coding`),
+`label` (int32, -1 where unknown), `key` (string: where the image came from), and where rows are annotated so `labels`
+and `mask` (see `format.targets`).
 Further columns are left alone. `pandas.read_feather`, polars, DuckDB and datasets read it as it is.
 """
 
@@ -129,8 +130,8 @@ def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
 
     Args:
         columns: {name: Arrow array} of a shard.
-    Returns: {name: (rows,) int64}: packed tokens, or coded ones and their offset (4); 4 of a label; a key and its offset (4); the labels of a row, 4 each,
-        and their offset (4); a mask and its offset (8).
+    Returns: {name: (rows,) int64}: packed tokens, or coded ones and their offset (4); 4 of a label; a key and its
+        offset (4); the labels of a row, 4 each, and their offset (4); a mask and its offset (8).
     """
     rows = len(columns["tokens"])
 
