@@ -231,7 +231,7 @@ class TokenStore:
         """
         indices = self._checked(indices)
         if self.coder is not None:
-            return pack(self._decoded(indices, self.coder), self.codebook_size).numpy()
+            return pack(self._decoded(indices, self.coder).to(torch.int32), self.codebook_size).numpy()
         packed = np.empty(len(indices), f"V{self.row_bytes}")
         for number, places, rows in self._by_shard(indices):
             packed[places] = self._shard(number).tokens[rows]

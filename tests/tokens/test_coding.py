@@ -189,12 +189,9 @@ def test_tables_come_back_from_their_file():
     assert again.to_bytes() == tables.to_bytes()
 
 
-@pytest.mark.parametrize(
-    ("codes", "grid", "said"),
-    [(36, (4, 6), "37 codes and 24 tokens a row, the store has 36 and 24"), (37, (4, 5), "the store has 37 and 20")],
-)
-def test_tables_of_another_store_are_refused(codes, grid, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("codes", "grid"), [(36, (4, 6)), (37, (4, 5)), (38, (5, 6))])
+def test_tables_of_another_store_are_refused(codes, grid):
+    with pytest.raises(ValueError, match="that the store's codes and grid need"):
         read_tables(make_tables().to_bytes(), codes, grid)
 
 

@@ -116,8 +116,9 @@ def _clusters(by: np.ndarray, ids: np.ndarray, size: int, count: int, codebook_s
     likely = (seen + _PRIOR * overall) / (weights[:, None] + _PRIOR)
     # Square roots of probabilities: their squared distance is Hellinger's, under which rare codes count too.
     count = min(count, len(np.unique(likely, axis=0)))  # codes that never occur are alike
-    fitted = KMeans(count, n_init=1, max_iter=50, random_state=seed).fit(np.sqrt(likely), sample_weight=weights + 1e-3)
-    return np.unique(fitted.labels_, return_inverse=True)[1].reshape(-1)
+    fitted = KMeans(count, n_init="auto", max_iter=50, random_state=seed)  # once, from k-means++
+    labels = fitted.fit_predict(np.sqrt(likely), sample_weight=weights + 1e-3)
+    return np.unique(labels, return_inverse=True)[1].reshape(-1)
 
 
 def _most_likely(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -144,15 +144,14 @@ class CodingTables:
         return float((counts[seen] * (TOTAL_BITS - np.log2(seen))).sum())
 
     def to_bytes(self) -> bytes:
-        """Content of coding.safetensors; logits are compressed by zlib."""
+        """Content of coding.safetensors: all arrays one after the other, compressed by zlib."""
         from safetensors.numpy import save
 
-        logits = np.concatenate([self.left_logits, self.up_logits, self.place_logits])
-        stream = np.frombuffer(zlib.compress(logits.tobytes(), 9), np.uint8)
-        clusters = np.array([len(self.left_logits), len(self.up_logits), len(self.place_logits)], np.uint8)
-        return save(
-            {"left": self.left, "up": self.up, "place": self.place, "clusters": clusters, "logits": stream.copy()}
-        )
+        logits = self.left_logits, self.up_logits, self.place_logits
+        parts = [self.left, self.up, self.place, *logits]
+        stream = zlib.compress(b"".join(part.tobytes() for part in parts), 9)
+        clusters = np.array([len(each) for each in logits], np.uint8)
+        return save({"clusters": clusters, "tables": np.frombuffer(stream, np.uint8).copy()})
 
 
 def neighbours(ids: np.ndarray, width: int, none: int) -> tuple[np.ndarray, np.ndarray]:
