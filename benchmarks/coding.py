@@ -259,7 +259,7 @@ def measure_coded(rows, bits, rate, suffix, sequential):
     rate("coded", read)
     starts, stops = np.tile(offsets[:-1], 4), np.tile(offsets[1:], 4)
     name = "rows decoded per second" if suffix else "rows decoded per second, 8 x 8"
-    speed = per_second(lambda: coder.decode(content, starts, stops), len(starts))
+    speed = per_second(lambda: coder.decode(content, starts, stops), len(starts), rounds=20)
     plain = RowCoder(tables, compiled=False)
     slow = per_second(lambda: plain.decode(content, starts, stops), len(starts), rounds=2)
     report(name, speed, "rows/s", compiled=coder.compiled, contexts=tables.contexts)

@@ -12,7 +12,7 @@ from seitpp.tokens.coding import rans
 from seitpp.tokens.coding.tables import CodingTables, neighbours
 from seitpp.tokens.format.layout import packed_bytes
 
-SHAPES = ((1, 1, 1), (1, 1, 16), (4, 4, 1), (8, 8, 1), (8, 8, 8), (16, 16, 4), (16, 16, 16), (32, 32, 1))
+SHAPES = ((1, 1, 1), (1, 1, 16), (4, 4, 1), (8, 8, 1), (8, 8, 8), (16, 16, 4), (16, 16, 16), (32, 32, 4), (64, 64, 1))
 """Clusters of tokens to the left, of those above, and of places, that are tried; from small to large."""
 FIT_ROWS = 20_000
 """Rows that tables are fitted to, if there are so many: more would change little."""
