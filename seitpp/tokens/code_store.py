@@ -137,7 +137,9 @@ def _shard(path: Path, store: TokenStore, rows: range, coder: RowCoder | None) -
 
 def _said(coded: TokenStore, store: TokenStore) -> str:
     rows = max(1, len(coded))
+    slow = coded.coder is not None and not coded.coder.compiled
+    hint = "; pip install 'seitpp[fast]' (numba) decodes them many times as fast" if slow else ""
     return (
         f"{coded.folder}: {len(coded)} rows, {coded.size.tokens / rows:.1f} bytes of tokens each "
-        f"(packed: {store.row_bytes}), tables {coded.size.tables:,} bytes, {coded.size.total / 1e6:.3f} MB in all"
+        f"(packed: {store.row_bytes}), tables {coded.size.tables:,} bytes, {coded.size.total / 1e6:.3f} MB in all{hint}"
     )
