@@ -6,14 +6,13 @@
 
 The step is that of configs/finetune/vit_base.yaml: ColorAdapt and Emb-Noise, TokenAdapt (random weights, the published
 widths) on one half of a batch and crops on the other, CutMix and Mixup, forward, backward and AdamW. Features are those
-of `seitpp.finetune.features`, the mean over patches, for probes: a whole store, with its reading and without
-augmentation. All else is as in benchmarks/pretrain.py.
+of `seitpp.finetune.probing`, the mean over patches, for probes: a whole store, with its reading and without
+augmentation, into a file. All else is as in benchmarks/pretrain.py.
 """
 
 import argparse
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,12 +31,14 @@ from benchmarks.steps import (
 from benchmarks.synthetic import CHANNELS, CLASSES, CODES, GRID, VIEW, make_store
 from benchmarks.token_step import TokenStep
 from seitpp.finetune.classifier import Classifier
-from seitpp.finetune.features import encode_store
+from seitpp.finetune.probing.feature_file import feature_file
+from seitpp.finetune.probing.features import FrozenEncoder, Layout, encoder_recipe
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
 from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.command import parse
 from seitpp.runtime.devices import compile_in_place
+from seitpp.runtime.processes import Processes
 from seitpp.tokens.store import open_store
 from seitpp.training.optimizer import make_adamw, parameter_groups, set_learning_rate
 from seitpp.training.random_streams import seed_dropout
@@ -134,10 +135,14 @@ def main():
 
 def measure_features(config, store, batch_size, accelerator, products):
     """Images a second of all of a store, and what share that is of a rate of matrix products."""
-    encoder = TokenEncoder(config, PatchStem(config, codebook_size=CODES, embedding_dim=CHANNELS), view=VIEW).eval()
-    encode = partial(
-        encode_store, encoder.to(accelerator.device), store, batch_size, accelerator.device, accelerator.autocast
-    )
+    encoder = TokenEncoder(config, PatchStem(config, codebook_size=CODES, embedding_dim=CHANNELS), view=VIEW)
+    frozen = FrozenEncoder(encoder, store, device=accelerator.device, autocast=accelerator.autocast)
+    recipe = encoder_recipe(frozen, store, Layout(), precision=accelerator.mixed_precision)
+
+    def encode():
+        with tempfile.TemporaryDirectory() as folder:
+            feature_file(folder, recipe, rows=len(store), batch_size=batch_size, team=Processes(accelerator))
+
     encode()  # warm
     rate = per_second(encode, len(store), rounds=3)
     operations = encoder_network(config).operations

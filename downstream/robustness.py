@@ -8,36 +8,31 @@ The stores are kept: to resume, rerun the same command. Other runs use them too 
 """
 
 import hashlib
-import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seitpp.downstream.corruptions import check_corruptions
 from seitpp.downstream.shifts import CLEAN, ShiftedSet, shifted_sets
-from seitpp.finetune.classifier import DESCRIBED, read_classifier
+from seitpp.finetune.classifier import read_classifier
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows
+from seitpp.finetune.trained import TrainedClassifier, classifiers_of, find_classifiers
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
-from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
-from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
-from seitpp.runtime.rights import check_listable
 from seitpp.runtime.run_folder import open_run
-from seitpp.runtime.weights import fingerprint_of, load_weights
+from seitpp.tokenizers.kept_stores import make_kept_stores
 from seitpp.tokenizers.sources.listing.left_out import sentence
 from seitpp.tokenizers.sources.source import source_fingerprint
-from seitpp.tokenizers.tokenize import run_jobs
 from seitpp.tokenizers.tokenizer import load_tokenizer
-from seitpp.tokens.store import open_store
+from seitpp.tokens.store import TokenStore
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -83,33 +78,11 @@ class RobustnessConfig(StageConfig):
         require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedClassifier:
-    """What is known of a classifier before it is loaded.
-
-    Attributes:
-        folder: of its seed's run.
-        seed: of its training.
-        class_names: in the order of its logits.
-        tokenizer: fingerprint of the tokenizer whose ids it reads.
-        weights: fingerprint of its weights.
-        origin: columns of its results: init, augmentation, label_fraction and train_images; those that weights of
-            older versions do not name are unknown.
-    """
-
-    folder: Path
-    seed: int
-    class_names: list[str]
-    tokenizer: str
-    weights: str
-    origin: dict[str, Any]
-
-
 def measure_robustness(config: RobustnessConfig) -> None:
     """Measure every classifier on clean images, each corruption and each domain; write results.csv."""
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
-    trained_on = processes.agree(lambda: _described(_seed_folders(config.classifiers[0])[0]).tokenizer)
+    trained_on = processes.agree(lambda: classifiers_of(config.classifiers[0])[0].tokenizer)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device, fingerprint=trained_on)
     classifiers = processes.agree(lambda: find_classifiers(config.classifiers, tokenizer.fingerprint))
     sets = processes.agree(lambda: shifted_sets(config, classifiers[0].class_names))
@@ -124,9 +97,9 @@ def measure_robustness(config: RobustnessConfig) -> None:
     check_corruptions(config.corruptions, tokenizer.image_size)
     folder = Path(config.stores or run.path / "stores")
     run.begin()
-    with _locked(folder, processes):
-        run_jobs([each.job(config, folder, tokenizer) for each in sets], processes, accelerator.device)
-    results = measure(classifiers, sets, folder, config, accelerator)
+    jobs = [each.job(config, folder, tokenizer) for each in sets]
+    stores = make_kept_stores(jobs, folder, processes, accelerator.device)
+    results = measure(classifiers, sets, stores, config, accelerator)
     if accelerator.is_main_process:
         write_results(run.path, results)
         run.finish({"results": len(results)})
@@ -145,35 +118,10 @@ def fingerprints(classifiers: list[TrainedClassifier], sets: list[ShiftedSet]) -
     return {"classifiers": weights, **images}
 
 
-def find_classifiers(runs: tuple[str, ...], tokenizer: str) -> list[TrainedClassifier]:
-    """The classifiers of some runs of seitpp.finetune.train, all seeds of each.
-
-    Args:
-        runs: their folders.
-        tokenizer: fingerprint of the tokenizer that they must read.
-    Raises: UserError if one is no such run, of another tokenizer, or has other classes than the first; or if results
-        could not tell two apart.
-    """
-    found = [_described(folder) for run in runs for folder in _seed_folders(run)]
-    known = {}
-    for each in found:
-        if each.tokenizer != tokenizer:
-            raise UserError(f"{each.folder} was trained on tokens of another tokenizer ({each.tokenizer[:12]})")
-        if each.class_names != found[0].class_names:
-            raise UserError(f"{each.folder} knows other classes than {found[0].folder}: measure them in separate runs")
-        twin = known.setdefault((each.seed, *sorted(each.origin.items())), each)
-        if twin is not each:
-            raise UserError(
-                f"{each.folder} and {twin.folder} are of the same seed, start and augmentation: measure them in "
-                "separate runs, which may share --stores"
-            )
-    return found
-
-
 def measure(
     classifiers: list[TrainedClassifier],
     sets: list[ShiftedSet],
-    folder: Path,
+    stores: list[TokenStore],
     config: RobustnessConfig,
     accelerator: "Accelerator",
 ) -> list[Result]:
@@ -182,12 +130,11 @@ def measure(
     Args:
         classifiers: from `find_classifiers`.
         sets: what to evaluate on.
-        folder: of their stores.
+        stores: of each.
         config: a RobustnessConfig.
         accelerator: accelerate.Accelerator.
     Returns: a Result a classifier, set and metric.
     """
-    stores = [open_store(folder / each.name) for each in sets]
     labelled = [
         LabelledRows(store, np.arange(len(store)), store.labels.astype(np.int64), list(store.classes))
         for store in stores
@@ -210,37 +157,6 @@ def measure(
                 ]  # fmt: skip
                 progress.update(progress.done + 1, each.name)
     return results
-
-
-def _seed_folders(run):
-    check_listable(run)
-    folders = sorted(Path(run).glob("seed-*"), key=lambda folder: (len(folder.name), folder.name))
-    if not folders:
-        raise UserError(f"{run} is not a run of seitpp finetune (no seed-… folder in it)")
-    return folders
-
-
-def _described(folder):
-    state, described = load_weights(folder, DESCRIBED)
-    unknown = {"init": "", "augmentation": "", "label_fraction": 1.0, "budget_bytes": None, "train_images": 0}
-    origin = described.get("origin") or {}
-    return TrainedClassifier(
-        folder=folder, seed=int(folder.name.removeprefix("seed-")), class_names=described["class_names"],
-        tokenizer=described["tokenizer"], weights=fingerprint_of(state, {}),
-        origin={name: origin.get(name, value) for name, value in unknown.items()},
-    )  # fmt: skip
-
-
-@contextmanager
-def _locked(folder, processes):
-    """Keep other runs from the stores while some are made; a run that finds them locked waits, and then uses them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = processes.agree(lambda: lock_folder(folder, patience=math.inf) if processes.is_main else None)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def cli() -> None:

@@ -5,13 +5,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from seitpp.downstream.corruptions import CorruptedImages
-from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.sources.selected import SelectedImages
-from seitpp.tokenizers.sources.source import ImageSource, open_source
-from seitpp.tokenizers.tokenize import TokenizeConfig
+from seitpp.tokenizers.kept_stores import kept_job
+from seitpp.tokenizers.sources.labelled_images import open_labelled_images
+from seitpp.tokenizers.sources.source import ImageSource
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 from seitpp.tokenizers.tokenizer import Tokenizer
 
@@ -54,11 +51,7 @@ class ShiftedSet:
         if self.severity is not None:
             package = metadata.version("imagecorruptions-imaug")
             about = {"corruption": self.name, "seed": config.seed, "imagecorruptions-imaug": package}
-        details = TokenizeConfig(
-            images=config.images, tokenizer=config.tokenizer, output_dir=str(folder / self.name),
-            batch_size=config.batch_size, max_skipped=config.max_skipped, resume=config.resume,
-        )  # fmt: skip
-        return TokenizeJob(details, None, images=self.images, tokenizer=tokenizer, about=about)
+        return kept_job(config, folder / self.name, self.images, tokenizer, about)
 
 
 def shifted_sets(config: "RobustnessConfig", classes: list[str]) -> list[ShiftedSet]:
@@ -69,20 +62,13 @@ def shifted_sets(config: "RobustnessConfig", classes: list[str]) -> list[Shifted
         classes: class names, in the classifiers' order.
     Raises: UserError if images can't be opened, are of a class that `classes` lacks, or have no labels.
     """
-    clean = _labelled(config.images, classes)
+    clean = open_labelled_images(config.images, classes)  # the noise of a corruption is keyed by the place in them
     corrupted = [
         ShiftedSet(shift=name, severity=level, images=CorruptedImages(clean, name, level, config.seed))
         for name in config.corruptions
         for level in config.severities
     ]
-    domains = [ShiftedSet(shift=name, images=_labelled(images, classes)) for name, images in config.domains.items()]
+    domains = [
+        ShiftedSet(shift=name, images=open_labelled_images(images, classes)) for name, images in config.domains.items()
+    ]
     return [ShiftedSet(shift="", images=clean), *corrupted, *domains]
-
-
-def _labelled(spec, classes):
-    """The labelled images of a source; the noise of a corruption is keyed by the place among them."""
-    images = open_source(spec, classes)
-    rows = np.flatnonzero(images.labels >= 0)
-    if not len(rows):
-        raise UserError(f"{spec} holds no labelled image: expected one folder a class")
-    return SelectedImages(images, rows)

@@ -59,12 +59,12 @@ DESCRIBED: Schema = _described
 class Classifier(nn.Module):
     """Ids (b, h, w) to logits (b, classes). The mean over patches comes before the norm, as in MAE's fine-tuning.
 
-    With SeiT's Stem-Adapter it reads embeddings, (b, c, h, w), instead of ids.
+    With SeiT's Stem-Adapter it reads embeddings, (b, c, h, w), and ids if it holds the codebook.
 
     Args:
         config: an EncoderConfig.
         view: (h, w) tokens of the input.
-        codebook_size: K; a Stem-Adapter does not use it.
+        codebook_size: K; None: a Stem-Adapter without a codebook, which reads embeddings alone.
         embedding_dim: c.
         classes: how many.
         stem: which stem the encoder has.
@@ -115,11 +115,18 @@ class Classifier(nn.Module):
         """Logits, (b, classes)."""
         return self.head(self.features(inputs))
 
-    def layer_of(self, name: str) -> int:
-        """Layer index of a parameter for layer-wise learning rates: 0 below the blocks, depth + 1 for norm and head."""
+    def layer_of(self, name: str, *, embeddings_with_head: bool = False) -> int:
+        """Layer index of a parameter for layer-wise learning rates: 0 below the blocks, depth + 1 for norm and head.
+
+        Args:
+            name: of the parameter.
+            embeddings_with_head: whether the table of token embeddings counts as part of the head, as in the published
+                fine-tuning, where its name matches no rule.
+        """
         if name.startswith("encoder.blocks."):
             return int(name.split(".")[2]) + 1
-        return 0 if name.startswith("encoder.") else len(self.encoder.blocks) + 1
+        below = name.startswith("encoder.") and not (embeddings_with_head and ".embeddings." in name)
+        return 0 if below else self.layers
 
     @property
     def layers(self) -> int:
@@ -129,7 +136,7 @@ class Classifier(nn.Module):
 
 def _make_stem(name: StemName, config: EncoderConfig, codebook_size: int | None, embedding_dim: int) -> Stem:
     if name == "adapter":
-        return StemAdapter(config, embedding_dim=embedding_dim)
+        return StemAdapter(config, embedding_dim=embedding_dim, codebook_size=codebook_size)
     if name == "patches" and codebook_size is not None:
         return PatchStem(config, codebook_size=codebook_size, embedding_dim=embedding_dim)
     raise ValueError(f"stem must be patches, with a codebook_size, or adapter; got {name!r}, {codebook_size}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from seitpp.finetune.multi_label import MultiHot
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.tables import read_table
 from seitpp.tokens.order.permutation import permute
@@ -22,13 +23,14 @@ class LabelledRows:
     Attributes:
         store: the TokenStore.
         rows: indices of the labelled rows, (n,) int64.
-        labels: label of every row of the store, (rows of the store,) int64; -1 where unknown.
+        labels: label of every row of the store, (rows of the store,) int64, -1 where unknown; a MultiHot where rows
+            have several.
         classes: class names.
     """
 
     store: TokenStore
     rows: np.ndarray
-    labels: np.ndarray
+    labels: Any
     classes: list
 
     def part(self, rows: np.ndarray) -> "LabelledRows":
@@ -40,16 +42,24 @@ class LabelledRows:
         """Labels of `rows`, (n,) int64."""
         return self.labels[self.rows]
 
+    @property
+    def several(self) -> bool:
+        """Whether rows have several labels."""
+        return isinstance(self.labels, MultiHot)
+
 
 def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     """Open the two stores of a stage and check that they belong together.
 
     Args:
-        config: has `store`, `eval_store`, `labels`, `cache` and `verify_shards`.
+        config: has `store`, `eval_store`, `labels`, `cache` and `verify_shards`; `multi_label` where rows may have
+            several labels.
     Returns: (LabelledRows to learn from, LabelledRows to measure on).
     Raises: UserError if the stores are of different tokenizers or number their classes differently.
     """
-    how = {"cache": config.cache, "verify_shards": config.verify_shards}
+    how = {
+        "cache": config.cache, "verify_shards": config.verify_shards, "several": getattr(config, "multi_label", False)
+    }  # fmt: skip
     train_set = open_labelled(config.store, config.labels, **how)
     fingerprint = train_set.store.tokenizer["fingerprint"]
     test_set = open_labelled(config.eval_store, config.labels, fingerprint=fingerprint, **how)
@@ -65,7 +75,9 @@ def fingerprints(train_set: LabelledRows, test_set: LabelledRows) -> dict[str, d
     """`inputs` and `data` of a RunFolder that learns from one LabelledRows and is measured on the other."""
     labels = hashlib.sha256()
     for each in (train_set, test_set):
-        labels.update(each.labels.astype("<i8").tobytes() + "\n".join(each.classes).encode())
+        # Several labels a row are part of the store, whose fingerprint stands beside.
+        numbers = b"several" if each.several else each.labels.astype("<i8").tobytes()
+        labels.update(numbers + "\n".join(each.classes).encode())
     data = {"store": train_set.store.fingerprint, "eval_store": test_set.store.fingerprint}
     return {
         "inputs": {"tokenizer": train_set.store.tokenizer["fingerprint"]},
@@ -98,6 +110,7 @@ def open_labelled(
     *,
     cache: CacheConfig | None = None,
     fingerprint: str | None = None,
+    several: bool = False,
     verify_shards: bool = True,
 ) -> LabelledRows:
     """Open a store with labels.
@@ -107,6 +120,7 @@ def open_labelled(
         table: CSV with columns key and label that replaces the store's labels; rows it does not name are unlabelled.
         cache: CacheConfig for a URL; all of the store must fit, as rows are read in any order.
         fingerprint: of the tokenizer that the store must be of; None: any.
+        several: whether rows may have several labels, the store's column `labels`.
         verify_shards: see TokenStore.
     Raises: UserError if the table lacks the columns or names no row of the store, or fewer than 2 classes have rows.
     """
@@ -114,6 +128,8 @@ def open_labelled(
     store.files.check_whole(store.manifest["shards"])
     if fingerprint is not None:
         store.check_tokenizer(fingerprint, "the model")
+    if several:
+        return _several(store, folder, table)
     if table is None:
         labels, classes = store.labels.astype(np.int64), list(store.classes)
     else:
@@ -124,8 +140,20 @@ def open_labelled(
     return LabelledRows(store, rows, labels, classes)
 
 
+def _several(store: TokenStore, folder: str | Path, table: str | Path | None) -> LabelledRows:
+    if table is not None:
+        raise UserError(f"--labels {table} names one label a row: leave it or --multi_label out")
+    labels = MultiHot(store, len(store.classes))
+    rows = labels.annotated()
+    if not len(rows):
+        raise UserError(f"{folder} has no row that anyone annotated")
+    return LabelledRows(store, rows, labels, list(store.classes))
+
+
 def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tuple[LabelledRows, LabelledRows]:
     """Divide into two parts, class by class, so that every class of two or more rows is on both sides.
+
+    Rows with several labels are divided without regard to classes.
 
     Args:
         labelled: LabelledRows.
@@ -135,9 +163,9 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
     Raises: UserError if no class has two rows, so that a part would be empty.
     """
     first, second = [], []
-    for label in np.unique(labelled.targets):
-        rows = labelled.rows[labelled.targets == label]
-        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(int(label),))]
+    parts = [(0, labelled.rows)] if labelled.several else rows_by_class(labelled)
+    for label, rows in parts:
+        rows = rows[permute(np.arange(len(rows)), len(rows), seed=seed, stream="validation rows", part=(label,))]
         held = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         second.append(rows[:held])
         first.append(rows[held:])
@@ -146,6 +174,14 @@ def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tup
             f"{labelled.store.folder}: no class has two labelled images, so none can be set apart: label more"
         )
     return labelled.part(np.sort(np.concatenate(first))), labelled.part(np.sort(np.concatenate(second)))
+
+
+def rows_by_class(labelled: LabelledRows) -> list[tuple[int, np.ndarray]]:
+    """(label, its rows, rising) of each class that has any."""
+    targets = labelled.targets
+    order = np.argsort(targets, kind="stable")
+    labels, starts = np.unique(targets[order], return_index=True)
+    return list(zip(labels.tolist(), np.split(labelled.rows[order], starts[1:]), strict=True))
 
 
 def _labels_from_table(store, table):

@@ -28,7 +28,7 @@ def load(path: str | Path, device: Device = "cpu") -> MaskedTokenModel | Classif
         device: where it goes.
     Raises: UserError if there is no model.
     """
-    folder = _one_seed(Path(path))
+    folder = model_folder(path)
     if any((folder / place / "tokenizer.json").is_file() for place in ("", "weights")):
         return load_tokenizer(str(folder), device)
     described = read_config(folder, record({}))
@@ -71,8 +71,29 @@ def load_classifier(path: str | Path, device: Device = "cpu") -> Classifier:
     return model
 
 
-def _one_seed(folder: Path) -> Path:
+def load_tokenizer_of(fingerprint: str, tokenizer: Tokenizer | str | Path, device: Device = "cpu") -> Any:
+    """The tokenizer of a classifier.
+
+    Args:
+        fingerprint: of the classifier's tokenizer; "": it is not known, and any is taken.
+        tokenizer: a Tokenizer, or what `load_tokenizer` takes.
+        device: where a tokenizer that is loaded here runs.
+    Raises: UserError if it is another one.
+    """
+    loaded: Any = tokenizer
+    if isinstance(tokenizer, str | Path):
+        loaded = load_tokenizer(tokenizer, device, fingerprint=fingerprint or None)
+    if fingerprint and loaded.fingerprint != fingerprint:
+        raise UserError(
+            f"the classifier belongs to tokenizer {fingerprint[:12]}, this is {loaded.fingerprint[:12]}: give the one "
+            "whose tokens it was trained on"
+        )
+    return loaded
+
+
+def model_folder(path: str | Path) -> Path:
     """The folder itself, or its first seed where it is a run that trained several."""
+    folder = Path(path)
     if (folder / "weights").is_dir() or not folder.is_dir():
         return folder
     seeds = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from seitpp.finetune.classifier import Classifier
-from seitpp.finetune.load import load_classifier, load_encoder
+from seitpp.finetune.load import load_classifier, load_encoder, load_tokenizer_of
 from seitpp.mtm.encoder import Pooling, TokenEncoder
 from seitpp.mtm.model import MaskedTokenModel
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.tokenize_images import tokenize_images
-from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from seitpp.tokenizers.tokenizer import Tokenizer
 from seitpp.tokens.loader import evaluation_batches
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.views import centre
@@ -94,11 +94,21 @@ def predict(
         data = _tokenised(data, tokenizer, classifier, batch_size, device)
     elif isinstance(data, TokenStore) and classifier.tokenizer:
         data.check_tokenizer(classifier.tokenizer, "the classifier", classifier.described["codebook_size"])
-    parts = [
-        classifier(centre(ids, classifier.encoder.view)).float().softmax(dim=1).cpu()
-        for ids in _ids(data, batch_size, classifier)
-    ]
-    probabilities = torch.cat(parts)
+    parts = [most_likely(classifier, ids, top) for ids in _ids(data, batch_size, classifier)]
+    names = [row for part in parts for row in part.names]
+    return Predictions(names, torch.cat([part.probabilities for part in parts]))
+
+
+@torch.no_grad()
+def most_likely(classifier: Classifier, ids: Tensor, top: int) -> Predictions:
+    """The most likely classes of a batch.
+
+    Args:
+        classifier: a Classifier in evaluation mode.
+        ids: (b, h, w) int64 on its device, of which it sees the centre.
+        top: how many classes; at most all.
+    """
+    probabilities = classifier(centre(ids, classifier.encoder.view)).float().softmax(dim=1).cpu()
     best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
     names = classifier.class_names or [str(number) for number in range(probabilities.shape[1])]
     return Predictions([[names[number] for number in row] for row in best.indices.tolist()], best.values)
@@ -114,12 +124,7 @@ def _opened(data):
 def _tokenised(images, tokenizer, classifier, batch_size, device):
     if tokenizer is None:
         raise UserError("images need the classifier's tokenizer: give tokenizer=, a run of seitpp train-tokenizer")
-    if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(str(tokenizer), device, fingerprint=classifier.tokenizer)
-    if classifier.tokenizer and tokenizer.fingerprint != classifier.tokenizer:
-        raise UserError(
-            f"the classifier belongs to tokenizer {classifier.tokenizer[:12]}, this is {tokenizer.fingerprint[:12]}"
-        )
+    tokenizer = load_tokenizer_of(classifier.tokenizer, tokenizer, device)
     return tokenize_images(images, tokenizer, batch_size=batch_size)
 
 

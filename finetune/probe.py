@@ -1,45 +1,48 @@
-"""Linear probe and k-NN on frozen features, with the simple baselines that they must beat.
+"""Probes of frozen features, with the simple baselines that they must beat.
 
     seitpp probe --store stores/train --eval_store stores/test --weights runs/mtm --output_dir runs/probe
+    seitpp probe --weights runs/mtm … --protocols '[linear, knn, linear_grid, attentive]' --shots '[1, 5]'
+    accelerate launch -m seitpp.finetune.probe --config vit_base --weights runs/mtm …
 
-Logistic regression (scikit-learn) on standardised features; its regularisation is chosen on a held-out part of the
-training set, never on the test set.
+Features are made once, by all processes, into a file that is found again by what it is of. What is chosen (C, a head
+of a grid) is chosen on a held-out part of the training set; nothing reads a label of the test set before it measures.
+
+    linear        logistic regression on the last block's mean over patches
+    knn           k nearest neighbours by cosine on the same
+    linear_grid   linear heads of several learning rates, decays and inputs, trained at once
+    attentive     heads that attend to the patches of the last block, likewise; the encoder runs along
 """
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
-from seitpp.finetune.features import FEATURES, majority_accuracy, make_features
-from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
+from seitpp.finetune.labelled import fingerprints, open_train_and_test
+from seitpp.finetune.probing.heads import HeadsConfig
+from seitpp.finetune.probing.logistic import Solver
+from seitpp.finetune.probing.protocols import Probing
+from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.encoder import EncoderConfig
-from seitpp.mtm.model import augmentation_of
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.fingerprints import weights_fingerprint
 from seitpp.runtime.locations import Location
-from seitpp.runtime.progress import Progress
-from seitpp.runtime.results import Result, write_results
-from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.results import write_results
+from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 
+FEATURES = ("mtm", "random", "bag-of-tokens", "pixels", "majority")
+"""The encoder of `weights`, the same before any training, counts of codes, 16 x 16 pixels, and none at all."""
+Protocol = Literal["linear", "knn", "linear_grid", "attentive"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(StageConfig, ReadsStores):
-    """Linear probe and k-NN on frozen features."""
+    """Linear and attentive probes and k-NN on frozen features."""
 
     store: Location
     """token store with labels to learn from"""
@@ -52,10 +55,12 @@ class ProbeConfig(StageConfig, ReadsStores):
     dataset: str = "classification"
     """name of this data set and task in results"""
     weights: Location | None = None
-    """run or weights of seitpp.mtm.pretrain; needed for the feature `mtm`"""
+    """run or weights of seitpp.mtm.pretrain, or of seitpp.finetune.train; needed for the feature `mtm`"""
     features: tuple[str, ...] = ("mtm",)
-    """what to probe: mtm (the pre-trained encoder), random (the same encoder at its start), bag-of-tokens, pixels
+    """what to probe: mtm (the encoder of `weights`), random (the same encoder at its start), bag-of-tokens, pixels
     (16 x 16), majority (no features: the commonest class)"""
+    protocols: tuple[Protocol, ...] = ("linear", "knn")
+    """how to probe encoders; other features get linear alone"""
     images: Location | None = None
     """folder that `store` was made of; needed for the feature `pixels`"""
     eval_images: Location | None = None
@@ -64,12 +69,31 @@ class ProbeConfig(StageConfig, ReadsStores):
     """shape of a random encoder where no weights are given"""
     view: tuple[int, int] | None = None
     """tokens (h, w) that such an encoder sees; None: all"""
+    held_out: float = 0.2
+    """fraction of the training set that C and heads are chosen on"""
     inverse_regularisation: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     """values of C to choose from"""
-    held_out: float = 0.2
-    """fraction of the training set that C is chosen on"""
-    neighbours: int = 10
-    """k of k-NN (cosine); 0: no k-NN"""
+    logistic_solver: Solver = "auto"
+    """scikit-learn: in memory; device: L-BFGS in chunks, by all processes; auto: scikit-learn for small sets"""
+    logistic_iterations: int = 300
+    """of L-BFGS at most: plenty for what is compared"""
+    neighbours: tuple[int, ...] = (10, 20, 100, 200)
+    """values of k; those above the number of training rows are left out, but for the smallest"""
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    """grids of linear and attentive heads"""
+    augmented: bool = False
+    """whether heads learn from augmented views, as `augment` makes them, for which the encoder runs at each step;
+    else from the centre of the grids"""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """how augmented views are made"""
+    label_fractions: tuple[float, ...] = ()
+    """further measures of linear and knn with fractions of the labels, such as 0.01 and 0.1, class by class"""
+    shots: tuple[int, ...] = ()
+    """likewise with so many labels a class"""
+    label_seeds: int = 3
+    """choices of these labels: seed, seed + 1, …"""
+    features_folder: str | None = None
+    """where files of features are kept and found again, by runs that share it; None: in the run folder"""
     batch_size: int = 256
     """images per forward pass"""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
@@ -82,51 +106,40 @@ class ProbeConfig(StageConfig, ReadsStores):
         require(self, "features", "mtm" not in self.features or self.weights, "has mtm: --weights is needed")
         if "pixels" in self.features and not (self.images and self.eval_images):
             raise UserError("the feature pixels needs --images and --eval_images")
+        require(self, "protocols", self.protocols, "must name one at least")
+        require(self, "held_out", 0 < self.held_out < 1, "must lie in (0, 1)")
+        known = self.inverse_regularisation and all(each > 0 for each in self.inverse_regularisation)
+        require(self, "inverse_regularisation", known, "must have values above 0")
+        valid = self.neighbours and all(each >= 1 for each in self.neighbours)
+        require(
+            self, "neighbours", valid, "must have values of at least 1; to leave k-NN out, leave it out of protocols"
+        )
+        require(self, "label_fractions", all(0 < each < 1 for each in self.label_fractions), "must lie in (0, 1)")
+        require(self, "shots", all(each >= 1 for each in self.shots), "must be at least 1")
+        for name in ("logistic_iterations", "label_seeds", "batch_size"):
+            require(self, name, getattr(self, name) >= 1, "must be at least 1")
 
 
 def probe(config: ProbeConfig) -> None:
     """Probe each kind of feature, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
-    if not accelerator.is_main_process:
-        return
     train_set, test_set = open_train_and_test(config)
     known = fingerprints(train_set, test_set)
     known["data"] |= _further_fingerprints(config)
     unread = () if "pixels" in config.features else ("images", "eval_images")
-    run = RunFolder(config, stage="finetune.probe", may_change=unread, **known)
+    run = open_run(config, accelerator, stage="finetune.probe", may_change=("features_folder", *unread), **known)
     if run.finished:
-        print(f"{run.path}: finished before, nothing to do")
+        accelerator.print(f"{run.path}: finished before, nothing to do")
         return
-    fit_set, validation_set = split_labelled(train_set, config.held_out, seed=config.seed)
-    results, chosen = [], {}
-
-    def note(protocol, value, **origin):
-        results.append(
-            Result(
-                dataset=config.dataset, metric="accuracy", value=value, seed=config.seed, protocol=protocol,
-                **origin, **row_counts(train_set, test_set), run=config.output_dir,
-            )
-        )  # fmt: skip
-
-    with Progress(len(config.features), "probe") as progress:
-        for index, name in enumerate(config.features):
-            if name == "majority":
-                note("majority", majority_accuracy(train_set.targets, test_set.targets), init="")
-            else:
-                torch.manual_seed(config.seed)
-                features = make_features(name, config, train_set, test_set, accelerator.device, accelerator.autocast)
-                chosen[name], accuracy = linear_probe(features, fit_set, validation_set, train_set, test_set, config)
-                origin = {"init": name, "augmentation": augmentation_of(config.weights) if name == "mtm" else ""}
-                note("linear", accuracy, **origin)
-                if config.neighbours and name in ("mtm", "random"):
-                    accuracy = nearest_neighbours(features, train_set, test_set, config.neighbours)
-                    note(f"knn{config.neighbours}", accuracy, **origin)
-            progress.update(index + 1, f"{name} {results[-1].value:.3f}")
     run.begin()
-    write_results(run.path, results)
-    run.finish({"C": chosen, "accuracy": [[each.protocol, each.init, each.value] for each in results]})
-    for each in results:
-        print(f"{each.dataset}: accuracy {each.value:.3f} ({' of '.join(filter(None, (each.protocol, each.init)))})")
+    probing = Probing(config, accelerator, train_set, test_set)
+    for name in config.features:
+        probing.measure(name)
+    if accelerator.is_main_process:
+        write_results(run.path, probing.results)
+        run.finish(probing.summary())
+        for line in probing.lines():
+            print(line)
     accelerator.end_training()
 
 
@@ -138,61 +151,6 @@ def _further_fingerprints(config):
         "weights": weights and weights_fingerprint(weights),
         **{name: source_fingerprint(open_image_folder(folder)) for name, folder in folders.items()},
     }
-
-
-def linear_probe(
-    features: tuple[np.ndarray, np.ndarray],
-    fit_set: LabelledRows,
-    validation_set: LabelledRows,
-    train_set: LabelledRows,
-    test_set: LabelledRows,
-    config: ProbeConfig,
-) -> tuple[float, float]:
-    """Choose C on the held-out part, fit on all labelled training rows.
-
-    Args:
-        features: (rows, d) arrays of the training and of the test store.
-        fit_set: part of the training set to fit on.
-        validation_set: the rest of it, to choose C on.
-        train_set: LabelledRows.
-        test_set: LabelledRows.
-        config: a ProbeConfig.
-    Returns: (C, accuracy on the test set).
-    """
-    train_features, test_features = features
-    scores = {
-        value: _fit(train_features[fit_set.rows], fit_set.targets, value).score(
-            train_features[validation_set.rows], validation_set.targets
-        )
-        for value in config.inverse_regularisation
-    }
-    best = max(scores, key=scores.get)
-    model = _fit(train_features[train_set.rows], train_set.targets, best)
-    return best, accuracy_score(test_set.targets, model.predict(test_features[test_set.rows]))
-
-
-def nearest_neighbours(
-    features: tuple[np.ndarray, np.ndarray], train_set: LabelledRows, test_set: LabelledRows, k: int
-) -> float:
-    """Accuracy of a vote of the k most similar training rows, by cosine, weighted by similarity."""
-    train_features, test_features = (_directions(each) for each in features)
-    similarity = test_features[test_set.rows] @ train_features[train_set.rows].T
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    votes = np.zeros((len(nearest), len(train_set.classes)))
-    weights = np.take_along_axis(similarity, nearest, axis=1)
-    np.add.at(votes, (np.arange(len(nearest))[:, None], train_set.targets[nearest]), weights)
-    return float((votes.argmax(1) == test_set.targets).mean())
-
-
-def _directions(features):
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
-def _fit(features, targets, inverse_regularisation):
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_regularisation, max_iter=300))
-    with warnings.catch_warnings():  # 300 iterations are plenty for a baseline; a last digit is not worth a warning
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(features, targets)
 
 
 def cli() -> None:

@@ -18,12 +18,18 @@ from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.tokenadapt.published import claimed, divided, of_whole_model
 
 _TABLE = "token_emb.word_embeddings.weight"
+_CODEBOOK = "encoder.stem.codebook"
 _ADAPTER = 4
 """Side of the Stem-Adapter's convolution, whose patches are of 2 x 2 tokens."""
 
 
 def from_published(
-    weights: dict[str, Tensor], source: str, *, view: Sequence[int] | None = None, heads: int | None = None
+    weights: dict[str, Tensor],
+    source: str,
+    *,
+    view: Sequence[int] | None = None,
+    heads: int | None = None,
+    codebook: Tensor | None = None,
 ) -> Classifier:
     """A Classifier of published weights, with learned positions. Its shape and its stem are read from theirs.
 
@@ -32,6 +38,7 @@ def from_published(
         source: where they are from, for messages.
         view: (h, w) tokens of the input that they were trained at; None: a square. For others, see `set_view`.
         heads: of the encoder, which no tensor tells; None: 64 channels each.
+        codebook: (k, c), which a Stem-Adapter then holds, so that it reads ids as well; else it is not used.
     Returns: Classifier in evaluation mode.
     Raises: UserError if they are of another model.
     """
@@ -40,7 +47,8 @@ def from_published(
         width, embedding_dim, kernel, _ = weights["patch_embed.proj.weight"].shape
         adapter = _TABLE not in weights
         patch_size = 2 if adapter else kernel
-        codebook_size = None if adapter else len(weights[_TABLE])
+        held = None if codebook is None else len(codebook)
+        codebook_size = held if adapter else len(weights[_TABLE])
         table, classes = weights["pos_embed"], len(weights["head.weight"])
         _, places, _ = table.shape
         weights["cls_token"] = weights["cls_token"].float() + table[:, :1].float()
@@ -61,7 +69,10 @@ def from_published(
         embedding_dim=embedding_dim, classes=classes, stem="adapter" if adapter else "patches",
         learned_positions=True,
     )  # fmt: skip
-    fill(classifier, claimed(weights, _published_names(classifier), source), source)
+    state = claimed(weights, _published_names(classifier), source)
+    if adapter and codebook is not None:
+        state[_CODEBOOK] = codebook
+    fill(classifier, state, source)
     return classifier.eval()
 
 
@@ -85,8 +96,9 @@ def to_published(classifier: Classifier) -> dict[str, Tensor]:
 
 
 def _published_names(classifier: Classifier) -> dict[str, str]:
-    """Published name to ours of every weight of a Classifier."""
-    return translated({name: name for name in classifier.state_dict()}, ENCODER, "Classifier")
+    """Published name to ours of every weight of a Classifier but the codebook, which the release has in a file."""
+    names = {name: name for name in classifier.state_dict() if name != _CODEBOOK}
+    return translated(names, ENCODER, "Classifier")
 
 
 def _square(patches: int, patch_size: int, source: str) -> tuple[int, int]:

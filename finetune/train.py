@@ -14,15 +14,21 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-from seitpp.finetune.classifier import Classifier, classifier_from_pretraining, save_classifier
+from seitpp.finetune.classifier import (
+    StemName,
+    save_classifier,
+)
 from seitpp.finetune.evaluate import evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
+from seitpp.finetune.multi_label import evaluate_multi_label
+from seitpp.finetune.objective import Loss, make_step
+from seitpp.finetune.sampling import Sampling, rows_of_a_pass
+from seitpp.finetune.start import origin_of, start_classifier
 from seitpp.mtm.augmentation.augment import Augment, AugmentConfig
 from seitpp.mtm.augmentation.augment import fingerprints as augment_fingerprints
-from seitpp.mtm.encoder import EncoderConfig, fitting_view
-from seitpp.mtm.model import augmentation_of
+from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.stems import StemAdapter
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
@@ -33,9 +39,9 @@ from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokens.loader import TrainingBatches
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
-from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.best_weights import Better
 from seitpp.training.config import TrainConfig
-from seitpp.training.fit import Step, batch_layout, fit
+from seitpp.training.fit import batch_layout, fit
 from seitpp.training.optimizer import parameter_groups
 
 
@@ -54,11 +60,20 @@ class FinetuneConfig(TrainConfig, ReadsStores):
     dataset: str = "classification"
     """name of this data set and task in results"""
     weights: Location | None = None
-    """run or weights of seitpp.mtm.pretrain; None: from scratch"""
+    """run or weights of seitpp.mtm.pretrain, or of a classifier that was trained on other labels; None: from scratch"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of an encoder from scratch; with `weights` theirs counts"""
+    stem: StemName = "patches"
+    """how a classifier from scratch reads tokens. patches: ids, as SeiT++; adapter: embeddings of the codebook, as
+    SeiT; with `weights` theirs counts"""
+    learned_positions: bool = False
+    """whether positions of a classifier from scratch are trained, as in the published ones; with `weights` theirs
+    counts"""
     view: tuple[int, int] | None = None
-    """tokens (h, w) that an encoder from scratch sees; None: all. With `weights` theirs counts"""
+    """tokens (h, w) that the encoder sees; None: those that `weights` see, from scratch all. Positions of weights are
+    interpolated"""
+    multi_label: bool = False
+    """whether rows have several labels (the store's column `labels`); measured as mean average precision"""
     seeds: int = 1
     """runs that differ in their seed only: seed, seed + 1, …"""
     blr_candidates: tuple[float, ...] = ()
@@ -67,12 +82,21 @@ class FinetuneConfig(TrainConfig, ReadsStores):
     """fraction of the training set that the learning rate is chosen on"""
     layer_decay: float = 1.0
     """learning rate of a layer relative to the one above"""
+    embeddings_with_head: bool = False
+    """whether the table of token embeddings learns at the head's rate and not at the stem's, as in the published
+    fine-tuning, by mistake"""
     drop_path: float = 0.0
     """stochastic depth of the last block"""
     token_dropout: float | None = None
     """dropout of token embeddings, from scratch or not; None: what the encoder's configuration says"""
+    loss: Loss = "cross_entropy"
+    """what is learned; binary: each class for itself"""
     label_smoothing: float = 0.1
     """of the loss"""
+    sampling: Sampling = "uniform"
+    """how often rows are drawn; class_balanced: every class as often"""
+    grad_checkpointing: bool = False
+    """whether blocks are computed again in the backward pass: a third more time, for a fraction of the memory"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """how views are made"""
     eval_every: int | None = 0
@@ -85,6 +109,9 @@ class FinetuneConfig(TrainConfig, ReadsStores):
         require(self, "lr", self.lr is None or not self.blr_candidates, "and blr_candidates exclude each other")
         require(self, "blr_candidates", all(blr > 0 for blr in self.blr_candidates), "must be above 0")
         require(self, "layer_decay", self.layer_decay > 0, "must be above 0")
+        require(self, "loss", self.loss == "binary" or not self.multi_label, "must be binary with multi_label")
+        balanced = self.sampling == "class_balanced"
+        require(self, "sampling", not (balanced and self.multi_label), "= class_balanced needs one label a row")
         for name in ("drop_path", "token_dropout", "label_smoothing"):
             require(self, name, 0 <= (getattr(self, name) or 0) < 1, "must lie in [0, 1)")
 
@@ -104,18 +131,25 @@ def finetune(config: FinetuneConfig) -> None:
         measures = fit_classifier(each, train_set, test_set, title=f"{config.dataset}, seed {seed}", within=run)
         results += [
             Result(
-                dataset=config.dataset, metric=metric, value=measures[metric], seed=seed, protocol="finetune",
-                **origin_of(config), **row_counts(train_set, test_set), run=config.output_dir,
+                dataset=config.dataset, metric=metric, value=value, seed=seed, protocol="finetune",
+                **origin_of(config.weights), **row_counts(train_set, test_set), run=config.output_dir,
             )
-            for metric in ("accuracy", "cross_entropy") if metric in measures
+            for metric, value in measures.items() if not metric.endswith("_ema")
         ]  # fmt: skip
     if accelerator.is_main_process:
         write_results(run.path, results)
-        accuracy = [result.value for result in results if result.metric == "accuracy"]
-        mean = sum(accuracy) / len(accuracy)
-        run.finish({"accuracy": mean, "blr": blr, "held_out": tried})
-        print(f"{config.dataset}: accuracy {mean:.3f}, mean of {len(accuracy)} seeds (blr {blr:g})")
+        measure = best_by(config).measure
+        values = [result.value for result in results if result.metric == measure]
+        mean = sum(values) / len(values)
+        run.finish({measure: mean, "blr": blr, "held_out": tried})
+        name = measure.replace("_", " ")
+        print(f"{config.dataset}: {name} {mean:.3f}, mean of {len(values)} seeds (blr {blr:g})")
     accelerator.end_training()
+
+
+def best_by(config: FinetuneConfig) -> Better:
+    """The number of an evaluation by which weights are the best."""
+    return Better("mean_average_precision" if config.multi_label else "accuracy", larger=True)
 
 
 def choose_blr(
@@ -140,7 +174,8 @@ def choose_blr(
     for candidate in candidates:
         each = replace(config, blr=candidate, output_dir=str(folder / f"blr-{candidate:g}"))
         tried[candidate] = fit_classifier(each, fit_set, validation_set, title=f"blr {candidate:g}", within=within)
-    return min(tried, key=lambda candidate: tried[candidate].get("cross_entropy", math.inf)), tried
+    entropy = "binary_cross_entropy" if config.multi_label else "cross_entropy"
+    return min(tried, key=lambda candidate: tried[candidate].get(entropy, math.inf)), tried
 
 
 def fit_classifier(
@@ -159,8 +194,8 @@ def fit_classifier(
         test_set: LabelledRows to measure on.
         title: what the progress line calls this training.
         within: the run that this one is a part of.
-    Returns: the last evaluation on `test_set`: {"accuracy", "cross_entropy"}, with `_ema` beside where weights are
-        averaged.
+    Returns: the last evaluation on `test_set`: {"accuracy", "cross_entropy"}, or {"mean_average_precision",
+        "binary_cross_entropy"} where rows have several labels; with `_ema` beside where weights are averaged.
     """
     accelerator = make_accelerator(config.mixed_precision)
     store, classes = train_set.store, train_set.classes
@@ -170,29 +205,40 @@ def fit_classifier(
     if run.finished:
         return run.summary
     torch.manual_seed(config.seed)
-    classifier = _build(config, store, len(classes))
+    classifier = start_classifier(
+        store, classes, weights=config.weights, encoder=config.encoder, stem=config.stem, view=config.view,
+        learned_positions=config.learned_positions, token_dropout=config.token_dropout, drop_path=config.drop_path,
+    )  # fmt: skip
+    classifier.encoder.grad_checkpointing = config.grad_checkpointing
     augment = Augment(
         config.augment, store=store, view=classifier.encoder.view, device=accelerator.device,
         autocast=accelerator.autocast, compiled=config.compile,
+        as_embeddings=isinstance(classifier.encoder.stem, StemAdapter),
     )  # fmt: skip
+    rows = rows_of_a_pass(train_set, config.sampling, seed=config.seed)
 
     def batches(config):
-        return TrainingBatches(store, **batch_layout(config, accelerator), rows=train_set.rows, labels=train_set.labels)
+        return TrainingBatches(store, **batch_layout(config, accelerator), rows=rows, labels=train_set.labels)
 
     def evaluate(model):
-        return dict(evaluate_classifier(model, test_set, batch_size=run.config.batch_size, accelerator=accelerator))
+        measure = evaluate_multi_label if config.multi_label else evaluate_classifier
+        return dict(measure(model, test_set, batch_size=run.config.batch_size, accelerator=accelerator))
 
     counts = row_counts(train_set, test_set)
     origin = {
-        **origin_of(config),
+        **origin_of(config.weights),
         **{name: counts[name] for name in ("label_fraction", "budget_bytes", "train_images")},
     }
     fitted = fit(
-        run, accelerator, classifier, title=title, samples=len(train_set.rows), batches=batches,
-        step=make_step(config, augment, len(classes)), evaluate=evaluate,
+        run, accelerator, classifier, title=title, samples=len(rows), batches=batches,
+        step=make_step(
+            augment, classes=len(classes), loss=config.loss, smoothing=config.label_smoothing, seed=config.seed,
+            compiled=config.compile,
+        ),
+        evaluate=evaluate, best_by=best_by(config),
         groups=parameter_groups(
-            classifier, weight_decay=config.weight_decay, layer_of=classifier.layer_of,
-            layer_decay=config.layer_decay, layers=classifier.layers,
+            classifier, weight_decay=config.weight_decay, layer_decay=config.layer_decay, layers=classifier.layers,
+            layer_of=partial(classifier.layer_of, embeddings_with_head=config.embeddings_with_head),
         ),
         save=partial(
             save_classifier, tokenizer=store.tokenizer["fingerprint"], class_names=classes, origin=origin
@@ -209,48 +255,6 @@ def _inputs(config, train_set, test_set):
     known["data"] |= {"weights": config.weights and weights_fingerprint(config.weights)}
     known["data"] |= augment_fingerprints(config.augment)
     return known
-
-
-def make_step(config: FinetuneConfig, augment: Augment, classes: int) -> Step:
-    """The step: classify augmented views, with mixed labels where samples are mixed."""
-    streams = BatchedDraws(config.seed, compiled=config.compile)
-
-    def step(model, batch, index):
-        draws = streams.at(index, batch.positions)
-        views, targets = augment.mixed(batch.ids, batch.labels, draws, classes=classes)
-        logits = model(views)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-        dominant = targets if targets.ndim == 1 else targets.argmax(1)
-        return loss, {"accuracy": (logits.argmax(1) == dominant).float().mean()}
-
-    return step
-
-
-def origin_of(config: FinetuneConfig) -> dict[str, str]:
-    """Where a classifier comes from, as results say it: {"init", "augmentation"}."""
-    if config.weights is None:
-        return {"init": "scratch", "augmentation": ""}
-    return {"init": "mtm", "augmentation": augmentation_of(config.weights)}
-
-
-def _build(config, store, classes):
-    """The classifier from pre-trained weights, or from scratch."""
-    if config.weights is not None:
-        classifier, fingerprint = classifier_from_pretraining(
-            config.weights, classes=classes, drop_path=config.drop_path, token_dropout=config.token_dropout
-        )
-        store.check_tokenizer(fingerprint, f"the model in {config.weights}", classifier.described["codebook_size"])
-        return classifier
-    encoder = config.encoder
-    if config.token_dropout is not None:
-        encoder = replace(encoder, token_dropout=config.token_dropout)
-    classifier = Classifier(
-        encoder, view=fitting_view(config.view, store.grid, config.encoder.patch_size),
-        codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1], classes=classes,
-        drop_path=config.drop_path,
-    )  # fmt: skip
-    classifier.encoder.stem.start_from(store.codebook, config.encoder)
-    return classifier
 
 
 def cli() -> None:

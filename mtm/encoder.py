@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seitpp.mtm.patches import interpolate_positions, patchify, unpatchify
 from seitpp.runtime.config import require, require_between
@@ -124,6 +125,8 @@ class TokenEncoder(nn.Module, Generic[AnyStem]):
         view: (h, w) tokens.
         patch_grid: (rows, columns) of patches.
         pos_embed: (n, d), a parameter if positions are learned.
+        grad_checkpointing: whether blocks keep their input alone and are computed again in the backward pass: about a
+            third more time, for a fraction of the memory.
     Raises: ValueError if a view is not a multiple of the patch size.
     """
 
@@ -135,6 +138,7 @@ class TokenEncoder(nn.Module, Generic[AnyStem]):
     ):  # fmt: skip
         super().__init__()
         self.width = config.width
+        self.grad_checkpointing = False
         self.patch_size = stem.patch_size
         self._place(view, position_view or view)
         self.stem = stem
@@ -219,14 +223,19 @@ class TokenEncoder(nn.Module, Generic[AnyStem]):
         return self.stem(inputs)
 
     def _with_cls(self, patches: Tensor) -> Tensor:
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def encode(self, x: Tensor) -> Tensor:
         """Blocks over patches that carry their positions, the cls token before them: (b, n, d) to (b, 1 + n, d)."""
         x = self._with_cls(x)
         for block in self.blocks:
-            x = block(x)
+            x = self._through(block, x)
         return x
+
+    def _through(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Features of whole views before the final norm: (b, h, w) ids to (b, 1 + n, d), cls first."""
@@ -261,7 +270,7 @@ class TokenEncoder(nn.Module, Generic[AnyStem]):
         wanted = block_indices(len(self.blocks), indices)
         x, taken = self._with_cls(self.embed(inputs) + self.pos_embed), []
         for index, block in enumerate(self.blocks[: max(wanted) + 1] if stop_early else self.blocks):
-            x = block(x)
+            x = self._through(block, x)
             if index in wanted:
                 taken.append(self.norm(x) if norm else x)
         results: list[Any] = [each[:, 1:] for each in taken]

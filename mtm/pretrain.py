@@ -32,6 +32,7 @@ from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.views import centre
 from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.best_weights import Better
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Hook, Step, batch_layout, fit
 from seitpp.training.random_streams import Draws
@@ -104,7 +105,7 @@ def pretrain(config: PretrainConfig) -> None:
             save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid, augmentation=config.augment.name
         ),
         evaluate=eval_store and (lambda model: evaluate_model(model, eval_store, run.config, accelerator)),
-        best_by="eval_cross_entropy",
+        best_by=Better("eval_cross_entropy"),
         hooks=[Hook(every=config.preview_every, call=preview)] if config.preview_every else [],
         derived=partial(_derived, unigram=baselines.get("unigram")),
         flops_per_image=training_flops(model, config.mask),

@@ -1,6 +1,6 @@
 """Stems: what turns the input of an encoder into patch embeddings.
 
-`PatchStem` (SeiT++) reads token ids, `StemAdapter` (SeiT) reads embeddings that were looked up in a codebook.
+`PatchStem` (SeiT++) reads token ids, `StemAdapter` (SeiT) reads embeddings of a codebook.
 
 Shapes: b batch, c embedding dimension, h w token grid, n patches, d width.
 """
@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Stem
+from seitpp.tokens.codebook import embed
 
 
 class PatchStem(Stem):
@@ -59,16 +60,21 @@ class StemAdapter(Stem):
     """Embeddings (b, c, h, w) to patch embeddings (b, n, d): a 4 x 4 convolution of stride 2 with padding 1.
 
     It stands for patches of 2 x 2 tokens, each of which sees a token of its neighbours on every side. The embeddings
-    are rows of a codebook, or what an augmentation makes of them; the stem has no table of its own.
+    are rows of a codebook, or what an augmentation makes of them. With the tokenizer's codebook, a buffer that no
+    training changes, it reads ids too.
 
     Args:
         config: an EncoderConfig of patch_size 2; what it says of token embeddings is not used.
         embedding_dim: c.
+        codebook_size: K of the codebook that it holds, zero until it is loaded or `start_from` sets it; None: it holds
+            none, as the published classifiers.
     Raises: ValueError if the patch size is another.
     Source: SeiT (arXiv 2303.11114).
     """
 
-    def __init__(self, config: EncoderConfig, *, embedding_dim: int):
+    codebook: Tensor | None
+
+    def __init__(self, config: EncoderConfig, *, embedding_dim: int, codebook_size: int | None = None):
         super().__init__()
         if config.patch_size != 2:
             raise ValueError(
@@ -76,13 +82,22 @@ class StemAdapter(Stem):
             )
         self.patch_size = config.patch_size
         self.patches = nn.Conv2d(embedding_dim, config.width, kernel_size=4, stride=2, padding=1)
+        self.register_buffer("codebook", None if codebook_size is None else torch.zeros(codebook_size, embedding_dim))
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Patch embeddings without positions: (b, c, h, w) float to (b, n, d)."""
-        if embeddings.ndim != 4 or not embeddings.is_floating_point():
-            got = f"{str(embeddings.dtype).removeprefix('torch.')} of shape {tuple(embeddings.shape)}"
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Patch embeddings without positions: ids (b, h, w) int64 or embeddings (b, c, h, w) to (b, n, d)."""
+        if inputs.ndim == 3 and inputs.dtype == torch.int64 and self.codebook is not None:
+            inputs = embed(inputs, self.codebook)
+        if inputs.ndim != 4 or not inputs.is_floating_point():
+            got = f"{str(inputs.dtype).removeprefix('torch.')} of shape {tuple(inputs.shape)}"
             raise ValueError(f"a Stem-Adapter takes embeddings (b, c, h, w), got {got}: look ids up in the codebook")
-        return rearrange(self.patches(embeddings), "b d h w -> b (h w) d")
+        return rearrange(self.patches(inputs), "b d h w -> b (h w) d")
+
+    @torch.no_grad()
+    def start_from(self, codebook: Tensor, config: EncoderConfig) -> None:
+        """Hold a codebook, (k, c), if there is a place for one."""
+        if self.codebook is not None:
+            self.codebook.copy_(codebook)
 
     def initialise_patches(self) -> None:
         """Xavier uniform for the convolution, as in the other stem."""

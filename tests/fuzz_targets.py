@@ -34,6 +34,8 @@ from seitpp.tokenizers import store_export, store_import
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer
 from seitpp.tokenizers.networks.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
+from seitpp.tokenizers.tokenize import TokenizeConfig, make_shards
+from seitpp.tokenizers.tokenize_job import TokenizeJob
 from seitpp.tokens import subset, usage
 from seitpp.tokens.exchange.codebook_file import read_codebook
 from seitpp.tokens.format.targets import Targets
@@ -330,6 +332,31 @@ def read_images(folder, out):
         raise failures[0]
 
 
+def make_unfinished(folder):
+    """A store of three shards that was stopped before its manifest."""
+    make_tokenizers(folder)
+    tiny.make_images(folder / "images", {"ant": 3, "bee": 3}, size=(8, 8))
+    tokenize_unfinished(folder, folder / "store")
+    (folder / "store" / "store.json").unlink()
+
+
+def tokenize_unfinished(folder, output):
+    fields = {"images": str(folder / "images"), "tokenizer": str(folder / "vit"), "rows_per_shard": 2}
+    job = TokenizeJob(TokenizeConfig(output_dir=str(output), **fields), "cpu")
+    make_shards(job, [job.shards[number] for number in job.prepare()], torch.device("cpu"))
+    job.finish()
+
+
+def read_unfinished(folder, out):
+    """Go on with a copy of it: a job may mend what is its own."""
+    (out / "store").mkdir()
+    for path in all_files(folder / "store"):
+        if not path.is_symlink():
+            (out / "store" / path.name).write_bytes(path.read_bytes())
+    tokenize_unfinished(folder, out / "store")
+    read_store(open_store(out / "store"), out)
+
+
 TARGETS = {
     "store": Target(
         make_store, lambda folder, out: read_store(open_store(folder / "store"), out), weight=4, strict=True
@@ -341,6 +368,9 @@ TARGETS = {
     "unverified store": Target(
         make_store, lambda folder, out: read_store(open_store(folder / "store", verify_shards=False), out), weight=4,
         mended=mend_store, damaged=shards_and_tables,
+    ),
+    "unfinished store": Target(
+        make_unfinished, read_unfinished, damaged=lambda folder: all_files(folder / "store"), weight=2
     ),
     "subset": Target(
         make_subset, lambda folder, out: read_store(open_store(folder / "part"), out), damaged=not_shards, weight=3

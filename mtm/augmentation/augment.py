@@ -3,7 +3,8 @@
     ids → Token-EDA → embeddings → ColorAdapt or Emb-Noise → half: random resized crop │ half: TokenAdapt's f and warp
         → in each half: CutMix or Mixup → nearest code │ g → ids
 
-What is switched off is not computed. There is no loop over samples and no host synchronisation.
+A model with SeiT's Stem-Adapter takes embeddings: crops then stay what they became, and the other half's ids are looked
+up. What is switched off is not computed. There is no loop over samples and no host synchronisation.
 """
 
 from collections.abc import Callable, Sequence
@@ -94,15 +95,18 @@ class Augment:
         autocast: makes the context that TokenAdapt runs in, such as `accelerator.autocast`. All else is computed in
             float32: in 16 bits many an embedding would be nearest to another code.
         compiled: whether torch.compile makes the passes of TokenAdapt's blocks.
+        as_embeddings: whether views are embeddings (b, c, h', w') instead of ids (b, h', w').
     Raises: UserError if TokenAdapt belongs to another tokenizer, grid or view.
     """
 
     def __init__(
         self, config: AugmentConfig, *, store: TokenStore, view: Sequence[int], device: torch.device | str,
         autocast: Callable[[], AbstractContextManager] = nullcontext, compiled: bool = False,
+        as_embeddings: bool = False,
     ):  # fmt: skip
         self.config = config
         self.autocast = autocast
+        self.as_embeddings = as_embeddings
         self.view = tuple(view)
         self.grid = store.grid
         self.codebook = store.codebook.to(device)
@@ -133,7 +137,7 @@ class Augment:
 
     @torch.no_grad()
     def __call__(self, ids, draws):
-        """Augmented views: ids (b, h, w) of the store's grid to ids (b, h', w') of the view."""
+        """Augmented views: ids (b, h, w) of the store's grid to ids (b, h', w') of the view, or its embeddings."""
         return self._views(ids, draws)[0]
 
     def views(self, ids: torch.Tensor, *, seed: int, step: int = 0) -> torch.Tensor:
@@ -155,11 +159,11 @@ class Augment:
 
         Args:
             ids: (b, h, w) int64.
-            labels: (b,) int64.
+            labels: (b,) int64; or (b, classes), 1 for each class that a row has, where it may have several.
             draws: the Draws of the batch.
             classes: how many.
-        Returns: (ids of the views, targets for F.cross_entropy: probabilities (b, classes), or `labels` themselves
-            where nothing is mixed).
+        Returns: (views, targets for F.cross_entropy: probabilities (b, classes), or `labels` themselves where nothing
+            is mixed).
         """
         views, mix = self._views(ids, draws)
         return views, labels if mix is None else mix.targets(labels, classes)
@@ -173,7 +177,7 @@ class Augment:
         recolours = config.color_adapt + config.noise > 0
         if not (recolours or config.crop or self.token_adapt or config.mix.mixup > 0):
             mix, views = _sample(self.mixing, draws), centre(ids, self.view)
-            return (views if mix is None else mix.ids(views)), mix
+            return self._looked_up(views if mix is None else mix.ids(views)), mix
         embeddings = embed(ids, self.codebook)
         if recolours:
             embeddings = self._recolour(embeddings, draws)
@@ -183,8 +187,8 @@ class Augment:
         even, odd = draws[0::2], draws[1::2]
         mix, adapted_mix = _sample(self.mixing, even), _sample(self.adapted_mixing, odd)
         cropped = self._crop(embeddings[0::2], even, mix)
-        adapted = self._adapt(embeddings[1::2], odd, adapted_mix)
-        views = rearrange([cropped, adapted], "half b h w -> (b half) h w")
+        adapted = self._looked_up(self._adapt(embeddings[1::2], odd, adapted_mix))
+        views = rearrange([cropped, adapted], "half b ... -> (b half) ...")
         return views, None if mix is None else in_turn(mix, adapted_mix)
 
     def _check_pairs(self, count):
@@ -223,11 +227,16 @@ class Augment:
             maps = warp(embeddings, crop, self.view, mode="bicubic")
         else:
             maps = centre(embeddings, self.view)
+        if self.as_embeddings:
+            return maps if mix is None else mix.maps(maps)
         if mix is None:
             return nearest_code(maps, self.codebook, self.lookup)
         if self.config.mix.mixup > 0:
             return nearest_code(mix.maps(maps), self.codebook, self.lookup)
         return mix.ids(nearest_code(maps, self.codebook, self.lookup))  # the same where shares are whole, for less
+
+    def _looked_up(self, ids):
+        return embed(ids, self.codebook) if self.as_embeddings else ids
 
     def _adapt(self, embeddings, draws, mix):
         geometry = sample_geometry(self.config.geometry, draws, self.grid[1] / self.grid[0])

@@ -75,11 +75,12 @@ class Mix:
         """Class probabilities: each label weighs what fraction of the tokens is its own.
 
         Args:
-            labels: (b,) int64.
+            labels: (b,) int64; or (b, classes), 1 for each class that a row has.
             classes: how many.
         Returns: (b, classes), float32; smoothing, as timm counts it, is left to F.cross_entropy's label_smoothing.
         """
-        one_hot = (labels[:, None] == torch.arange(classes, device=labels.device)).float()
+        several = labels.ndim == 2
+        one_hot = (labels if several else labels[:, None] == torch.arange(classes, device=labels.device)).float()
         weight = self.own.mean(dim=(1, 2))[:, None]
         return weight * one_hot + (1 - weight) * one_hot[self.partners]
 

@@ -4,6 +4,7 @@ The ViT sees a picture of c channels, one token a pixel. What comes before it, e
 the id alone: a table of k rows.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def save_timm(folder: Path, model: MaskedTokenModel, described: dict[str, Any]) 
     """
     from safetensors.torch import save_file
 
-    save_weights(folder, timm_weights(model.encoder), timm_config(model.encoder))
+    channels = model.encoder.stem.embeddings.embedding_dim
+    save_weights(folder, timm_weights(model.encoder), timm_config(model.encoder, channels))
     save_file({"table": token_table(model.encoder)}, folder / "tokens.safetensors", metadata={"format": "pt"})
     card = CARD.format(
         height=model.encoder.view[0],
@@ -67,36 +69,48 @@ def save_timm(folder: Path, model: MaskedTokenModel, described: dict[str, Any]) 
         grid_height=described["grid"][0],
         grid_width=described["grid"][1],
         codes=model.encoder.stem.embeddings.num_embeddings,
-        channels=model.encoder.stem.embeddings.embedding_dim,
+        channels=channels,
         features=model.encoder.width,
         fingerprint=described["tokenizer"][:12],
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def timm_config(encoder: TokenEncoder[PatchStem]) -> dict[str, Any]:
-    """config.json of an encoder as a timm model."""
-    width = encoder.width
-    channels = encoder.stem.embeddings.embedding_dim
+def timm_config(
+    encoder: TokenEncoder, channels: int, *, picture: Sequence[int] | None = None, patch_size: int | None = None,
+    classes: int = 0, global_pool: str = "avg", fc_norm: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """config.json of an encoder as a timm model.
+
+    Args:
+        encoder: the TokenEncoder.
+        channels: of the picture that the ViT sees.
+        picture: (h, w) of it; None: the view, a pixel for each token.
+        patch_size: pixels a side of a patch; None: that of the encoder.
+        classes: outputs of the head; 0: none.
+        global_pool: timm's name of the pooling.
+        fc_norm: whether the norm comes after it; in pre-training it comes before.
+    """
+    picture = list(picture or encoder.view)
     return {
         "architecture": ARCHITECTURE,
-        "num_classes": 0,
-        "num_features": width,
-        "global_pool": "avg",
+        "num_classes": classes,
+        "num_features": encoder.width,
+        "global_pool": global_pool,
         "model_args": {
-            "img_size": list(encoder.view),
-            "patch_size": encoder.patch_size,
+            "img_size": picture,
+            "patch_size": patch_size or encoder.patch_size,
             "in_chans": channels,
-            "embed_dim": width,
+            "embed_dim": encoder.width,
             "depth": len(encoder.blocks),
             "num_heads": encoder.blocks[0].attn.num_heads,
-            "global_pool": "avg",
-            "fc_norm": False,  # the norm comes before the mean, as in pre-training
+            "global_pool": global_pool,
+            "fc_norm": fc_norm,
         },
         "pretrained_cfg": {
-            "input_size": [channels, *encoder.view],
+            "input_size": [channels, *picture],
             "fixed_input_size": True,
-            "num_classes": 0,
+            "num_classes": classes,
             "pool_size": None,
             "first_conv": None,  # or timm would convert it from three channels
             "classifier": "head",
@@ -104,9 +118,9 @@ def timm_config(encoder: TokenEncoder[PatchStem]) -> dict[str, Any]:
     }
 
 
-def timm_weights(encoder: TokenEncoder[PatchStem]) -> dict[str, Tensor]:
-    """State dict of an encoder under timm's names; the cls token has no position."""
-    own = ("stem.embeddings.", "stem.embedding_norm.")
+def timm_weights(encoder: TokenEncoder) -> dict[str, Tensor]:
+    """State dict of an encoder under timm's names, without token embeddings; the cls token has no position."""
+    own = ("stem.embeddings.", "stem.embedding_norm.", "stem.codebook")
     weights = {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith(own)}
     weights = {name.replace("stem.patches.", "patch_embed.proj.", 1): tensor for name, tensor in weights.items()}
     return {**weights, "pos_embed": pad(encoder.pos_embed, (0, 0, 1, 0))[None]}

@@ -33,7 +33,7 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
         short = QUICK.get(name, ()) if quick else ()
         start = ("seitpp", name) if launcher == "seitpp" else ("accelerate", "launch", "-m", "seitpp.mtm.pretrain")
         recipe = () if name == "robustness" else ("--config", "demo")
-        return (*start, *recipe, *flags, *short, *batches.get(name, ()), "--output_dir", f"{folder}/{out}")
+        return (*start, *recipe, *short, *batches.get(name, ()), *flags, "--output_dir", f"{folder}/{out}")
 
     steps = [
         Step(
@@ -86,6 +86,7 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
                 ),
             ),
         ]  # fmt: skip
+    steps += _few_labels(images, store, stage, Path(folder), shorter=not quick)
     classifiers = [f"{folder}/scratch-categories", f"{folder}/finetune-categories"]
     domains = {"domains": {"sketch": f"{images}/sketch"}} if (images / "sketch").exists() else {}
     steps += [
@@ -102,6 +103,52 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
     return steps
 
 
+FIFTH = 0.2
+"""Fraction of the labels of the second budget, where pre-training shows most."""
+_LEAST = 4
+"""Images of a class that a fifth of it must leave."""
+
+
+def _few_labels(images, store, stage, folder, *, shorter):
+    """Steps that learn from a fifth of the labels, where that leaves some of every class."""
+    counts = {path.name: sum(1 for _ in path.glob("*.png")) for path in (images / "train").iterdir() if path.is_dir()}
+    if min(counts.values(), default=0) * FIFTH < _LEAST:
+        return []
+    part, labelled = f"{store}/train-fifth", round(sum(counts.values()) * FIFTH)
+    common = ("--store", part, "--eval_store", f"{store}/test", "--dataset", "categories")
+    training = (*common, *(("--steps", "200") if shorter else ()))
+    if labelled // 3 < _BATCH["finetune"]:
+        training = (*training, "--batch_size", str(max(2, labelled // 3 // 2 * 2)))
+    choice = flag_words({"classes": sorted(counts)})
+    return [
+        Step(
+            name="A fifth of the labels", after=("Tokens of the training images",), seconds=3,
+            command=(
+                "seitpp", "store", "subset", f"{store}/train", *choice, "--fraction", f"{FIFTH}", "--output_dir", part
+            ),
+        ),
+        Step(
+            name="From scratch, a fifth of the labels", seconds=50,
+            after=("A fifth of the labels", "Tokens of the test images"),
+            command=stage("finetune", *training, out="scratch-fifth"),
+        ),
+        Step(
+            name="Fine-tuning, a fifth of the labels", after=("A fifth of the labels", "MTM pre-training"), seconds=50,
+            command=stage("finetune", *training, "--weights", f"{folder}/mtm", out="finetune-fifth"),
+        ),
+        Step(
+            name="Probe, a fifth of the labels", after=("A fifth of the labels", "MTM pre-training"), seconds=12,
+            command=stage(
+                "probe", *common, "--weights", f"{folder}/mtm", "--features", "[mtm, random]", out="probe-fifth"
+            ),
+        ),
+    ]  # fmt: skip
+
+
+_BATCH = {"train-tokenizer": 32, "train-tokenadapt": 64, "pretrain": 32, "finetune": 48}
+"""Batch sizes of the demo's recipes."""
+
+
 def _batch_sizes(images):
     """Flags that make batches fit where there are few images: even, at most a third of what a step learns from."""
     every = sum(1 for _ in (images / "train").rglob("*.png"))
@@ -111,10 +158,9 @@ def _batch_sizes(images):
             labelled,
             sum((images / "train" / key).exists() for key in read_table(images / "subgroups.csv", ("key",))["key"]),
         )
-    recipes = {"train-tokenizer": (32, every), "train-tokenadapt": (64, every), "pretrain": (32, every)}
-    recipes["finetune"] = (48, labelled)
+    counts = {stage: labelled if stage == "finetune" else every for stage in _BATCH}
     return {
         stage: ("--batch_size", str(max(2, count // 3 // 2 * 2)))
-        for stage, (size, count) in recipes.items()
-        if count // 3 < size
+        for stage, count in counts.items()
+        if count // 3 < _BATCH[stage]
     }

@@ -10,7 +10,7 @@ from seitpp.report.found_runs import Found
 from seitpp.report.methods import KEY
 from seitpp.runtime.results import COLUMNS, results_table
 
-ABLATION, ROBUSTNESS = "downstream.ablation", "downstream.robustness"
+ABLATION, ROBUSTNESS, EVALUATION = "downstream.ablation", "downstream.robustness", "finetune.evaluation"
 _METHOD = [name for name in KEY if name != "label"]
 
 
@@ -18,7 +18,8 @@ def all_results(found: Found) -> pd.DataFrame:
     """Rows of all runs.
 
     Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "robustness" for what runs of
-        that stage measured, clean images among it, and every other row with a shift; else "main". `label`: of the run,
+        that stage measured, clean images among it, and every other row with a shift; "evaluation" for what runs of
+        `seitpp evaluate` measured again, and more of; else "main". `label`: of the run,
         where within a part and a data set several runs measured the same method; else "".
     """
     frames = []
@@ -32,6 +33,7 @@ def all_results(found: Found) -> pd.DataFrame:
     table = pd.concat(frames, ignore_index=True)
     table["part"] = "main"
     table.loc[(table["stage"] == ROBUSTNESS) | (table["shift"] != ""), "part"] = "robustness"
+    table.loc[table["stage"] == EVALUATION, "part"] = "evaluation"
     table.loc[table["stage"] == ABLATION, "part"] = "ablation"
     table.loc[~_measured_twice(table), "label"] = ""
     return table[[*COLUMNS, "part", "label"]]

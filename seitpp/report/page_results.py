@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from seitpp.report import words
-from seitpp.report.charts import bar, curve, line_chart
 from seitpp.report.findings import (
     baseline_sentences,
     difference_sentence,
@@ -20,6 +19,7 @@ from seitpp.report.findings import (
 from seitpp.report.found_runs import Found
 from seitpp.report.methods import Method
 from seitpp.report.scores import differences, scores, shift_scores
+from seitpp.runtime.charts import bar, curve, line_chart
 
 COLOURS = {"pretrained": "mtm", "frozen": "mtm", "scratch": "scratch", "baseline": "baseline"}
 

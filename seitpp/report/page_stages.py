@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seitpp.report.charts import Rule, bar, curve, line_chart
 from seitpp.report.findings import entropy_sentence, view_sentences
 from seitpp.report.found_runs import Found, reading
 from seitpp.report.picture_rows import picture_rows
 from seitpp.report.storage import break_even, folder_bytes, storage_table
+from seitpp.runtime.charts import Rule, bar, curve, line_chart
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.tables import read_table
 

@@ -21,6 +21,7 @@ import jinja2
 import pandas as pd
 
 from seitpp.report.ablation import ablation_sections, as_markdown, is_ablation_markdown
+from seitpp.report.evaluations import evaluation_sections
 from seitpp.report.found_results import all_results
 from seitpp.report.found_runs import Found, find_runs
 from seitpp.report.page_results import dataset_sections
@@ -92,6 +93,7 @@ def page_of(
         "views": view_sections(found),
         "pretrainings": pretraining_sections(found),
         "datasets": dataset_sections(found, results),
+        "evaluations": evaluation_sections(results),
         "ablations": ablation_sections(found),
         "commands": command_section(found),
         "environments": environment_section(found),

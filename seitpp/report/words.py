@@ -14,10 +14,28 @@ from seitpp.report.methods import Method
 
 MINUS = "\u2212"
 TIMES = "\u00d7"
-_PROTOCOLS = {"finetune": "fine-tuning", "linear": "linear probe", "majority": "majority class"}
+_PROTOCOLS = {
+    "finetune": "fine-tuning",
+    "linear": "linear probe",
+    "linear_grid": "linear probe, best of a grid",
+    "linear_grid_augmented": "linear probe, best of a grid, augmented",
+    "attentive": "attentive probe",
+    "attentive_augmented": "attentive probe, augmented",
+    "majority": "majority class",
+}
+_METRICS = {
+    "accuracy": "top-1 accuracy",
+    "accuracy_low": "95 % interval, from",
+    "accuracy_high": "95 % interval, to",
+    "top5": "top-5 accuracy",
+    "mean_per_class": "mean accuracy of the classes",
+    "cross_entropy": "cross-entropy",
+    "ece": "calibration error",
+}
 _AUGMENTATIONS = {"tokenadapt": "TokenAdapt", "coloradapt": "ColorAdapt"}
 _FEATURES = {
     "random": "random encoder",
+    "classifier": "encoder of a classifier",
     "pixels": "16 x 16 pixels",
     "bag-of-tokens": "bag of tokens",
     "scratch": "encoder trained from scratch",
@@ -74,6 +92,18 @@ def method_names(methods: Iterable[Method]) -> dict[Method, str]:
     return names
 
 
+def metric(name: str) -> str:
+    """What is measured: "top-5 accuracy", "calibration error"."""
+    return _METRICS.get(name, _plain(name))
+
+
+def with_unit(metric_name: str, mean: float, std: float | None = None) -> str:
+    """A value of a metric: nats of a cross-entropy, "1.204 nats"; of others, which are fractions, percent: "58.0 %"."""
+    if metric_name == "cross_entropy":
+        return f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}") + " nats"
+    return f"{percent(mean, std)} %"
+
+
 def shift(name: str) -> str:
     """What was done to the images: "clean", "gaussian noise", "sketch"."""
     return _plain(name) if name else "clean"
@@ -96,7 +126,7 @@ def measure(protocol_name: str, shift_name: str) -> str:
 
 def label_fraction(fraction: float) -> str:
     """A fraction of the labels: "20 % of the labels"."""
-    return f"{100 * fraction:g} % of the labels"
+    return f"{100 * fraction:.3g} % of the labels"
 
 
 def percent(mean: float, std: float | None = None) -> str:

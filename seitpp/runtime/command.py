@@ -18,6 +18,7 @@ from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, t
 from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.locations import with_homes
 from seitpp.runtime.places import check_places
+from seitpp.runtime.positional import without_positional
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.system_errors import refusal
@@ -95,7 +96,7 @@ def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> C
     parser.epilog = "--debug shows the traceback of an error"
     known = [*field_names(config_class), "config", "print_config", "help", "debug"]
     optional = set(optional_fields(config_class))
-    argv = list(argv)
+    argv, positional = without_positional(config_class, argv)
     for index, word in enumerate(argv):
         name = word.removeprefix("--").split("=")[0]
         if word.startswith("--") and name not in known:
@@ -110,7 +111,7 @@ def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> C
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error
     values = vars(parser.instantiate(values))
-    config = config_class(**{name: value for name, value in values.items() if name != "config"})
+    config = config_class(**{name: value for name, value in (values | positional).items() if name != "config"})
     return with_homes(config)
 
 

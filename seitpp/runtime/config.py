@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_args
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
+from seitpp.runtime.schema import shown
 
 Config = TypeVar("Config")
 
@@ -33,7 +34,8 @@ def require(config: object, field: str, condition: object, demand: str) -> None:
 
 def require_between(config: object, field: str, least: int, most: int) -> None:
     """Raise a UserError that names `field` unless its value lies in [least, most]."""
-    require(config, field, least <= getattr(config, field) <= most, f"must lie in [{least}, {most}]")
+    require(config, field, getattr(config, field) >= least, f"must be at least {least}")
+    require(config, field, getattr(config, field) <= most, f"must be at most {most}")
 
 
 def require_seed(config: Any) -> None:
@@ -53,11 +55,11 @@ def from_dict(config_class: type[Config], values: Mapping[str, Any], source: obj
     import dacite
 
     if not isinstance(values, Mapping):
-        raise UserError(f"{source} is no {config_class.__name__}: expected its fields, got {values!r}")
+        raise UserError(f"{source} is no {config_class.__name__}: expected its fields, got {shown(repr(values), 80)}")
     try:
         return dacite.from_dict(config_class, values, dacite.Config(strict=True, cast=[tuple]))
     except (dacite.DaciteError, UserError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"{source} is no {config_class.__name__} of this version: {error}") from error
+        raise UserError(f"{source} is no {config_class.__name__} of this version: {shown(error, 400)}") from error
 
 
 def flattened(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.system_errors import name_file
 
 PATIENCE = 10.0
 """Seconds to wait for another process to end; one whose starter was killed takes a moment."""
@@ -106,7 +107,11 @@ def lock_file(path: str | Path, name: str | Path, *, patience: float | None = No
         patience: seconds to wait for another process to end; None: PATIENCE.
     Raises: UserError if another process holds it still.
     """
-    return Lock(path, busy=_busy(name), patience=patience, remove=True)
+    try:
+        return Lock(path, busy=_busy(name), patience=patience, remove=True)
+    except OSError as error:  # a folder that may not be written, or is read only: the lock's own name would say nothing
+        name_file(error, Path(path), Path(name))
+        raise
 
 
 def lacks_locks(error: OSError, file: str | Path) -> bool:

@@ -31,9 +31,10 @@ class Result:
         metric: "accuracy" (a fraction, not percent), "cross_entropy" (nats), …
         value: the number.
         seed: of the run.
-        init: where the network's weights, or the features, come from: "scratch", "mtm", "random" (never trained),
-            "pixels", "bag-of-tokens", or "" for no features at all.
-        protocol: how it was trained on labels: "finetune", "linear", "knn10", "majority", …
+        init: where the network's weights, or the features, come from: "scratch", "mtm", "classifier" (the encoder of
+            one), "random" (never trained), "pixels", "bag-of-tokens", or "" for no features at all.
+        protocol: how it was trained on labels: "finetune", "linear", "linear_grid", "attentive" (these two with
+            "_augmented" where heads learned from augmented views), "knn10", "majority", …
         augmentation: what pre-training was augmented with, such as "tokenadapt+coloradapt"; "" for none.
         label_fraction: fraction of the labels that was learned from.
         train_images: labelled images that were learned from.

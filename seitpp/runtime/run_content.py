@@ -16,7 +16,16 @@ from seitpp.runtime.ownership import is_run
 PREPARED = ("config.yaml", "env.json", "micro_batch.json")
 """What is written before there is any work in a run."""
 _FILES = (
-    *("summary.json", "metrics.jsonl", "results.csv", "best.json", "tracker_id", "env.json", "micro_batch.json"),
+    *(
+        "summary.json",
+        "metrics.jsonl",
+        "results.csv",
+        "best.json",
+        "best_weights.json",
+        "tracker_id",
+        "env.json",
+        "micro_batch.json",
+    ),
     *("completions.png", "reconstructions.png", "agreement.csv", "views.png"),
 )
 """But for config.yaml, which proves that the folder is a run, and goes last."""
@@ -26,7 +35,7 @@ _WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json", "diffusion_pyt
 _WITHIN = {
     "checkpoints": re.compile(f"{_STEP.pattern}|{_UNFINISHED_STEP.pattern}"),
     "previews": re.compile(r"epoch-\d+\.png"),
-    **dict.fromkeys(("weights", "weights_ema"), re.compile("|".join(map(re.escape, _WEIGHTS)))),
+    **dict.fromkeys(("weights", "weights_ema", "weights_best"), re.compile("|".join(map(re.escape, _WEIGHTS)))),
     **dict.fromkeys(("tensorboard", "wandb", "trackio"), re.compile(".*")),  # named by their libraries
 }
 """Folders of a run, and which names in them are its own."""

@@ -21,13 +21,18 @@ import numpy as np
 import torch
 
 from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.schema import anything, both, listing, record
 from seitpp.tokenizers.sources.decode_ahead import decoded_batches
 from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.images import to_float
 from seitpp.tokenizers.sources.source import ImageSource
 from seitpp.tokenizers.tokenizer import Tokenizer
 from seitpp.tokens.codec import pack, packed_bytes
+from seitpp.tokens.format.manifest_schema import SHARD
 from seitpp.tokens.store import write_shard
+
+_SIDECAR = both(SHARD, record({"skipped": listing(record({"file": anything, "reason": anything}))}))
+"""What a sidecar says: one that says something else is that of no shard, which is then made anew."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class ShardJob:
         """Content of the sidecar, None while the shard is not done (or was cut off, or its sidecar is broken)."""
         try:
             result = read_json(self.sidecar)
+            _SIDECAR(result, "")
             return result if self.path.stat().st_size == result.get("bytes", self.path.stat().st_size) else None
         except (FileNotFoundError, ValueError):
             return None

@@ -13,6 +13,7 @@ from seitpp.runtime.files import make_folder, read_json, remove_unfinished, writ
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_job
 from seitpp.runtime.places import claim
+from seitpp.runtime.schema import read_described, record
 from seitpp.tokenizers.code_shards import code_shards
 from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
@@ -97,7 +98,7 @@ class TokenizeJob:
             remove_job(self.folder)
         _remove_unfinished(self.folder)
         if file.exists():
-            former = read_json(file)
+            former = read_described(file, record({}), "remove it, or make the store anew with --resume none")
             other = [key for key in identity if former.get(key, identity[key]) != identity[key]]
             if other:
                 raise UserError(

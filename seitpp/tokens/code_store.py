@@ -25,12 +25,14 @@ from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_coding
 from seitpp.runtime.places import claim
 from seitpp.runtime.progress import Progress
+from seitpp.runtime.schema import check, read_described, record
 from seitpp.tokens.codec import pack
 from seitpp.tokens.coding.coder import RowCoder
 from seitpp.tokens.coding.fit import FIT_ROWS, choose_tables, spread_rows
 from seitpp.tokens.coding.tables_file import read_tables
 from seitpp.tokens.format.coded_rows import CodedRows
 from seitpp.tokens.format.manifest import TABLES_FILE
+from seitpp.tokens.format.manifest_schema import SHARD
 from seitpp.tokens.format.shard import check_size
 from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.reading import ReadsStores
@@ -83,7 +85,7 @@ def _tables(folder: Path, store: TokenStore, config: CodeStoreConfig) -> bytes |
     """
     identity = {"store": store.fingerprint, "fit_rows": config.fit_rows}
     file = folder / "coding.json"
-    former = read_json(file) if file.exists() else {}
+    former = read_described(file, record({}), f"remove {folder}, and code again") if file.exists() else {}
     if other := [name for name in identity if former.get(name, identity[name]) != identity[name]]:
         raise UserError(
             f"{folder} holds the coding of other input ({other[0]} differs): choose another --output_dir, or remove it"
@@ -117,7 +119,7 @@ def _shard(path: Path, store: TokenStore, rows: range, coder: RowCoder | None) -
     """What the manifest says of a shard; it is written if it is not there. Its sidecar is written last."""
     sidecar = path.with_suffix(".json")
     try:
-        entry = read_json(sidecar)
+        entry = check(read_json(sidecar), SHARD, sidecar, "remove it")
         check_size(path, entry)
         return entry
     except (FileNotFoundError, ValueError, UserError):

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 has but the other
+
 
 def embed(ids: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Look ids up.
@@ -33,8 +35,10 @@ def nearest_code(
         codes, offset = F.normalize(codebook, dim=1), None
     else:  # |z - e|^2 is least where z.e - |e|^2 / 2 is largest
         codes, offset = codebook, -0.5 * codebook.square().sum(dim=1)
+    # An exported program must not depend on the size of the batch, as the number of parts does.
+    parts = (flat,) if _exporting() else flat.split(max(1, block // len(codes)))
     nearest = []
-    for part in flat.split(max(1, block // len(codes))):
+    for part in parts:
         similarity = part @ codes.T if offset is None else torch.addmm(offset, part, codes.T)
         nearest.append(similarity.argmax(dim=1))
     return rearrange(torch.cat(nearest), "(b h w) -> b h w", b=embeddings.shape[0], h=embeddings.shape[2])

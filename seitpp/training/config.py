@@ -20,7 +20,10 @@ class TrainConfig(StageConfig):
     steps: int | None = None
     """optimizer steps of the whole training, instead of `epochs`"""
     blr: float = 1.5e-4
-    """base learning rate, for an effective batch of 256: lr = blr x effective batch / 256"""
+    """base learning rate, which `lr_scaling` makes the peak learning rate of"""
+    lr_scaling: Literal["linear", "sqrt"] = "linear"
+    """linear: lr = blr x effective batch / 256; sqrt: lr = blr x sqrt(effective batch) / 8, as the published
+    fine-tuning"""
     lr: float | None = None
     """absolute peak learning rate, instead of `blr`"""
     min_lr: float = 0.0
@@ -48,6 +51,8 @@ class TrainConfig(StageConfig):
     """whether batch_size halves and accum_iter doubles until a step fits into memory; the effective batch stays"""
     eval_every: int | None = None
     """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
+    eval_every_epochs: int | None = None
+    """epochs between evaluations, instead of `eval_every`"""
     log_every: int = 20
     """steps between lines of metrics.jsonl"""
     save_every: int = 500
@@ -68,6 +73,8 @@ class TrainConfig(StageConfig):
         require(self, "steps", self.steps is None or self.steps >= 1, "must be at least 1")
         require(self, "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "must lie in (0, 1)")
         require(self, "eval_every", self.eval_every is None or self.eval_every >= 0, "must not be below 0")
+        every = self.eval_every_epochs
+        require(self, "eval_every_epochs", every is None or every >= 1, "must be at least 1")
         rate = "blr" if self.lr is None else "lr"
         require(self, rate, getattr(self, rate) > 0, "must be above 0")
         peak = math.inf if self.lr is None else self.lr  # that of `blr` is known with the number of processes only

@@ -21,13 +21,14 @@ from seitpp.runtime.devices import compile_in_place
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.trackers import check_trackers
+from seitpp.training.best_weights import Better, keep_best
 from seitpp.training.config import TrainConfig
 from seitpp.training.ema import averaged
 from seitpp.training.fsdp import WholeModel
 from seitpp.training.loop import train
 from seitpp.training.micro_batch import shrink_to_memory, take_memory
 from seitpp.training.optimizer import make_adamw, parameter_groups
-from seitpp.training.schedule import make_schedule
+from seitpp.training.schedule import Schedule, make_schedule
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,7 +92,7 @@ def fit(
     groups: Iterable[dict] | None = None,
     largest_step: Step | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
-    best_by: str | None = None,
+    best_by: Better | None = None,
     hooks: Iterable[Hook] = (),
     derived: Callable[[dict[str, float]], dict[str, float]] | None = None,
     flops_per_image: float | None = None,
@@ -111,7 +112,7 @@ def fit(
         groups: parameter groups, see `parameter_groups`; None: weight decay alone divides them.
         largest_step: like `step`, with the most memory that one ever takes; None: `step` itself. For `shrink_batch`.
         evaluate: measures the whole model in evaluation mode, over all processes; called on all of them.
-        best_by: which number of an evaluation, less is better, says that a checkpoint is the best; None: none is.
+        best_by: which number of an evaluation says that a checkpoint, and weights, are the best; None: none are.
         hooks: what else is done on the way.
         derived: function from the means of a log line to further numbers in it.
         flops_per_image: operations of a forward and backward pass, for the fraction of the device's peak (MFU).
@@ -132,10 +133,15 @@ def fit(
     if config.compile:
         compile_in_place(prepared)
 
-    def evaluate_all() -> dict[str, float]:
-        measures = evaluate(whole.of(prepared)) if evaluate else {}
-        if evaluate and ema is not None:
-            measures |= {f"{name}_ema": value for name, value in evaluate(ema.module).items()}
+    def evaluate_all(index: int) -> dict[str, float]:
+        candidates = {"trained": ("", whole.of(prepared))}
+        if ema is not None:
+            candidates["averaged"] = ("_ema", ema.module)
+        measures = {}
+        for suffix, each in candidates.values():
+            measures |= {f"{name}{suffix}": value for name, value in (evaluate(each) if evaluate else {}).items()}
+        if best_by and accelerator.is_main_process:
+            keep_best(run, best_by, measures, index, candidates, save)
         return measures
 
     def at_steps(hook: Hook):
@@ -146,7 +152,7 @@ def fit(
         accelerator, run, model=prepared, optimizer=optimizer, schedule=schedule, batch_at=batches(config),
         step=lambda batch, index: step(prepared, batch, index), title=title,
         evaluate=evaluate_all if evaluate else None, best_by=best_by,
-        eval_every=config.save_every if config.eval_every is None else config.eval_every,
+        eval_every=_evaluation_steps(config, schedule),
         hooks=[at_steps(hook) for hook in hooks], derived=derived, ema=ema, flops_per_image=flops_per_image,
     )  # fmt: skip
     final = whole.of(prepared)
@@ -156,3 +162,10 @@ def fit(
             save(run.path / "weights_ema", ema.module)
     accelerator.wait_for_everyone()
     return Fitted(model=final, measures=measures)
+
+
+def _evaluation_steps(config: TrainConfig, schedule: Schedule) -> int:
+    """Steps between evaluations; 0: at the end only."""
+    if config.eval_every_epochs is not None:
+        return config.eval_every_epochs * schedule.steps_per_epoch
+    return config.save_every if config.eval_every is None else config.eval_every

@@ -16,6 +16,7 @@ from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.trackers import check_trackers, opened_trackers
+from seitpp.training.best_weights import Better
 from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
 from seitpp.training.optimizer import set_learning_rate
 from seitpp.training.random_streams import seed_dropout
@@ -37,9 +38,9 @@ def train(
     batch_at: Callable[[int, int], Any],
     step: Callable[[Any, int], tuple[torch.Tensor, Mapping[str, torch.Tensor]]],
     title: str,
-    evaluate: Callable[[], dict[str, float]] | None = None,
+    evaluate: Callable[[int], dict[str, float]] | None = None,
     eval_every: int = 0,
-    best_by: str | None = None,
+    best_by: Better | None = None,
     hooks: Sequence[tuple[int, Callable[[int], object]]] = (),
     derived: Callable[[dict[str, float]], dict[str, float]] | None = None,
     ema: Any = None,
@@ -56,9 +57,9 @@ def train(
         batch_at: function (step, micro-step) to a batch, pure.
         step: function (batch, step) to (loss, {name: scalar tensor}), run once per micro-step.
         title: what the progress line calls this training.
-        evaluate: function () to {name: number}, called every `eval_every` steps and at the end.
+        evaluate: function of the step to {name: number}, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; 0: at the end only.
-        best_by: which number of an evaluation, less is better, says that a checkpoint is the best; None: none is.
+        best_by: which number of an evaluation says that a checkpoint is the best; None: none is.
         hooks: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
         derived: function from the means of a log line to further numbers in it.
         ema: timm's ModelEmaV3 of the model; it is part of the checkpoints.
@@ -97,13 +98,13 @@ def train(
                 watch.check()
                 model.eval()
             if evaluates and evaluate is not None:
-                evaluation = evaluate()
+                evaluation = evaluate(index)
                 if evaluation:
                     track({"step": index, **evaluation})
             for function in due:
                 function(index)
             if saves:
-                score = evaluation.get(best_by) if evaluates and best_by else None
+                score = best_by.score(evaluation) if evaluates and best_by else None
                 save_checkpoint(
                     accelerator, run, next_step=index, keep=config.keep_checkpoints, parts=parts, score=score
                 )

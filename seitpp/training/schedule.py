@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from seitpp.runtime.errors import UserError
 from seitpp.training.config import TrainConfig
 
+_SCALINGS = {"linear": lambda batch: batch / 256, "sqrt": lambda batch: math.sqrt(batch) / 8}
+"""What `blr` is multiplied with, of the effective batch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -49,7 +52,7 @@ def make_schedule(config: TrainConfig, *, samples: int, world_size: int) -> Sche
         warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if warmup_steps >= total_steps:
         raise UserError(f"the warm-up of {warmup_steps} steps does not fit into a training of {total_steps} steps")
-    lr = config.lr if config.lr is not None else config.blr * effective_batch / 256
+    lr = config.lr if config.lr is not None else config.blr * _SCALINGS[config.lr_scaling](effective_batch)
     if config.min_lr > lr:
         raise UserError(f"min_lr = {config.min_lr:g} is above the peak of {lr:g} that blr makes: lower --min_lr")
     return Schedule(

@@ -54,6 +54,20 @@ def test_batches_shrink_to_fit_few_images(images):
     assert sum("--batch_size" in each.command for each in make_steps(images.parent)) == 5
 
 
+def test_a_fifth_of_the_labels_is_learned_from_where_that_leaves_some_of_every_class(images):
+    assert not [each for each in make_steps(images.parent) if "fifth" in each.name]
+    for name in ("cat", "dog"):
+        for index in range(20):
+            Image.new("RGB", (8, 8)).save(images / "train" / name / f"more-{index}.png")
+    named = {each.name: list(each.command) for each in make_steps(images.parent) if "fifth" in each.name}
+    assert len(named) == 4
+    subset = named["A fifth of the labels"]
+    assert subset[subset.index("--classes") + 1 :][:3] == ['["cat", "dog"]', "--fraction", "0.2"]
+    for name in ("From scratch, a fifth of the labels", "Fine-tuning, a fifth of the labels"):
+        sizes = [int(named[name][place + 1]) for place, word in enumerate(named[name]) if word == "--batch_size"]
+        assert sizes[-1] == 2  # of 10 images; the last counts
+
+
 def test_a_demo_may_lie_in_a_folder_of_any_name(images, tmp_path):
     """`--classifiers [demo, v2/…]` were two names."""
     folder = tmp_path / "demo, v2 [no]: 1"

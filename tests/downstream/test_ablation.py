@@ -50,7 +50,7 @@ RECIPES = {
         "augment": {"crop": False, "color_adapt": 0.5},
     },
     "finetune": {"steps": 3, "batch_size": 4, "lr": 1e-3, "trackers": [], "augment": {"crop": False}},
-    "probe": {"inverse_regularisation": [0.1], "neighbours": 3},
+    "probe": {"inverse_regularisation": [0.1], "neighbours": [3]},
 }
 
 

@@ -169,7 +169,7 @@ def test_a_store_that_the_model_can_not_see_is_refused(weights, tmp_path, codes,
 def test_a_folder_that_may_not_be_written_is_named(store, weights, tmp_path, request):
     out = "/features.parquet"  # a folder of root's that every user can enter
     config = make_config(store, weights, out)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     request.getfixturevalue("unprivileged")
     with pytest.raises(PermissionError) as raised:

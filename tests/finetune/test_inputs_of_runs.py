@@ -26,7 +26,7 @@ def project(stores, tmp_path, monkeypatch):
 
 def probing(**fields):
     fields = {"store": "stores/train", "eval_store": "stores/test", "weights": "mtm", "output_dir": "probe", **fields}
-    return probe.ProbeConfig(inverse_regularisation=(0.1,), mixed_precision="no", neighbours=0, **fields)
+    return probe.ProbeConfig(inverse_regularisation=(0.1,), mixed_precision="no", protocols=("linear",), **fields)
 
 
 def finetuning(**fields):
@@ -98,7 +98,7 @@ def test_a_fine_tuning_of_weights_that_were_made_anew_is_another_run(project):
     train.finetune(finetuning(weights=str(project / "mtm" / "weights"), store="./stores/train"))  # nothing to do
     pretrain_anew(project / "mtm")
     with pytest.raises(
-        UserError, match=r"tuned holds another run \(weights: '.*/mtm/weights' .* there, 'mtm' .* now\)"
+        UserError, match=r"tuned holds another run \(weights: 'mtm' is another since, .* there, .* now\)"
     ):
         train.finetune(finetuning())
 

@@ -9,7 +9,8 @@ import small_runs
 import tiny
 from seitpp.finetune import probe
 from seitpp.finetune import train as finetune
-from seitpp.finetune.features import encode_store
+from seitpp.finetune.probing.features import FrozenEncoder, Layout
+from seitpp.finetune.probing.heads import HeadsConfig
 from seitpp.mtm.augmentation.mixing import MixConfig
 from seitpp.mtm.model import load_model
 from seitpp.runtime.files import read_json
@@ -22,7 +23,9 @@ from seitpp.tokenizers.networks.vq import VQConfig
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import TokenStore
+from seitpp.tokens.views import centre
 
+QUICK_HEADS = HeadsConfig(blr=(1e-2,), weight_decay=(0.0,), epochs=2)
 QUICK = {"log_every": 1, "save_every": 100, "trackers": ()}
 
 
@@ -52,6 +55,7 @@ def test_a_probe_reads_features_from_the_device(world, pretrained, tmp_path):
         probe.ProbeConfig(
             store=str(world / "train"), eval_store=str(world / "test"), weights=str(pretrained),
             output_dir=str(tmp_path), features=("mtm", "random"), inverse_regularisation=(0.01,),
+            protocols=("linear", "knn", "linear_grid", "attentive"), logistic_solver="device", heads=QUICK_HEADS,
         )
     )  # fmt: skip
     assert pd.read_csv(tmp_path / "results.csv").value.between(0, 1).all()
@@ -60,7 +64,12 @@ def test_a_probe_reads_features_from_the_device(world, pretrained, tmp_path):
 @pytest.mark.usefixtures("proper_float32")
 def test_features_of_the_device_are_those_of_the_cpu(device, world, pretrained):
     store = TokenStore(world / "test")
-    here, there = (encode_store(load_model(pretrained, where)[0].encoder, store, 7, where) for where in ("cpu", device))
+    ids = centre(store.ids(range(len(store))), load_model(pretrained)[0].encoder.view)
+    here, there = (
+        FrozenEncoder(load_model(pretrained)[0].encoder, store, device=where)
+        .pooled(ids.to(where), Layout(2, ("cls", "mean"))).cpu()
+        for where in ("cpu", device)
+    )  # fmt: skip
     assert there == pytest.approx(here, abs=1e-3)
 
 

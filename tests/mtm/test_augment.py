@@ -431,3 +431,21 @@ def test_a_view_larger_than_the_grid_is_refused(store, crop):
 def test_impossible_probabilities_are_refused(wrong):
     with pytest.raises(UserError, match=r"AugmentConfig: (noise|color_adapt) = "):
         AugmentConfig(**wrong)
+
+
+def test_embeddings_of_views_are_those_of_their_ids_where_nothing_lies_between_codes(store, ids, token_adapt):
+    for config in (OFF, replace(OFF, mix=MixConfig(cutmix=1.0)), replace(OFF, token_adapt=token_adapt)):
+        views = augment(store, config)(ids, draws())
+        maps = Augment(config, store=store, view=VIEW, device="cpu", as_embeddings=True)(ids, draws())
+        assert torch.equal(maps, store.codebook[views].permute(0, 3, 1, 2))
+
+
+def test_crops_and_noise_stay_between_codes_and_the_nearest_are_the_ids(store, ids, token_adapt):
+    config = AugmentConfig(noise=0.5, token_adapt=token_adapt, mix=MixConfig(cutmix=1.0))
+    views = augment(store, config)(ids, draws())
+    maps = Augment(config, store=store, view=VIEW, device="cpu", as_embeddings=True)(ids, draws())
+    assert maps.shape == (16, 5, *VIEW)
+    assert np.array_equal(nearest(maps, store.codebook), views)
+    looked_up = store.codebook[views].permute(0, 3, 1, 2)
+    assert torch.equal(maps[1::2], looked_up[1::2])  # TokenAdapt's half
+    assert not torch.allclose(maps[0::2], looked_up[0::2], atol=0.1)

@@ -265,7 +265,7 @@ def test_intermediates_alone_stop_after_the_last_that_is_asked_for():
 @pytest.mark.parametrize("stop_early", [False, True])
 def test_intermediates_are_those_of_timms_vit(indices, norm, output_fmt, stop_early):
     encoder, ids = make_encoder(), inputs_of("patches")
-    config = timm_config(encoder)
+    config = timm_config(encoder, encoder.stem.embeddings.embedding_dim)
     vit = timm.create_model(config["architecture"], num_classes=0, **config["model_args"]).eval()
     vit.load_state_dict(timm_weights(encoder))
     pixels = token_table(encoder)[ids].permute(0, 3, 1, 2)

@@ -196,7 +196,7 @@ def test_a_view_that_does_not_fit_is_refused(world, tmp_path, view):
 
 def test_an_evaluation_store_of_another_tokenizer_is_refused(world, tmp_path):
     other = tiny.make_store(tmp_path / "other", tiny.random_ids(4, tiny.CODES, tiny.GRID), fingerprint="b" * 64)
-    with pytest.raises(UserError, match="other was made by tokenizer bbbbbbbbbbbb, but the training store"):
+    with pytest.raises(UserError, match="other was made by tokenizer bbbbbbbbbbbb, but the store"):
         stage.pretrain(make_config(world, tmp_path / "run", eval_store=str(other)))
 
 

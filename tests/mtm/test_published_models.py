@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import published
 import tiny
 from seitpp import mtm
-from seitpp.mtm import export, import_model
+from seitpp.finetune import export, import_model
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.formats.published import from_published, read_heads, to_published
 from seitpp.mtm.masking import Masks, make_masks

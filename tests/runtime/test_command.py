@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 import tiny
 from seitpp.downstream.ablation import AblationConfig
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.finetune.continual import ContinualConfig
+from seitpp.finetune.evaluation import EvaluateConfig
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.pretrain import PretrainConfig
@@ -40,6 +42,8 @@ STAGES = {
     "pretrain": ("seitpp.mtm.pretrain", PretrainConfig),
     "probe": ("seitpp.finetune.probe", ProbeConfig),
     "finetune": ("seitpp.finetune.train", FinetuneConfig),
+    "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
+    "continual": ("seitpp.finetune.continual", ContinualConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
 }
@@ -439,6 +443,8 @@ def test_every_recipe_loads(path):
     extra = []
     if config_class is ProbeConfig:
         extra = ["--weights", "w", "--images", "i", "--eval_images", "e"]
+    if config_class is ContinualConfig:
+        extra = ["--images", "i", "--tokenizer", "t"]
     config = parse(
         config_class, ["--config", path.stem, *required_flags(config_class), *extra], recipes=path.parent.name
     )

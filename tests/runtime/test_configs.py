@@ -5,11 +5,11 @@ import re
 import pytest
 
 import tiny
+from seitpp.finetune.import_model import ImportModelConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.augmentation.eda import EdaConfig
 from seitpp.mtm.encoder import EncoderConfig
-from seitpp.mtm.import_model import ImportModelConfig
 from seitpp.mtm.masking import MaskConfig
 from seitpp.mtm.model import DecoderConfig, ModelConfig
 from seitpp.mtm.reconstruct import ReconstructConfig

@@ -16,6 +16,10 @@ STAGES = {  # folder of recipes: module, its configuration's class, flags that i
     "tokenize": ("seitpp.tokenizers.tokenize", "TokenizeConfig", ["--images", "i", "--tokenizer", "t"]),
     "tokenadapt": ("seitpp.tokenadapt.train", "TrainTokenAdaptConfig", ["--images", "i", "--tokenizer", "t"]),
     "finetune": ("seitpp.finetune.train", "FinetuneConfig", ["--store", "s", "--eval_store", "s"]),
+    "continual": (
+        "seitpp.finetune.continual", "ContinualConfig",
+        ["--store", "s", "--eval_store", "s", "--images", "i", "--tokenizer", "t"],
+    ),
     "probe": (
         "seitpp.finetune.probe", "ProbeConfig",
         ["--store", "s", "--eval_store", "s", "--weights", "w", "--images", "i", "--eval_images", "i"],
@@ -73,11 +77,24 @@ def test_recipes_of_fine_tuning_take_a_step(recipe, tmp_path):
         tiny.make_store(tmp_path / name, tiny.striped_ids(np.arange(30) % 3, (32, 32), seed=seed))
         for seed, name in enumerate(("train", "test"))
     ]
-    small = ["--encoder.width", "24", "--encoder.heads", "3", "--encoder.depth", "1", "--seeds", "1"]
+    small = ["--encoder.width", "24", "--encoder.heads", "3", "--encoder.depth", "1", "--seeds", "1", "--min_lr", "0"]
     words = ["--store", stores[0], "--eval_store", stores[1], "--output_dir", tmp_path / "run", *STEP, *small]
     module, config = load("finetune", recipe, *words)
     module.finetune(config)
     assert (tmp_path / "run/results.csv").exists()
+
+
+@pytest.mark.parametrize("recipe", of("continual"))
+def test_recipes_of_continual_learning_take_a_step_in_each_task(recipe, tmp_path):
+    stores = [
+        tiny.make_store(tmp_path / name, tiny.striped_ids(np.arange(30) % 3, (8, 8), seed=seed))
+        for seed, name in enumerate(("train", "test"))
+    ]
+    small = ["--encoder.width", "24", "--encoder.heads", "3", "--encoder.depth", "1", "--methods", "[tokens]"]
+    words = ["--store", stores[0], "--eval_store", stores[1], "--output_dir", tmp_path / "run", *STEP, *small]
+    module, config = load("continual", recipe, *words)
+    module.continual(config)
+    assert (tmp_path / "run/curve.svg").exists()
 
 
 # Recipes on recipes

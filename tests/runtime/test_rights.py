@@ -14,6 +14,7 @@ import toy_training
 from seitpp.downstream.robustness import find_classifiers
 from seitpp.runtime.command import explain
 from seitpp.runtime.files import replacing
+from seitpp.runtime.schema import record
 from seitpp.runtime.weights import load_weights, save_weights
 from seitpp.tokenizers.networks.vq import VQTokenizer
 from seitpp.tokens.exchange.codebook_file import read_codebook
@@ -81,9 +82,13 @@ def weights_of(folder):
     return folder
 
 
+def read_weights_of(folder):
+    return load_weights(folder, record({}))
+
+
 READERS = {
-    "model.safetensors": (weights_of, load_weights),
-    "config.json": (weights_of, load_weights),
+    "model.safetensors": (weights_of, read_weights_of),
+    "config.json": (weights_of, read_weights_of),
     "store.json": (lambda folder: tiny.make_store(folder, tiny.random_ids(3, 37, (2, 3))), TokenStore),
     "codebook.safetensors": (
         lambda folder: tiny.make_store(folder, tiny.random_ids(3, 37, (2, 3))),

@@ -15,7 +15,7 @@ from PIL import EpsImagePlugin, Image
 
 import tiny
 from seitpp.demo.image_split import prepare_folder
-from seitpp.finetune.features import pixels as pixel_features
+from seitpp.finetune.probing.features import pixels as pixel_features
 from seitpp.report.picture_rows import picture_rows
 from seitpp.report.storage import storage_table
 from seitpp.runtime.errors import UserError
@@ -169,7 +169,7 @@ def test_the_demo_the_probe_of_pixels_and_the_report_start_no_program(tmp_path, 
     store = store_of(folder, tmp_path, tokenizer_folder, max_skipped=0.5)
     (folder / "ant" / "000.png").write_bytes(EPS)
     with pytest.raises(UserError, match=r"ant/000\.png can't be decoded"):
-        pixel_features(folder, store)
+        pixel_features(folder, store).make(np.arange(len(store)))
     with pytest.raises(UserError, match=r"ant/000\.png can't be decoded"):
         storage_table([store.folder], folder)
     (tmp_path / "reconstructions.png").write_bytes(EPS)

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 import vit_checkpoint
-from seitpp.finetune.features import pixels as pixel_features
+from seitpp.finetune.probing.features import pixels as pixel_features
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer
 from seitpp.tokenizers.networks.vit_vqgan import ViTVQGAN
@@ -74,7 +74,7 @@ def test_a_tokenizer_of_before_there_was_a_resize_crops(tmp_path):
     assert (load_tokenizer(folder).resize, load_tokenizer(folder).fingerprint) == ("crop", fingerprint)
     assert resize_of({}) == resize_of({"resize": "in words of another program"}) == "crop"
     (folder / "tokenizer.json").write_text(json.dumps({**described, "resize": "stretch"}))
-    with pytest.raises(UserError, match="says resize 'stretch', expected one of crop, pad, squash"):
+    with pytest.raises(UserError, match="resize is 'stretch', expected 'crop' or 'pad' or 'squash'"):
         load_tokenizer(folder)
 
 
@@ -94,4 +94,4 @@ def test_pixels_of_a_probe_are_resized_as_the_stores_images_were(tmp_path, token
     for resize in RESIZES:
         store = tokenize_images(folder, tokenizer_folder, output_dir=tmp_path / resize, resize=resize)
         expected = read_all(open_image_folder(folder), range(3), (16, 16), resize).flatten(1)
-        assert pixel_features(folder, store).tolist() == expected.tolist()
+        assert pixel_features(folder, store).make(np.arange(len(store))).tolist() == expected.tolist()

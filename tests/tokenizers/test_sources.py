@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import pickle
 import shutil
 import struct
@@ -451,3 +452,9 @@ def test_data_sets_that_can_not_be_opened_are_one_line_that_says_what_to_check(t
         with pytest.raises(UserError) as error:
             open_source(spec, root=root and str(root))
         assert message in tiny.one_line(str(error.value))
+
+
+def test_a_pipe_that_is_called_a_tar_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "images.tar")
+    with pytest.raises(UserError, match=r"images\.tar is no file but a folder, pipe or device"):
+        open_source(tmp_path / "images.tar")

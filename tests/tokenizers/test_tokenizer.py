@@ -114,7 +114,8 @@ def test_a_saved_tokenizer_gives_the_same_ids_and_images(tokenizer, tokenizer_fo
     assert torch.equal(again.decode(again.encode(pixels)), tokenizer.decode(tokenizer.encode(pixels)))
     assert again.fingerprint == tokenizer.fingerprint
     assert (again.image_size, again.space_to_depth, again.lookup) == (tiny.IMAGE_SIZE, 4, "euclidean")
-    assert again.model.config == tokenizer.model.config
+    described = {name: value for name, value in again.model.config.items() if name[0] != "_"}
+    assert described == {name: value for name, value in tokenizer.model.config.items() if name[0] != "_"}
 
 
 def test_a_loaded_tokenizer_is_frozen_and_in_evaluation_mode(tokenizer):

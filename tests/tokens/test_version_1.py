@@ -77,8 +77,9 @@ def test_the_same_rows_written_today_are_the_same_shards_and_give_the_same_finge
 def test_pretraining_on_it_has_the_losses_of_the_same_rows_written_today(tmp_path):
     losses = []
     for name, store in (("old", FROZEN / "store"), ("today", rewritten(tmp_path / "today"))):
-        pretrain(make_config(tmp_path, tmp_path / name, store=str(store), batch_size=3, steps=4))
-        losses.append(entropies(tmp_path / name))
+        run = tmp_path / f"run-{name}"
+        pretrain(make_config(tmp_path, run, store=str(store), batch_size=3, steps=4))
+        losses.append(entropies(run))
     assert losses[0] == losses[1]
     assert len(losses[0]) == 4
 

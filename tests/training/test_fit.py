@@ -11,6 +11,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.run_folder import RunFolder, read_metrics
 from seitpp.training import fit as module
+from seitpp.training.best_weights import Better
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Hook, batch_layout, fit
 from seitpp.training.random_streams import Draws
@@ -102,7 +103,7 @@ def test_a_hook_is_called_after_every_so_many_epochs(tmp_path):
 
 def test_the_best_checkpoint_is_that_of_the_least_number(tmp_path):
     trial, distances = Trial(tmp_path, save_every=3, steps=12, keep_checkpoints=1), iter([3.0, 1.0, 2.0, 4.0])
-    trial.fit(evaluate=lambda model: {"distance": next(distances)}, best_by="distance")
+    trial.fit(evaluate=lambda model: {"distance": next(distances)}, best_by=Better("distance"))
     assert read_json(tmp_path / "best.json")["step"] == 6
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000006", "step-00000012"]
 

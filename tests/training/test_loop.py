@@ -50,7 +50,7 @@ def regress(tmp_path):
 
         last = train(
             accelerator, run, model=prepared, optimizer=optimizer, schedule=schedule, batch_at=batch_at, step=step,
-            title="regression", evaluate=(lambda: evaluate(model)) if evaluate else None, eval_every=eval_every,
+            title="regression", evaluate=(lambda step: evaluate(model)) if evaluate else None, eval_every=eval_every,
         )  # fmt: skip
         weights.append(model.weight.detach().clone().numpy())
         return run, weights, last

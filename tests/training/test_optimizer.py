@@ -75,6 +75,14 @@ def test_layer_decay_scales_the_rate_by_depth():
     assert sorted(scale_of) == sorted(name for name, _ in model.named_parameters())
 
 
+def test_the_published_mistake_gives_token_embeddings_the_heads_rate_and_nothing_else():
+    model = MODELS["classifier"]()
+    scales = [model.layer_of(name, embeddings_with_head=True) - model.layer_of(name) for name in model.state_dict()]
+    moved = [name for name, moved in zip(model.state_dict(), scales, strict=True) if moved]
+    assert moved == ["encoder.stem.embeddings.weight"]
+    assert model.layer_of(moved[0], embeddings_with_head=True) == model.layers == 4
+
+
 def test_the_rate_of_a_group_is_the_schedules_times_its_scale():
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
     groups = [{"params": [parameters[0]], "lr_scale": 0.25}, {"params": [parameters[1]], "lr_scale": 1.0}]

@@ -14,6 +14,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.training import step_guard as watch
+from seitpp.training.best_weights import Better
 from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
 from seitpp.training.config import TrainConfig
 from seitpp.training.loop import train
@@ -44,7 +45,7 @@ def scored(tmp_path):
             schedule=make_schedule(config, samples=60, world_size=1),
             batch_at=lambda step, micro: toy_batch(config, step, micro),
             step=lambda batch, _: ((model(batch[0]) - batch[1]).square().mean(), {}),
-            title="scored", evaluate=lambda: {"score": next(coming)}, eval_every=2, best_by="score",
+            title="scored", evaluate=lambda step: {"score": next(coming)}, eval_every=2, best_by=Better("score"),
         )  # fmt: skip
         return run
 

@@ -34,6 +34,16 @@ def test_without_warm_up_the_first_step_has_the_whole_rate():
     assert [rates.lr_at(step) for step in range(4)] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("scaling", "table"),
+    [("linear", {64: 0.25, 256: 1.0, 1024: 4.0, 4096: 16.0}), ("sqrt", {64: 1.0, 256: 2.0, 1024: 4.0, 4096: 8.0})],
+)
+def test_the_peak_rate_by_effective_batch_is_this_table(scaling, table):
+    for batch, factor in table.items():
+        shares = {"batch_size": batch // 8, "accum_iter": 2, "world_size": 4, "samples": 5000}
+        assert schedule(**shares, blr=1e-3, lr_scaling=scaling).lr == pytest.approx(1e-3 * factor), batch
+
+
 def test_the_base_rate_is_for_an_effective_batch_of_256():
     assert schedule(batch_size=16, accum_iter=2, world_size=4, blr=0.3).lr == pytest.approx(0.3 * 128 / 256)
     assert schedule(batch_size=16, accum_iter=2, world_size=4, blr=0.3, lr=0.01).lr == 0.01

@@ -10,20 +10,28 @@ from seitpp.runtime.safetensors_file import read_safetensors
 from seitpp.runtime.schema import shown
 
 _HOLDS_WEIGHTS = ("state_dict", "model")
+_HOLDS_AVERAGE = "model_ema"
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+def read_weights(path: str | Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:
     """Name to tensor of a safetensors file, or of what torch.save wrote.
 
-    Raises: UserError if there is no such file, it is damaged, or it holds no weights.
+    Args:
+        path: the file.
+        averaged: whether to read the moving average of the weights that a training keeps beside them, `model_ema`.
+    Raises: UserError if there is no such file, it is damaged, or it holds no weights, or no average.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file: give the file of the weights")
-    return read_safetensors(path, "get it again") if path.suffix == ".safetensors" else read_state_dict(path)
+    if path.suffix != ".safetensors":
+        return read_state_dict(path, averaged=averaged)
+    if averaged:
+        raise UserError(f"{path} is a safetensors file, which holds one set of weights: leave --ema out")
+    return read_safetensors(path, "get it again")
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: str | Path, *, averaged: bool = False) -> dict[str, torch.Tensor]:
     """The weights in a torch.save file, by their names.
 
     It may hold a bare tensor (its name is then ""), a state dict, one of these under `state_dict` or `model`, or a
@@ -31,10 +39,15 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
     Args:
         path: as for `read_tensors`.
+        averaged: as for `read_weights`.
     Returns: dict of name to tensor; parameters come back as tensors.
     Raises: UserError as `read_tensors`, or if there are no weights in it.
     """
     value = read_tensors(path)
+    if averaged:
+        if not isinstance(value, dict) or _HOLDS_AVERAGE not in value:
+            raise UserError(f"{path} holds no averaged weights ({_HOLDS_AVERAGE}): leave --ema out")
+        value = value[_HOLDS_AVERAGE]
     for _ in range(2):  # {"model": {"state_dict": ...}} is the deepest that is published
         inner = [value[key] for key in _HOLDS_WEIGHTS if key in value] if isinstance(value, dict) else []
         if inner and isinstance(inner[0], dict | Placeholder):

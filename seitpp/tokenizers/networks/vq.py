@@ -36,7 +36,7 @@ _VQMODEL = {
     "layers_per_block": integer(1, 100), "block_out_channels": listing(_SIZE), "act_fn": text(),
     "down_block_types": listing(text()), "up_block_types": listing(text()), "norm_type": text(),
     "scaling_factor": number(), "mid_block_add_attention": boolean, "lookup_from_codebook": boolean,
-    "force_upcast": boolean,
+    "force_upcast": boolean, "_class_name": text(), "_diffusers_version": text(), "_name_or_path": text(),
 }  # fmt: skip
 """What the config.json of a VQModel of diffusers says; its code trusts all of it."""
 

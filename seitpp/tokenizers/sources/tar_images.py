@@ -140,6 +140,8 @@ def _members(path):
 
     Of two with one name the later one counts, as tar has it. A link inside the tar is the file that it leads to.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+        raise UserError(f"{path} is no file but a folder, pipe or device: name a tar file")
     try:
         with path.open("rb") as file:
             start = file.read(6)

@@ -6,6 +6,7 @@ from seitpp.runtime.schema import (
     Mismatch,
     Schema,
     anything,
+    both,
     integer,
     listing,
     number,
@@ -34,7 +35,7 @@ _BESIDE = text(
     r"(\.\./)*((?!\.\.?/)[^/\0]+/)*(?!\.\.?$)[^/\0]+", "a path from the subset's folder, which may begin with ../"
 )
 _FILE_CONTENT = record({"bytes": integer(0), "sha256": SHA256})
-_COLUMN_BYTES = table(integer(0))
+_COLUMN_BYTES = both(record({name: integer(0) for name in BASE_COLUMNS}), table(integer(0)))
 _HOW = {
     "count": optional(integer(1)), "fraction": optional(number(0, 1)), "share": optional(number(0, 1)),
     "budget": optional(text()),
@@ -67,23 +68,27 @@ _SUBSET = record(
 )
 
 
+def _shard(file: Schema) -> Schema:
+    return record(
+        {"file": file, "rows": integer(0, 2**40), "sha256": SHA256}, {"bytes": integer(0), "content": _COLUMN_BYTES}
+    )
+
+
+SHARD = _shard(_FILE)
+"""What a manifest says of a shard, where it is no subset's."""
+
+
 def manifest(value: Any, field: str) -> None:
     """The schema of a manifest of version 1 or 2: first each field by itself, then whether they fit together."""
     further = _FURTHER if value["version"] > 1 else {}
     record({**_FIELDS, **further}, {"mask": _MASK, "subset": _SUBSET, "coding_tables": _FILE_CONTENT})(value, field)
-    listing(_shard(_BESIDE if "subset" in value else _FILE))(value["shards"], "shards")
+    listing(_shard(_BESIDE) if "subset" in value else SHARD)(value["shards"], "shards")
     _bits(value)
     _columns(value)
     if value.get("coding") == RANS and "coding_tables" not in value:
         raise Mismatch("it lacks 'coding_tables', without which coded rows can't be read")
     if "subset" in value:
         _label_of(value["subset"], len(value["classes"]))
-
-
-def _shard(file: Schema) -> Schema:
-    return record(
-        {"file": file, "rows": integer(0, 2**40), "sha256": SHA256}, {"bytes": integer(0), "content": _COLUMN_BYTES}
-    )
 
 
 def _bits(value: Any) -> None:

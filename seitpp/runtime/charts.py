@@ -1,18 +1,35 @@
-"""Charts as inline SVG: a line chart with labels at the lines' ends, and the bar of a table's row.
+"""Charts as SVG: a line chart with labels at the lines' ends, and the bar of a table's row.
 
-Colours are CSS classes of the page (`c-mtm`, `c-scratch`, …), so a chart follows its light and dark scheme.
+Colours are CSS classes of the page (`c-mtm`, `c-scratch`, …), so a chart follows its light and dark scheme. A chart in
+a file of its own brings them along.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from seitpp.runtime.files import write_text
+
 WIDTH, HEIGHT = 464, 280
 LEFT, RIGHT, TOP, BOTTOM = 42, 126, 30, 44
 _LABEL_HEIGHT, _LONGEST_LABEL = 15, 18
+_COLOURS = {"mtm": "#1a6fb5", "scratch": "#c2571a", "other": "#6b8e23", "baseline": "#777"}
+_STYLE = "".join(
+    [
+        "<style>text { font: 12.5px sans-serif; fill: #222 } .tick, .axis { fill: #666 } .grid { stroke: #ddd } "
+        ".line { fill: none; stroke-width: 1.8 } .rule { stroke-dasharray: 5 4 } .leader { fill: none; opacity: .5 }",
+        *(
+            f" .line.c-{name}, .rule.c-{name}, .leader.c-{name} {{ stroke: {colour} }}"
+            f" .dot.c-{name}, .end.c-{name} {{ fill: {colour} }}"
+            for name, colour in _COLOURS.items()
+        ),
+        "</style>",
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +100,14 @@ def line_chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str,
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{body}</svg>"
     )
+
+
+def write_chart(path: str | Path, chart: Markup) -> None:
+    """Write what `line_chart` drew as an SVG file that any browser shows, on white."""
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"'
+    background = '<rect width="100%" height="100%" fill="white"/>'
+    drawn = str(chart).replace("<svg ", f"<svg {size} ", 1).replace("</title>", f"</title>{_STYLE}{background}", 1)
+    write_text(path, f"{drawn}\n")
 
 
 def curve(records: Sequence[dict[str, Any]], name: str, *, offset: int = 0, **style: Any) -> Line:

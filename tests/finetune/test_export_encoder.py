@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import tiny
 from seitpp import mtm
-from seitpp.mtm import export
+from seitpp.finetune import export
 from seitpp.mtm.formats.hub import HubMaskedTokenModel
 from seitpp.mtm.model import load_model, save_model
 from seitpp.runtime.errors import UserError

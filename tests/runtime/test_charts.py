@@ -2,10 +2,11 @@
 
 import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 
-from seitpp.report.charts import Line, bar, line_chart, ticks
+from seitpp.runtime.charts import Line, bar, line_chart, ticks, write_chart
 
 
 def test_ticks_are_round_and_cover_the_range():
@@ -29,6 +30,15 @@ def test_a_chart_without_points_is_nothing_and_one_point_is_a_dot():
     assert line_chart([nothing], title="", x_label="", y_label="") == ""
     point = Line(label="", colour="mtm", points=[(7, 3)])
     assert "<circle" in line_chart([point, nothing], title="", x_label="", y_label="")
+
+
+def test_a_chart_in_a_file_is_whole_svg_that_brings_its_colours(tmp_path):
+    chart = line_chart([Line(label="a < b", colour="mtm", points=[(0, 1), (1, 2)])], title="t", x_label="", y_label="")
+    write_chart(tmp_path / "it.svg", chart)
+    root = ElementTree.parse(tmp_path / "it.svg").getroot()
+    (style,) = root.iter("{http://www.w3.org/2000/svg}style")
+    assert ".line.c-mtm" in style.text
+    assert "a < b" in "".join(root.itertext())
 
 
 def test_a_bar_is_as_long_as_its_fraction_of_the_longest():

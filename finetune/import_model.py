@@ -1,15 +1,18 @@
-"""Make a run folder of a checkpoint of the SeiT++ release. Nothing in its file is ever run.
+"""Make a run folder of a checkpoint of the SeiT, TokenAdapt or SeiT++ release. Nothing in its file is ever run.
 
     seitpp import-model --kind mtm --checkpoint checkpoint-399.pth --store stores/train --output_dir runs/mtm
     seitpp import-model --kind tokenadapt --checkpoint tokenadapt.ckpt --store stores/train --output_dir runs/ta
+    seitpp import-model --kind classifier --checkpoint best.pth --ema true --store stores/train --output_dir runs/seit
 
-Every other command takes the folder as if `seitpp.mtm.pretrain` or `seitpp.tokenadapt.train` had written it.
+Every other command takes the folder as if our own training had written it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from seitpp.finetune import published as published_classifiers
+from seitpp.finetune.classifier import save_classifier
 from seitpp.mtm.encoder import fitting_view
 from seitpp.mtm.formats import published
 from seitpp.mtm.model import save_model
@@ -28,10 +31,11 @@ from seitpp.tokens.store import open_store
 
 @dataclass(frozen=True, kw_only=True)
 class ImportModelConfig(StageConfig):
-    """Make a run folder of a checkpoint of the SeiT++ release."""
+    """Make a run folder of a checkpoint of the SeiT, TokenAdapt or SeiT++ release."""
 
-    kind: Literal["mtm", "tokenadapt"]
-    """mtm: masked pre-training; tokenadapt: f and g, of a file of their own or out of one of pre-training"""
+    kind: Literal["mtm", "tokenadapt", "classifier"]
+    """mtm: masked pre-training; tokenadapt: f and g, of a file of their own or out of one of pre-training; classifier:
+    SeiT++'s, or SeiT's with the Stem-Adapter"""
     checkpoint: Location
     """file of torch.save or safetensors"""
     store: Location | None = None
@@ -42,7 +46,9 @@ class ImportModelConfig(StageConfig):
     """tokens (h, w) of the model's input; None: the square that the file's tables are made for"""
     heads: int | None = None
     """attention heads of the encoder, which the release's files do not tell; None: as our own exports tell, else 64
-    channels each, as in ViT-S, B and L; for mtm"""
+    channels each, as in ViT-S, B and L; for mtm and classifier"""
+    ema: bool = False
+    """whether to take the averaged weights that are beside a classifier's (`model_ema`)"""
     decoder_heads: int | None = None
     """attention heads of the decoder; None: as our own exports tell, else 16, the papers'; for mtm"""
 
@@ -53,7 +59,9 @@ class ImportModelConfig(StageConfig):
         for name in ("heads", "decoder_heads"):
             heads = getattr(self, name)
             require(self, name, heads is None or heads >= 1, "must be at least 1")
-            require(self, name, heads is None or self.kind == "mtm", "is for --kind mtm")
+            kinds = ("mtm", "classifier") if name == "heads" else ("mtm",)
+            require(self, name, heads is None or self.kind in kinds, f"is for --kind {' and '.join(kinds)}")
+        require(self, "ema", not self.ema or self.kind == "classifier", "is for --kind classifier")
 
 
 def main(config: ImportModelConfig) -> None:
@@ -61,7 +69,7 @@ def main(config: ImportModelConfig) -> None:
     ids = open_store(config.store) if config.store else load_tokenizer(config.tokenizer)
     where = config.store or config.tokenizer
     fingerprint = ids.tokenizer["fingerprint"] if config.store else ids.fingerprint
-    convert = {"mtm": _pre_training, "tokenadapt": _token_adapt}[config.kind]
+    convert = {"mtm": _pre_training, "tokenadapt": _token_adapt, "classifier": _classifier}[config.kind]
     model, view, note, save = convert(config, ids)
     if model.described["codebook_size"] != ids.codebook_size:
         raise UserError(
@@ -119,16 +127,40 @@ def _token_adapt(config, ids):
     """(model, its view, what is worth a note, function that saves it)."""
     weights = read_weights(config.checkpoint)
     model = token_adapt_published.from_published(weights, config.checkpoint, grid=ids.grid, view=config.view)
-    if model.described["embedding_dim"] != ids.codebook.shape[1]:
-        raise UserError(
-            f"{config.checkpoint} takes embeddings of {model.described['embedding_dim']} channels, but the codebook of "
-            f"{config.store or config.tokenizer} has {ids.codebook.shape[1]}: give the one that it was trained on"
-        )
+    _check_channels(config, model, ids)
 
     def save(folder, fingerprint):
         save_weights(folder, model.state_dict(), {**model.described, "tokenizer": fingerprint})
 
     return model, fitting_view(model.view, ids.grid, 1), "", save
+
+
+def _classifier(config, ids):
+    """(model, its view, what is worth a note, function that saves it)."""
+    weights = read_weights(config.checkpoint, averaged=config.ema)
+    model = published_classifiers.from_published(
+        weights, config.checkpoint, view=config.view, heads=config.heads, codebook=ids.codebook
+    )
+    _check_channels(config, model, ids)
+    view, classes = fitting_view(model.encoder.view, ids.grid, model.encoder.patch_size), model.head.out_features
+    names, note = list(getattr(ids, "classes", [])), f"; {classes} classes"
+    if len(names) != classes:
+        names, note = [str(number) for number in range(classes)], f"{note}, named by number"
+    if token_adapt := token_adapt_published.divided(weights)[0]:  # only checked: no tensor goes by unseen
+        token_adapt_published.from_published(token_adapt, config.checkpoint, grid=ids.grid, view=view)
+
+    def save(folder, fingerprint):
+        save_classifier(folder, model, tokenizer=fingerprint, class_names=names, origin={"init": "published"})
+
+    return model, view, note, save
+
+
+def _check_channels(config, model, ids):
+    if model.described["embedding_dim"] != ids.codebook.shape[1]:
+        raise UserError(
+            f"{config.checkpoint} takes embeddings of {model.described['embedding_dim']} channels, but the codebook of "
+            f"{config.store or config.tokenizer} has {ids.codebook.shape[1]}: give the one that it was trained on"
+        )
 
 
 def cli() -> None:

@@ -1,0 +1,95 @@
+"""What a classifier answers to labelled rows: a few numbers a row, of which all metrics are made."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seitpp.finetune.classifier import Classifier
+from seitpp.finetune.labelled import LabelledRows
+from seitpp.runtime.progress import Progress
+from seitpp.tokens.loader import evaluation_batches
+from seitpp.tokens.views import centre
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers to n rows with one label each, in the order of the rows, on the CPU.
+
+    Attributes:
+        targets: the true class, (n,) int64.
+        predicted: the most likely class, (n,) int64.
+        confidence: its probability, (n,) float64.
+        rank: how many classes are more likely than the true one, (n,) int64; 0: the answer is right.
+        loss: cross-entropy in nats, (n,) float32.
+        classes: how many there are.
+    """
+
+    targets: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    rank: np.ndarray
+    loss: np.ndarray
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the most likely class is the true one, (n,) bool."""
+        return self.rank == 0
+
+
+@torch.no_grad()
+def collect_answers(
+    classifier: Classifier, labelled: LabelledRows, *, batch_size: int, accelerator: "Accelerator",
+    progress: Progress | None = None,
+) -> Answers:  # fmt: skip
+    """Have all processes classify labelled rows together, each row once, in the accelerator's precision.
+
+    Memory is that of a batch and five numbers a row.
+
+    Args:
+        classifier: a Classifier in evaluation mode.
+        labelled: LabelledRows.
+        batch_size: rows at a time.
+        accelerator: accelerate.Accelerator.
+        progress: shows how many rows are done, all processes taken to be equally fast.
+    Returns: the same Answers on every process.
+    """
+    device, count = accelerator.device, len(labelled.rows)
+    predicted, rank = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
+    confidence, loss = (torch.zeros(count, device=device) for _ in range(2))
+    for batch in evaluation_batches(
+        labelled.store, batch_size, device=device, rank=accelerator.process_index,
+        world_size=accelerator.num_processes, rows=labelled.rows, labels=labelled.labels,
+    ):  # fmt: skip
+        with accelerator.autocast():
+            logits = classifier(centre(batch.ids, classifier.encoder.view)).float()
+        predicted[batch.positions] = best = logits.argmax(1)
+        confidence[batch.positions] = logits.softmax(1).gather(1, best[:, None])[:, 0]
+        rank[batch.positions] = _ranks(logits, batch.labels, best)
+        loss[batch.positions] = F.cross_entropy(logits, batch.labels, reduction="none")
+        if progress is not None:
+            progress.update(min(count, int(batch.positions[-1]) + 1))
+    parts = (predicted, rank, confidence, loss)
+    if accelerator.num_processes > 1:  # a row is classified by one process: the others add zeros
+        parts = [accelerator.reduce(part) for part in parts]
+    predicted, rank, confidence, loss = (part.cpu().numpy() for part in parts)
+    return Answers(
+        targets=labelled.targets, predicted=predicted, confidence=confidence.astype(np.float64), rank=rank, loss=loss,
+        classes=classifier.described["classes"],
+    )  # fmt: skip
+
+
+def _ranks(logits: Tensor, labels: Tensor, best: Tensor) -> Tensor:
+    """How many classes are more likely than the true one; at least one where it is not the answer, as in a tie."""
+    more = (logits > logits.gather(1, labels[:, None])).sum(1)
+    return torch.where(best == labels, 0, more.clamp(min=1))
