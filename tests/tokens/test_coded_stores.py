@@ -13,6 +13,12 @@ import torch
 import tiny
 from seitpp.mtm.pretrain import pretrain
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.reduce_codebook import ReduceCodebookConfig
+from seitpp.tokenizers.reduce_codebook import main as reduce_codebook
+from seitpp.tokenizers.store_export import ExportConfig
+from seitpp.tokenizers.store_export import main as export
+from seitpp.tokenizers.store_import import ImportConfig
+from seitpp.tokenizers.store_import import main as import_store
 from seitpp.tokens.code_store import CodeStoreConfig
 from seitpp.tokens.code_store import main as code
 from seitpp.tokens.dataset import TokenDataset
@@ -136,6 +142,25 @@ def test_datasets_loaders_and_subsets_read_it(made, packed, tmp_path):
     assert again.chosen is None
     assert torch.equal(again.ids(range(20)), part.ids(range(20)))
     assert again.labels.tolist() == part.labels.tolist()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "seit"])
+def test_what_is_exported_from_it_is_imported_again(made, packed, tmp_path, kind):
+    export(ExportConfig(store=str(made), format=kind, out=str(tmp_path / "out"), name="rows"))
+    other = tmp_path / "out-of-packed"
+    export(ExportConfig(store=str(packed), format=kind, out=str(other), name="rows"))
+    if kind == "parquet":
+        import_store(ImportConfig(source=kind, data=str(tmp_path / "out"), output_dir=str(tmp_path / "back")))
+        assert torch.equal(TokenStore(tmp_path / "back").ids(range(ROWS)), TokenStore(packed).ids(range(ROWS)))
+    for path in other.iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_smaller_codebook_of_it_is_that_of_the_packed_store(made, packed, tmp_path):
+    for store, name in ((made, "one"), (packed, "other")):
+        reduce_codebook(ReduceCodebookConfig(store=str(store), codes=4, output_dir=str(tmp_path / name)))
+    one, other = TokenStore(tmp_path / "one"), TokenStore(tmp_path / "other")
+    assert one.fingerprint == other.fingerprint
 
 
 def test_it_is_read_from_a_url(made, packed, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from seitpp.tokens.coding.tables import TOTAL_BITS, CodingTables
 
 LANES = 3
-BUCKET_BITS = 8
+BUCKET_BITS = 9
 
 
 class Kernel:
