@@ -57,7 +57,10 @@ def _compiled() -> Any:
     """The function that decodes. Compiling it takes a second; numba keeps it beside this file or in its own cache."""
     import numba
 
-    return numba.njit(nogil=True, cache=True)(_decode_rows)
+    try:
+        return numba.njit(nogil=True, cache=True)(_decode_rows)
+    except RuntimeError:  # there is no folder that it may be kept in
+        return numba.njit(nogil=True)(_decode_rows)
 
 
 def _decode_rows(content, starts, stops, width, left, up, place, cumulative, first, order, ids, even):
