@@ -36,7 +36,7 @@ lint: .venv/test.stamp
 	$(BIN)/basedpyright
 
 bench: .venv/test.stamp
-	for name in start loader store tokenize pretrain finetune probe; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in start loader store coding tokenize pretrain finetune probe; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 .venv/demo.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'

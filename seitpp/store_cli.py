@@ -28,6 +28,12 @@ ACTIONS = {
         "to Parquet, the SeiT release's files, or pictures",
     ),
     "import": ("seitpp.tokenizers.store_import", "ImportConfig", "main", "from Parquet or the SeiT release"),
+    "code": (
+        "seitpp.tokens.code_store",
+        "CodeStoreConfig",
+        "main",
+        "write its rows entropy-coded, without loss",
+    ),
     "subset": (
         "seitpp.tokens.subset",
         "SubsetConfig",
@@ -100,7 +106,7 @@ def info(config: InfoConfig) -> None:
     lines = {
         "images": f"{len(store):,}",
         "tokens": f"{height} x {width} of K = {store.codebook_size:,} ({manifest['bits']} bits each)",
-        "an image": f"{store.row_bytes:,} bytes",
+        "an image": _row_bytes(store),
         "shards": f"{len(manifest['shards']):,}",
         "classes": labelled if store.classes else "none",
         "tokenizer": f"{store.tokenizer['name']} {store.tokenizer['fingerprint'][:12]}, {store.lookup} look-up",
@@ -110,6 +116,13 @@ def info(config: InfoConfig) -> None:
     print(config.store)
     for name, value in lines.items():
         print(f"  {name:<11} {value}")
+
+
+def _row_bytes(store):
+    """Bytes of a row's tokens; of coded rows, on average."""
+    if store.manifest["coding"] == "planes":
+        return f"{store.row_bytes:,} bytes"
+    return f"{store.size.tokens / max(1, len(store)):,.1f} bytes, coded (packed: {store.row_bytes:,})"
 
 
 def _parts(size):

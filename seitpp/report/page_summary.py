@@ -28,7 +28,7 @@ def summary_sentences(page: dict[str, Any]) -> list[str]:
     for section in page["storage"][:1]:
         manifest = section["manifest"]
         size = f" of {_by(section['size'])} pixels" if section["size"] else ""
-        packed, _, *others = section["rows"]
+        tokens, _, *others = section["rows"]
         against = " and ".join(
             f"{row['per_image']:,.0f} as {row['kind'].replace('PNG files', 'PNG').replace(', quality', ' of quality')}"
             for row in others
@@ -37,7 +37,7 @@ def summary_sentences(page: dict[str, Any]) -> list[str]:
         against = f", against {against}" if against else ""
         sentences.append(
             f"{section['images']:,} images{size} became {_by(manifest['grid'])} tokens each, once: "
-            f"{packed['per_image']:,.0f} bytes per image, packed{against}."
+            f"{tokens['per_image']:,.0f} bytes per image, {tokens['kind'].split()[0]}{against}."
         )
     for section in page["pretrainings"][:1]:
         if section["sentence"]:
@@ -51,7 +51,7 @@ def tiles(page: dict[str, Any]) -> list[dict[str, Any]]:
     """Key figures: [{figure, unit, text}]."""
     found = []
     for section in page["storage"][:1]:
-        jpeg = f"as JPEG of quality 75: {section['jpeg']:,.0f}" if section["jpeg"] else "packed tokens"
+        jpeg = f"as JPEG of quality 75: {section['jpeg']:,.0f}" if section["jpeg"] else section["rows"][0]["kind"]
         figure = f"{section['rows'][0]['per_image']:,.0f}"
         found.append({"figure": figure, "unit": "bytes per image", "text": jpeg})
     for section in page["tokenizers"][:1]:

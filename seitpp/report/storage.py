@@ -14,7 +14,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.pixels import BrokenImage, open_image, quiet_decoding, read_image
 from seitpp.tokens.files import LocalFiles
-from seitpp.tokens.format.layout import packed_bytes
+from seitpp.tokens.format.layout import row_bytes_of
 from seitpp.tokens.format.manifest import check_owners, read_manifest
 from seitpp.tokens.format.row_numbers import read_row_numbers
 from seitpp.tokens.format.shard import Shard
@@ -41,9 +41,9 @@ def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path
         images_folder: the folder that was tokenised, or one that holds those folders (train, test); None: only the
             stores are measured.
     Returns: DataFrame with the columns kind, bytes_per_image, total_bytes and measured_images (fewer than all where the
-        total is scaled up). The kinds: "packed tokens", "token store" (shards, codebook and manifest; of a subset, its
-        rows' part of the shards), "PNG files" (the files themselves; "image files" and "PNG" where they are of another
-        size or format) and two qualities of JPEG.
+        total is scaled up). The kinds: "packed tokens" or "coded tokens", "token store" (shards, codebook, tables and
+        manifest; of a subset, its rows' part of the shards), "PNG files" (the files themselves; "image files" and "PNG"
+        where they are of another size or format) and two qualities of JPEG.
     Raises: UserError if `images_folder` doesn't hold the images of each store.
     """
     stores = [(Path(folder), read_manifest(Path(folder) / "store.json")) for folder in store_folders]
@@ -52,7 +52,7 @@ def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path
     if not images:
         return pd.DataFrame(columns=COLUMNS)
     rows = [
-        ("packed tokens", sum(size.tokens for size in sizes), images),
+        (f"{_coding(stores)} tokens", sum(size.tokens for size in sizes), images),
         ("token store", sum(size.total for size in sizes), images),
     ]
     if images_folder is not None:
@@ -63,6 +63,11 @@ def storage_table(store_folders: Sequence[str | Path], images_folder: str | Path
             if not (as_is and kind == "PNG"):
                 rows.append((kind, round(size / measured * images), measured))
     return pd.DataFrame([(kind, total / images, total, measured) for kind, total, measured in rows], columns=COLUMNS)
+
+
+def _coding(stores):
+    """How the tokens of stores are written: "packed" or, where any is, "coded"."""
+    return "packed" if all(row_bytes_of(manifest) is not None for _, manifest in stores) else "coded"
 
 
 def _size(folder, manifest):
@@ -119,14 +124,12 @@ def _sized_images(store_folder, manifest, images_folder):
 
 def _keys(files, manifest):
     """Keys of all rows, by the format's own parts: a TokenStore would bring torch."""
-    height, width = manifest["grid"]
-    row_bytes = packed_bytes(height * width, manifest["codebook_size"])
     subset = manifest.get("subset")
     if subset:
         check_owners(manifest, files.manifest, files.folder)
     keys = []
     for entry in manifest["shards"]:
-        keys += Shard(files.path(entry), entry, row_bytes).keys()
+        keys += Shard(files.path(entry), entry, row_bytes_of(manifest)).keys()
     if subset:
         name = f"{files.folder}/{subset['file']}"
         chosen = read_row_numbers(files.read(subset["file"]), subset, len(keys), name)

@@ -3,6 +3,7 @@
     a run              config.yaml with the fields that every stage writes
     a tokenising job   job.json with the fields that `seitpp tokenize` writes
     a token store      store.json of our format; a subset, which holds no shards, has an entry that says so
+    a coding           coding.json with the fields that `seitpp store code` writes
     a tokenizer        tokenizer.json that names its kind
     a demo             demo.txt, a line that says of what
 
@@ -21,6 +22,7 @@ from seitpp.runtime.files import LITTER, read_json
 _OF_SYSTEMS = LITTER | {"@eaDir", "#recycle", "lost+found", "__MACOSX"}
 _STAGE_FIELDS = {"stage", "output_dir", "resume", "seed"}
 _JOB_FIELDS = {"tokenizer", "images", "keys", "labels", "rows_per_shard"}
+_CODING_FIELDS = {"store", "fit_rows", "tables"}
 _STORE_FORMAT = "seitpp token store"
 _DEMO = re.compile(r"(OpenMoji|/[^\n]*)\n(\w+[^\n]*\n)?")
 
@@ -47,6 +49,12 @@ def is_job(folder: str | Path) -> bool:
     return all(type(content[name]) is int and content[name] >= 1 for name in ("images", "rows_per_shard"))
 
 
+def is_coding(folder: str | Path) -> bool:
+    """Whether a folder is a store that `seitpp store code` made, or has begun to make."""
+    content = _read(Path(folder) / "coding.json")
+    return isinstance(content, dict) and content.keys() >= _CODING_FIELDS
+
+
 def is_subset(folder: str | Path) -> bool:
     """Whether a folder is a subset, which points to another store's shards."""
     content = _read(Path(folder) / "store.json")
@@ -69,7 +77,7 @@ def is_demo(folder: str | Path) -> bool:
 
 def is_ours(folder: str | Path) -> bool:
     """Whether a folder is any of these that a command may go on in."""
-    return any(proof(folder) for proof in (is_run, is_job, is_subset, is_tokenizer, is_demo))
+    return any(proof(folder) for proof in (is_run, is_job, is_coding, is_subset, is_tokenizer, is_demo))
 
 
 def visible(folder: str | Path) -> list[str]:

@@ -29,6 +29,7 @@ from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, write_bare_tensor
+from seitpp.tokens.format.layout import PLANES
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import pass_through, row_ranges
 from seitpp.tokens.store import open_store
@@ -81,7 +82,8 @@ def _write_parquet(store, folder, config, progress):
     codebook = store.codebook
     save_file({"codebook": codebook}, folder / "codebook.safetensors")
     _copy_synonyms(store, folder)
-    manifest = {name: value for name, value in store.manifest.items() if name not in ("shards", "subset")}
+    left_out = ("shards", "subset", "coding_tables")  # the ids are written plainly
+    manifest = {name: value for name, value in store.manifest.items() if name not in left_out} | {"coding": PLANES}
     manifest["codebook_checksum"] = codebook_checksum(codebook)
     ids_type = pa.list_(pa.uint16(), store.grid[0] * store.grid[1])
     further = [(name, column.type) for name, column in store.targets_at([]).columns.items()]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -60,6 +61,9 @@ class TokenizeConfig(StageConfig):
     """threads per process that decode; None: the machine's cores shared among its processes, less one, at least one"""
     rows_per_shard: int = 65536
     """images in a shard"""
+    coding: Literal["auto", "none"] = "none"
+    """auto: once all shards are made, they are entropy-coded without loss, where that makes them smaller; see seitpp
+    store code. It is a part of the store's fingerprint"""
     max_skipped: float = 0.001
     """fraction of images that may fail to decode before the job ends with an error; they are listed in skipped.csv"""
 

@@ -14,10 +14,12 @@ from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_job
 from seitpp.runtime.places import claim
 from seitpp.runtime.schema import read_described, record
+from seitpp.tokenizers.code_shards import code_shards
 from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from seitpp.tokens.format.manifest import TABLES_FILE
 from seitpp.tokens.store import open_store, write_manifest
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class TokenizeJob:
             "keys": hashlib.sha256("\n".join(self.images.keys).encode()).hexdigest(),
             "labels": hashlib.sha256(self.images.labels.astype("<i4").tobytes()).hexdigest(),
             "rows_per_shard": self.config.rows_per_shard,
+            "coding": self.config.coding,
             "classes": self.images.classes,
             **self.about,
         }
@@ -143,8 +146,13 @@ class TokenizeJob:
         if len(made) < len(self.shards):
             gone = next(shard for shard, result in zip(self.shards, results, strict=True) if result is None)
             raise UserError(f"{gone.path} was made but is not there: all processes must see one and the same folder")
+        tables = None
+        if self.config.coding == "auto":
+            tables = code_shards(self.folder, self.shards, self.tokenizer.codebook_size, tuple(self.tokenizer.grid))
+            made = [(shard, result) for shard, _ in made if (result := shard.result()) is not None]
         write_manifest(
             self.folder,
+            tables=tables,
             tokenizer=self._tokenizer,
             codebook=self.tokenizer.codebook.detach().cpu(),
             lookup=self.tokenizer.lookup,
@@ -152,7 +160,8 @@ class TokenizeJob:
             preprocessing=self.tokenizer.preprocessing,
             classes=self.images.classes,
             shards=[
-                {key: value for key, value in result.items() if key not in ("skipped", "sizes")} for _, result in made
+                {key: value for key, value in result.items() if key not in ("skipped", "sizes", "coding")}
+                for _, result in made
             ],
         )
         if self._unlock is not None:
@@ -185,7 +194,7 @@ def remove_job(folder: Path) -> None:
     shards = [ShardJob(folder, number, range(0)) for number in range(-(-job["images"] // job["rows_per_shard"]))]
     for path in (folder / "store.json", *(path for shard in shards for path in (shard.sidecar, shard.path))):
         path.unlink(missing_ok=True)
-    for name in ("codebook.safetensors", "skipped.csv", "job.json"):
+    for name in ("codebook.safetensors", TABLES_FILE, "skipped.csv", "job.json"):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -11,9 +11,9 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from seitpp.tokens.codec import unpack
 from seitpp.tokens.order.sample_order import SampleOrder, WindowOrder
 from seitpp.tokens.store import TokenStore
+from seitpp.tokens.to_device import moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Batch:
     @cached_property
     def labels(self) -> torch.Tensor:
         """(b,) int64, -1 where unknown, on the device of `ids`; pre-training never asks, so never reads them."""
-        return _moved(self.read_labels().astype(np.int64), self.ids.device)
+        return moved(torch.from_numpy(self.read_labels().astype(np.int64)), self.ids.device)
 
 
 class TrainingBatches:
@@ -130,7 +130,7 @@ def evaluation_batches(
 def gather(
     store: TokenStore, indices: np.ndarray, labels: np.ndarray | None, positions: np.ndarray, device: torch.device
 ) -> Batch:
-    """Bring rows to a device packed and unpack them there; their labels, when they are asked for.
+    """Bring rows to a device, packed ones to be unpacked there; their labels, when they are asked for.
 
     Args:
         store: a TokenStore.
@@ -140,16 +140,10 @@ def gather(
         device: where the batch goes.
     """
     return Batch(
-        ids=unpack(_moved(store.packed(indices), device), store.codebook_size, store.grid),
-        positions=_moved(positions, device),
+        ids=store.ids(indices, device),
+        positions=moved(torch.from_numpy(positions), device),
         read_labels=partial(store.labels_at, indices) if labels is None else partial(labels.__getitem__, indices),
     )
-
-
-def _moved(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A tensor of an array on a device; the machine does not wait for a copy to a GPU."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class TokenLoader:

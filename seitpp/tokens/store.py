@@ -2,6 +2,7 @@
 
     store.json            tokenizer, K, bits, grid, preprocessing, class names, shards with rows and checksums
     codebook.safetensors  embedding of each code, (k, c) float32
+    coding.safetensors    of a coded store only: the tables that its rows are coded by
     shard-00000.arrow     Arrow IPC, uncompressed, one record batch: tokens (fixed-size binary), label, key, targets
     rows.npy              of a subset only: which rows of the shards belong to it, (n,) int64, rising
 
@@ -21,14 +22,24 @@ import numpy as np
 import torch
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokens.codec import packed_bytes, unpack
+from seitpp.tokens.codec import pack, packed_bytes, unpack
+from seitpp.tokens.coding.coder import RowCoder
 from seitpp.tokens.files import LocalFiles, StoreFiles
-from seitpp.tokens.format.manifest import check_owners, write_manifest
+from seitpp.tokens.format.layout import RANS, row_bytes_of
+from seitpp.tokens.format.manifest import TABLES_FILE, check_owners, write_manifest
 from seitpp.tokens.format.row_numbers import read_row_numbers
 from seitpp.tokens.format.shard import Shard, sha256_of, write_shard
 from seitpp.tokens.format.size import StoreSize, store_size
 from seitpp.tokens.format.targets import Targets
-from seitpp.tokens.format.verify import verify_codebook, verify_labels, verify_once, verify_shard
+from seitpp.tokens.format.verify import (
+    decode_rows,
+    verify_codebook,
+    verify_labels,
+    verify_once,
+    verify_shard,
+    verify_tables,
+)
+from seitpp.tokens.to_device import moved
 
 if TYPE_CHECKING:
     from seitpp.tokens.remote import CacheConfig
@@ -67,7 +78,7 @@ class TokenStore:
         grid: (h, w) tokens.
         classes: class names; a label is an index into them, -1 where unknown.
         columns: of its shards: tokens, label, key, and `labels` and `mask` where rows are annotated so.
-        row_bytes: bytes of a packed row.
+        row_bytes: bytes of a packed row, whether rows are stored so or coded.
         chosen: of a subset, which rows of its shards are its own, (rows,) int64, rising; else None.
         shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
     Raises: UserError if it is no store, or a shard is missing or cut off.
@@ -86,6 +97,7 @@ class TokenStore:
         if "subset" in self.manifest:
             check_owners(self.manifest, self.files.manifest, self.folder)
         self.files.check(self.manifest["shards"])
+        self._stored_bytes = row_bytes_of(self.manifest)
         self._shards: dict[int, Shard] = {}
         self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
         self._labels: np.ndarray | None = None
@@ -110,6 +122,8 @@ class TokenStore:
         shards = [shard["sha256"] for shard in self.manifest["shards"]]
         rows = [subset.get("sha256"), subset.get("label_of")]
         content = [self.tokenizer["fingerprint"], self.manifest["grid"], self.classes, shards, rows]
+        if self.manifest["coding"] == RANS:
+            content.append(self.manifest["coding_tables"]["sha256"])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
@@ -122,6 +136,23 @@ class TokenStore:
         """Embeddings of the codes, (k, c) float32, read once: the same tensor for all, so write into a copy."""
         with torch.inference_mode(False):  # a tensor that is kept must serve every mode
             return self._read_codebook()
+
+    @cached_property
+    def coding_tables(self) -> bytes | None:
+        """Content of coding.safetensors; None where rows are packed."""
+        if self.manifest["coding"] != RANS:
+            return None
+        try:
+            return self.files.read(TABLES_FILE)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.folder}/{TABLES_FILE} is missing: run the command that made the store") from error
+
+    @cached_property
+    def coder(self) -> RowCoder | None:
+        """What decodes the rows of a coded store; None where they are packed."""
+        if self.coding_tables is None:
+            return None
+        return RowCoder(verify_tables(f"{self.folder}/{TABLES_FILE}", self.coding_tables, self.manifest))
 
     @cached_property
     def size(self) -> StoreSize:
@@ -191,7 +222,7 @@ class TokenStore:
         return keys
 
     def packed(self, indices: Iterable[int] | np.ndarray) -> np.ndarray:
-        """Rows as stored.
+        """Rows packed, as they are stored or from the ids of coded ones.
 
         Args:
             indices: (b,) integers in [0, len(self)), any order, repeats allowed.
@@ -199,14 +230,29 @@ class TokenStore:
         Raises: IndexError if an index is outside.
         """
         indices = self._checked(indices)
+        if self.coder is not None:
+            return pack(self._decoded(indices, self.coder).to(torch.int32), self.codebook_size).numpy()
         packed = np.empty(len(indices), f"V{self.row_bytes}")
         for number, places, rows in self._by_shard(indices):
             packed[places] = self._shard(number).tokens[rows]
         return packed.view(np.uint8).reshape(len(indices), self.row_bytes)
 
-    def ids(self, indices: Iterable[int] | np.ndarray) -> torch.Tensor:
-        """Token ids of rows, (b, h, w) int64 on the CPU."""
-        return unpack(torch.from_numpy(self.packed(indices)), self.codebook_size, self.grid)
+    def ids(self, indices: Iterable[int] | np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
+        """Token ids of rows, (b, h, w) int64 on a device.
+
+        Packed rows are unpacked there; coded ones are decoded here, and two bytes a token are copied.
+        """
+        if self.coder is not None:
+            return moved(self._decoded(self._checked(indices), self.coder), device).to(torch.int64)
+        return unpack(moved(torch.from_numpy(self.packed(indices)), device), self.codebook_size, self.grid)
+
+    def _decoded(self, indices: np.ndarray, coder: RowCoder) -> torch.Tensor:
+        """Ids of coded rows, (b, h, w) uint16."""
+        ids = np.empty((len(indices), self.grid[0] * self.grid[1]), np.uint16)
+        for number, places, rows in self._by_shard(indices):
+            shard = self._shard(number)
+            ids[places] = decode_rows(f"{self.folder}/{shard.entry['file']}", shard, rows, coder)
+        return torch.from_numpy(ids.reshape(len(indices), *self.grid))
 
     def content(self, indices: Iterable[int] | np.ndarray) -> dict[str, np.ndarray]:
         """Bytes of some rows by column, {name: (b,) int64}, as `content_bytes` counts them."""
@@ -253,7 +299,7 @@ class TokenStore:
             )
 
     def verify(self, progress: Callable[[int], object] | None = None) -> None:
-        """Read everything: the codebook, checksums, row counts, ranges of ids and labels, masks.
+        """Read everything: the codebook, coding tables, checksums, row counts, ranges of ids and labels, masks.
 
         Args:
             progress: called with the number of shards that are found good, after each.
@@ -262,7 +308,7 @@ class TokenStore:
         self._read_codebook()
         for number, entry in enumerate(self.manifest["shards"]):
             path = self.files.path(entry)
-            verify_shard(path, Shard(path, entry, self.row_bytes, self.columns), self.manifest)
+            verify_shard(path, Shard(path, entry, self._stored_bytes, self.columns), self.manifest, self.coder)
             if progress is not None:
                 progress(number + 1)
 
@@ -326,7 +372,7 @@ class TokenStore:
             entry = self.manifest["shards"][number]
             path = self.files.path(entry)
             self._shards = {known: shard for known, shard in self._shards.items() if self.files.keeps(shard.entry)}
-            shard = Shard(path, entry, self.row_bytes, self.columns)
+            shard = Shard(path, entry, self._stored_bytes, self.columns)
             if self.verify_shards:
                 verify_once(path, shard, self.manifest)
             verify_labels(path, shard, self.manifest)

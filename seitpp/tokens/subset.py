@@ -29,7 +29,7 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.ownership import is_subset, refuse_foreign
 from seitpp.runtime.places import claim
-from seitpp.tokens.format.manifest import write_manifest
+from seitpp.tokens.format.manifest import TABLES_FILE, write_manifest
 from seitpp.tokens.format.targets import first_labels
 from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.reading import ReadsStores
@@ -203,7 +203,7 @@ def write_subset(
 def remove_subset(folder: Path) -> None:
     """Remove what `write_subset` wrote into a folder, and the folder if it is empty then; of no subset, nothing."""
     if is_subset(folder):
-        for name in ("rows.npy", "codebook.safetensors", "store.json"):
+        for name in ("rows.npy", "codebook.safetensors", TABLES_FILE, "store.json"):
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()
@@ -233,6 +233,7 @@ def _write_subset(folder, store, rows, how, numbers, classes):
         classes=store.classes if classes is None else classes,
         mask=manifest.get("mask"),
         columns=store.columns,
+        tables=store.coding_tables,
         shards=[
             {**shard, "file": Path(os.path.normpath(Path(beside) / shard["file"])).as_posix()}
             for shard in manifest["shards"]

@@ -302,6 +302,17 @@ def test_tokenising_is_measured_against_the_bare_forward_pass():
 
 
 @pytest.mark.slow
+def test_codings_are_measured_on_the_same_rows():
+    read = measures("coding", "--quick")
+    assert read["bits per token, packed"]["value"] == 9
+    bits = numbers_of(read, "bits per token, ")
+    for suffix in ("", ", 32 x 32"):
+        mine = bits[f"coded{suffix}"]
+        assert mine["without_offsets"] < mine["value"] < bits[f"packed{suffix}"]["value"]
+    assert read["rows decoded per second"]["compiled"]
+
+
+@pytest.mark.slow
 def test_probes_are_measured():
     read = measures("probe", "--quick")
     for name in ("features / bare forward pass", "k-NN / bare matrix product"):

@@ -328,3 +328,35 @@ def test_shards_of_older_versions_are_believed(tokenise, own_images, tmp_path):
         content = json.loads(sidecar.read_text())
         sidecar.write_text(json.dumps({name: value for name, value in content.items() if name != "sizes"}))
     assert tokenise(own_images).fingerprint == store.fingerprint
+
+
+# Entropy-coded
+
+
+def test_a_store_may_be_coded_as_it_is_made(tokenise, tmp_path):
+    images = tiny.make_images(tmp_path / "many", {"ant": 70, "bee": 70})
+    plain = tokenise(images, "plain", rows_per_shard=60)
+    store = tokenise(images, "coded", rows_per_shard=60, coding="auto")
+    assert store.manifest["coding"] == "rans"
+    assert torch.equal(store.ids(range(140)), plain.ids(range(140)))
+    assert store.labels.tolist() == plain.labels.tolist()
+    assert store.size.total < plain.size.total
+    store.verify()
+
+
+def test_a_coded_store_is_not_coded_again_and_is_no_store_of_another_coding(tokenise, tmp_path):
+    images = tiny.make_images(tmp_path / "many", {"ant": 70, "bee": 70})
+    store = tokenise(images, rows_per_shard=60, coding="auto")
+    before = {path.name: path.read_bytes() for path in Path(store.folder).iterdir() if path.suffix == ".arrow"}
+    (Path(store.folder) / "shard-00001.arrow").unlink()  # made again, and coded as it was
+    store = tokenise(images, rows_per_shard=60, coding="auto")
+    assert {path.name: path.read_bytes() for path in Path(store.folder).iterdir() if path.suffix == ".arrow"} == before
+    with pytest.raises(UserError, match="coding differs"):
+        tokenise(images, rows_per_shard=60)
+    anew = tokenise(images, rows_per_shard=60, resume="none")
+    assert anew.manifest["coding"] == "planes"
+    assert not (Path(anew.folder) / "coding.safetensors").exists()
+
+
+def test_few_images_stay_packed_where_tables_cost_more(tokenise, own_images):
+    assert tokenise(own_images, coding="auto").manifest["coding"] == "planes"

@@ -1,6 +1,13 @@
 """How many bytes packed tokens take: arithmetic alone, for those who only count."""
 
 import math
+from typing import Any
+
+PLANES = "planes"
+"""Coding of packed tokens: one plane of bytes, then planes of bits (seitpp.tokens.codec)."""
+RANS = "rans"
+"""Coding of rows that are entropy-coded by the store's own tables (seitpp.tokens.coding)."""
+CODINGS = (PLANES, RANS)
 
 
 def bits_per_token(codebook_size: int) -> int:
@@ -16,3 +23,9 @@ def bits_per_token(codebook_size: int) -> int:
 def packed_bytes(tokens: int, codebook_size: int) -> int:
     """Bytes of a row of `tokens` ids."""
     return tokens + (bits_per_token(codebook_size) - 8) * math.ceil(tokens / 8)
+
+
+def row_bytes_of(manifest: dict[str, Any]) -> int | None:
+    """Bytes of each row's tokens in a store's shards; None where rows are coded and differ in length."""
+    height, width = manifest["grid"]
+    return None if manifest["coding"] == RANS else packed_bytes(height * width, manifest["codebook_size"])

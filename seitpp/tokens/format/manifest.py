@@ -14,10 +14,11 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
 from seitpp.runtime.schema import check, shown
 from seitpp.tokens.format import manifest_schema
-from seitpp.tokens.format.layout import bits_per_token
-from seitpp.tokens.format.manifest_schema import BASE_COLUMNS, CODING, FORMAT
+from seitpp.tokens.format.layout import CODINGS, PLANES, RANS, bits_per_token
+from seitpp.tokens.format.manifest_schema import BASE_COLUMNS, FORMAT
 
 VERSION = 2
+TABLES_FILE = "coding.safetensors"
 _READS = (1, 2)
 _AGAIN = "run the command that made the store again"
 
@@ -34,9 +35,10 @@ def write_manifest(
     shards: Sequence[dict[str, Any]],
     mask: dict[str, Any] | None = None,
     columns: Sequence[str] | None = None,
+    tables: bytes | None = None,
     **others: Any,
 ) -> None:
-    """Finish a store: write codebook.safetensors, then store.json, which makes it one.
+    """Finish a store: write codebook.safetensors and coding.safetensors, then store.json, which makes it one.
 
     Args:
         folder: the store's folder, its shards written.
@@ -50,6 +52,7 @@ def write_manifest(
         mask: of a store with masks, {"classes": names of the values, or [] where they have none; "ignore": the value
             that counts for nothing, or None}; None: the same without names and such a value.
         columns: of the shards; None: what they say of themselves, which shards that were written elsewhere may not.
+        tables: content of coding.safetensors, where rows are coded by it; None: they are packed.
         others: further entries, such as `subset`.
     Raises: ValueError if shards differ in their columns; UserError if a field is none that a reader would take.
     """
@@ -62,19 +65,23 @@ def write_manifest(
     with replacing(Path(folder) / "codebook.safetensors") as temporary:
         save_file({"codebook": codebook.float().contiguous()}, temporary)
         content = temporary.read_bytes()
+    if tables is not None:
+        others["coding_tables"] = _described(tables)
+        with replacing(Path(folder) / TABLES_FILE) as temporary:
+            temporary.write_bytes(tables)
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "tokenizer": tokenizer,
         "codebook_size": codebook_size,
         "bits": bits_per_token(codebook_size),
-        "coding": CODING,
+        "coding": PLANES if tables is None else RANS,
         "lookup": lookup,
         "grid": list(grid),
         "preprocessing": preprocessing,
         "classes": list(classes),
         "columns": list(columns),
-        "codebook": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        "codebook": _described(content),
         "shards": list(shards),
         **others,
     }
@@ -109,16 +116,16 @@ def check_manifest(manifest: Any, name: str | Path) -> dict[str, Any]:
     """
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{name} is not of {FORMAT!r} version 1 or 2: tokenise again")
-    version, coding = manifest.get("version"), manifest.get("coding", CODING)
+    version, coding = manifest.get("version"), manifest.get("coding", PLANES)
     if type(version) is not int or version not in _READS:
         told = shown(version, 20)
         raise UserError(f"{name} is of format version {told}, this seitpp reads version 1 and 2: update seitpp")
-    if isinstance(coding, str) and coding != CODING:
-        told = shown(repr(coding), 40)
-        raise UserError(f"{name}: the tokens are coded as {told}, this seitpp reads {CODING!r}: update it")
+    if isinstance(coding, str) and coding not in CODINGS:
+        told, known = shown(repr(coding), 40), " and ".join(map(repr, CODINGS))
+        raise UserError(f"{name}: the tokens are coded as {told}, this seitpp reads {known}: update it")
     check(manifest, manifest_schema.manifest, name, _AGAIN)
     if version == 1:
-        return {"coding": CODING, "columns": list(BASE_COLUMNS), **manifest}
+        return {"columns": list(BASE_COLUMNS), **manifest, "coding": PLANES}
     return manifest
 
 
@@ -156,6 +163,11 @@ def check_owners(manifest: dict[str, Any], manifest_of: Callable[[str], dict[str
                 f"{where}: {shown(shard['file'], 80)} is no shard of the store in that folder, or was made anew since: "
                 f"make the subset again (seitpp store subset)"
             )
+
+
+def _described(content: bytes) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 _NAMELESS = {"classes": [], "ignore": None}

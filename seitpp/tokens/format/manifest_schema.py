@@ -16,11 +16,9 @@ from seitpp.runtime.schema import (
     table,
     text,
 )  # fmt: skip
-from seitpp.tokens.format.layout import bits_per_token
+from seitpp.tokens.format.layout import CODINGS, RANS, bits_per_token
 
 FORMAT = "seitpp token store"
-CODING = "planes"
-"""How tokens are packed: one plane of bytes, then planes of bits (seitpp.tokens.codec)."""
 BASE_COLUMNS = ("tokens", "label", "key")
 
 SHA256 = text("[0-9a-f]{64}", "64 hexadecimal digits")
@@ -36,6 +34,7 @@ _FILE = text(r"(?!\.\.?$)[^/\0]+", "the name of a file in the store's folder")
 _BESIDE = text(
     r"(\.\./)*((?!\.\.?/)[^/\0]+/)*(?!\.\.?$)[^/\0]+", "a path from the subset's folder, which may begin with ../"
 )
+_FILE_CONTENT = record({"bytes": integer(0), "sha256": SHA256})
 _COLUMN_BYTES = both(record({name: integer(0) for name in BASE_COLUMNS}), table(integer(0)))
 _HOW = {
     "count": optional(integer(1)), "fraction": optional(number(0, 1)), "share": optional(number(0, 1)),
@@ -52,9 +51,9 @@ _FIELDS = {
     "shards": listing(anything),
 }
 _FURTHER = {
-    "coding": one_of(CODING),
+    "coding": one_of(*CODINGS),
     "columns": listing(text()),
-    "codebook": record({"bytes": integer(0), "sha256": SHA256}),
+    "codebook": _FILE_CONTENT,
 }
 _MASK = record({"classes": listing(text()), "ignore": optional(integer(0, 65535))})
 _SUBSET = record(
@@ -82,10 +81,12 @@ SHARD = _shard(_FILE)
 def manifest(value: Any, field: str) -> None:
     """The schema of a manifest of version 1 or 2: first each field by itself, then whether they fit together."""
     further = _FURTHER if value["version"] > 1 else {}
-    record({**_FIELDS, **further}, {"mask": _MASK, "subset": _SUBSET})(value, field)
+    record({**_FIELDS, **further}, {"mask": _MASK, "subset": _SUBSET, "coding_tables": _FILE_CONTENT})(value, field)
     listing(_shard(_BESIDE) if "subset" in value else SHARD)(value["shards"], "shards")
     _bits(value)
     _columns(value)
+    if value.get("coding") == RANS and "coding_tables" not in value:
+        raise Mismatch("it lacks 'coding_tables', without which coded rows can't be read")
     if "subset" in value:
         _label_of(value["subset"], len(value["classes"]))
 

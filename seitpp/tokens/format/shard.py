@@ -1,7 +1,8 @@
 """One shard of a token store: an Arrow IPC file, uncompressed, of one record batch.
 
-Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`), `label` (int32, -1 where unknown), `key`
-(string: where the image came from), and where rows are annotated so `labels` and `mask` (see `format.targets`).
+Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`, or binary, coded by `seitpp.tokens.coding`),
+`label` (int32, -1 where unknown), `key` (string: where the image came from), and where rows are annotated so `labels`
+and `mask` (see `format.targets`).
 Further columns are left alone. `pandas.read_feather`, polars, DuckDB and datasets read it as it is.
 """
 
@@ -23,15 +24,14 @@ from seitpp.runtime.files import replacing
 from seitpp.runtime.rights import check_readable
 from seitpp.runtime.schema import shown
 from seitpp.tokens.format.arrow_file import check_plain
+from seitpp.tokens.format.coded_rows import CODED_TYPE, CodedRows
 from seitpp.tokens.format.manifest_schema import BASE_COLUMNS
 from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets
 
 _AGAIN = "run the command that made the store again"
 _NO_TARGETS = Targets()
-_TYPES = {
-    "tokens": "fixed_size_binary", "label": pa.int32(), "key": pa.string(), "labels": LABELS_TYPE, "mask": MASK_TYPE,
-}  # fmt: skip
-"""Type of each column that is read."""
+_TYPES = {"label": pa.int32(), "key": pa.string(), "labels": LABELS_TYPE, "mask": MASK_TYPE}
+"""Type of each column that is read, but for `tokens`, whose type depends on the store's coding."""
 
 
 class Shard:
@@ -40,30 +40,38 @@ class Shard:
     Args:
         path: the file.
         entry: what the manifest says of it: {"file", "rows", "sha256"} and, if written by this version, "bytes".
-        row_bytes: bytes of a row's tokens.
+        row_bytes: bytes of a row's tokens; None: rows are coded, and differ in length.
         columns: names of the columns that it must have, beginning with tokens, label, key.
 
     Attributes:
         entry: as given.
-        tokens: (rows,) array over the mapped file, each element the bytes of one row.
+        tokens: (rows,) array over the mapped file, each element the bytes of one row; of a coded shard, none.
+        coded: of a coded shard, the bytes of all rows and their bounds, over the mapped file.
         labels: (rows,) int32 array over the mapped file.
         targets: Targets of all rows, over the mapped file.
     Raises: UserError if it is missing, cut off, or not what the manifest says.
     """
 
     def __init__(
-        self, path: str | Path, entry: dict[str, Any], row_bytes: int, columns: Sequence[str] = BASE_COLUMNS
+        self, path: str | Path, entry: dict[str, Any], row_bytes: int | None, columns: Sequence[str] = BASE_COLUMNS
     ) -> None:
         check_size(path, entry)
-        table = _read_plain(path, [name for name in columns if name in _TYPES])
+        types = {**_TYPES, "tokens": "fixed_size_binary" if row_bytes is not None else CODED_TYPE}
+        table = _read_plain(path, {name: types[name] for name in columns if name in types})
         if table.num_rows != entry["rows"]:
             raise UserError(f"{path} has {table.num_rows} rows, store.json says {entry['rows']}: {_AGAIN}")
-        width = table.schema.field("tokens").type.byte_width
-        if table.num_rows and width != row_bytes:
-            raise UserError(f"{path} has rows of {width} bytes, expected {row_bytes}: {_AGAIN}")
+        if table.num_rows and row_bytes is not None:
+            width = table.schema.field("tokens").type.byte_width
+            if width != row_bytes:
+                raise UserError(f"{path} has rows of {width} bytes, expected {row_bytes}: {_AGAIN}")
         self.entry = entry
         self.table = table
-        self.tokens = _mapped(table.column("tokens"), np.dtype(f"V{row_bytes}"))
+        self.tokens = np.zeros(0, np.void)
+        self.coded: CodedRows | None = None
+        if row_bytes is None:
+            self.coded = CodedRows.of(_whole(table.column("tokens")))
+        else:
+            self.tokens = _mapped(table.column("tokens"), np.dtype(f"V{row_bytes}"))
         self.labels = _mapped(table.column("label"), np.dtype(np.int32))
         self.targets = Targets(**{
             field: _whole(table.column(name)) if name in columns else None
@@ -79,8 +87,8 @@ class Shard:
         return content_bytes({name: _whole(self.table.column(name)) for name in (*BASE_COLUMNS, *self.targets.columns)})
 
 
-def _read_plain(path: str | Path, columns: Sequence[str]) -> pa.Table:
-    """Columns of an Arrow file as a table of at most one chunk over the mapped file.
+def _read_plain(path: str | Path, columns: dict[str, Any]) -> pa.Table:
+    """Columns of an Arrow file, by name and type, as a table of at most one chunk over the mapped file.
 
     Its offsets, lengths and texts are checked, all of them: Arrow trusts them afterwards and reads wherever they point.
     """
@@ -107,15 +115,14 @@ def _read_plain(path: str | Path, columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def _check_columns(path: str | Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+def _check_columns(path: str | Path, schema: pa.Schema, columns: dict[str, Any]) -> None:
     if tuple(schema.names[:3]) != BASE_COLUMNS or any(schema.names.count(name) != 1 for name in columns):
         names = shown(", ".join(schema.names), 120)
         raise UserError(f"{path} has the columns {names}, expected {', '.join(columns)}: {_AGAIN}")
-    for name in columns:
+    for name, wanted in columns.items():
         kind = schema.field(name).type
-        fits = pa.types.is_fixed_size_binary(kind) if name == "tokens" else kind == _TYPES[name]
-        if not fits:
-            raise UserError(f"{path}: the column {name} is of type {kind}, expected {_TYPES[name]}: {_AGAIN}")
+        if not (pa.types.is_fixed_size_binary(kind) if wanted == "fixed_size_binary" else kind == wanted):
+            raise UserError(f"{path}: the column {name} is of type {kind}, expected {wanted}: {_AGAIN}")
 
 
 def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -123,8 +130,8 @@ def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
 
     Args:
         columns: {name: Arrow array} of a shard.
-    Returns: {name: (rows,) int64}: packed tokens; 4 of a label; a key and its offset (4); the labels of a row, 4 each,
-        and their offset (4); a mask and its offset (8).
+    Returns: {name: (rows,) int64}: packed tokens, or coded ones and their offset (4); 4 of a label; a key and its
+        offset (4); the labels of a row, 4 each, and their offset (4); a mask and its offset (8).
     """
     rows = len(columns["tokens"])
 
@@ -133,7 +140,9 @@ def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
         return pc.fill_null(measure(columns[name]), 0).to_numpy(zero_copy_only=False).astype(np.int64)
 
     content = {
-        "tokens": np.full(rows, columns["tokens"].type.byte_width, np.int64),
+        "tokens": 4 + lengths("tokens")
+        if columns["tokens"].type == CODED_TYPE
+        else np.full(rows, columns["tokens"].type.byte_width, np.int64),
         "label": np.full(rows, 4, np.int64),
         "key": 4 + lengths("key"),
     }
@@ -177,7 +186,7 @@ def check_size(path: str | Path, entry: dict[str, Any]) -> None:
 
 def write_shard(
     path: str | Path,
-    packed: np.ndarray,
+    packed: "np.ndarray | CodedRows",
     labels: Sequence[int] | np.ndarray,
     keys: Sequence[str],
     targets: Targets = _NO_TARGETS,
@@ -186,16 +195,15 @@ def write_shard(
 
     Args:
         path: destination file.
-        packed: (rows, bytes) uint8 array.
+        packed: (rows, bytes) uint8 array, or CodedRows.
         labels: (rows,) integers, -1 where unknown.
         keys: list of strings.
         targets: of the same rows.
     Returns: {"file", "rows", "bytes", "sha256", "content"} for the manifest; content is {column: its bytes}.
     Raises: ValueError if the columns differ in length.
     """
-    packed = np.ascontiguousarray(packed)
-    rows, width = packed.shape
-    tokens = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(packed)])
+    tokens = packed.column() if isinstance(packed, CodedRows) else _packed_column(packed)
+    rows = len(tokens)
     columns = {
         "tokens": tokens,
         "label": pa.array(np.asarray(labels, np.int32)),
@@ -211,6 +219,12 @@ def write_shard(
         checksum, size = sha256_of(temporary), temporary.stat().st_size
     content = {name: int(each.sum()) for name, each in content_bytes(columns).items()}
     return {"file": Path(path).name, "rows": rows, "bytes": size, "sha256": checksum, "content": content}
+
+
+def _packed_column(packed: np.ndarray) -> Any:
+    packed = np.ascontiguousarray(packed)
+    rows, width = packed.shape
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(packed)])
 
 
 def sha256_of(path: str | Path) -> str:

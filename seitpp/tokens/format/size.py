@@ -13,13 +13,14 @@ class StoreSize:
 
     Attributes:
         rows: number of rows.
-        tokens: bytes of packed tokens.
+        tokens: bytes of tokens as they are stored, and of the offsets of coded ones.
         labels: bytes of one label and of several labels a row.
         masks: bytes of compressed label maps.
         keys: bytes of keys.
         container: what Arrow adds: schema, padding, record batch. Part of `keys` where the manifest is of version 1,
             which does not tell them apart.
         codebook: bytes of codebook.safetensors.
+        tables: bytes of coding.safetensors, where rows are coded.
         manifest: bytes of store.json, and of rows.npy where there is one.
     """
 
@@ -30,13 +31,14 @@ class StoreSize:
     keys: int
     container: int
     codebook: int
+    tables: int
     manifest: int
 
     @property
     def total(self) -> int:
         """All bytes."""
         rows = self.tokens + self.labels + self.masks + self.keys + self.container
-        return rows + self.codebook + self.manifest
+        return rows + self.codebook + self.tables + self.manifest
 
 
 def count_rows(manifest: dict[str, Any]) -> int:
@@ -68,6 +70,7 @@ def store_size(manifest: dict[str, Any], file_bytes: Callable[[str], int]) -> St
         keys=content.get("key", 0),
         container=content.get("container", 0),
         codebook=told["bytes"] if told else file_bytes("codebook.safetensors"),
+        tables=manifest.get("coding_tables", {"bytes": 0})["bytes"],
         manifest=sum(file_bytes(name) for name in small),
     )
 

@@ -13,6 +13,9 @@ import torch
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.schema import shown
 from seitpp.tokens.codec import rows_outside, unpack
+from seitpp.tokens.coding.coder import RowCoder
+from seitpp.tokens.coding.tables import CodingTables
+from seitpp.tokens.coding.tables_file import read_tables
 from seitpp.tokens.format.shard import Shard, sha256_of
 from seitpp.tokens.format.targets import Targets
 
@@ -48,17 +51,38 @@ def verify_codebook(name: str, content: bytes, manifest: dict[str, Any]) -> torc
     return codebook
 
 
-def verify_shard(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
-    """Check a shard whole: its checksum, and that ids, labels and masks are in range.
+def verify_tables(name: str, content: bytes, manifest: dict[str, Any]) -> CodingTables:
+    """Read coding tables.
+
+    Args:
+        name: of their file, for messages.
+        content: bytes of their file.
+        manifest: content of store.json.
+    Raises: UserError if they are not those of the manifest, or don't fit the store.
+    """
+    if hashlib.sha256(content).hexdigest() != manifest["coding_tables"]["sha256"]:
+        raise UserError(f"{name}: the checksum differs from store.json; {_AGAIN}")
+    try:
+        return read_tables(content, manifest["codebook_size"], tuple(manifest["grid"]))
+    except ValueError as error:
+        raise UserError(f"{name}: {shown(error, 160)}; {_AGAIN}") from error
+
+
+def verify_shard(path: str | Path, shard: Shard, manifest: dict[str, Any], coder: RowCoder | None = None) -> None:
+    """Check a shard whole: its checksum, that coded rows can be decoded, that ids, labels and masks are in range.
 
     Args:
         path: its file.
         shard: the same, opened.
         manifest: content of store.json.
+        coder: of the store, where rows are coded.
     Raises: UserError naming the file and what is wrong in it.
     """
     _verify_content(path, shard, manifest)
     verify_labels(path, shard, manifest)
+    if coder is not None:
+        for start in range(0, shard.entry["rows"], _ROWS_AT_ONCE):
+            decode_rows(path, shard, np.arange(start, min(start + _ROWS_AT_ONCE, shard.entry["rows"])), coder)
     if shard.targets.masks is not None:
         verify_masks(path, shard.targets, manifest["mask"])
 
@@ -75,6 +99,24 @@ def verify_once(path: Path, shard: Shard, manifest: dict[str, Any]) -> None:
     if seen not in _SEEN:
         _verify_content(path, shard, manifest)
         _SEEN.add(seen)
+
+
+def decode_rows(path: str | Path, shard: Shard, rows: np.ndarray, coder: RowCoder) -> np.ndarray:
+    """Ids of some rows of a coded shard, (b, tokens) uint16; all lie below K, whatever the bytes are.
+
+    Args:
+        path: its file, for messages.
+        shard: the same, opened.
+        rows: numbers of rows in it, (b,) int64.
+        coder: of the store.
+    Raises: UserError naming the first row that is damaged.
+    """
+    assert shard.coded is not None, "a coded store's shards are opened as such"
+    content, offsets = shard.coded.content, shard.coded.offsets
+    ids, even = coder.decode(content, offsets[rows].astype(np.int64), offsets[rows + 1].astype(np.int64))
+    if not even.all():
+        raise UserError(f"{path}: row {rows[np.argmin(even)]} is damaged, or coded by other tables: {_AGAIN}")
+    return ids
 
 
 def verify_labels(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
