@@ -83,14 +83,15 @@ def make_subset(folder):
         subset.main(config)
 
 
-def read_store(store, out):
-    """Everything that is read of a store, and what is made of it."""
+def read_store(store, out, *, verified=True):
+    """Everything that is read of a store, and what is made of it; unverified, ids may be beyond the codes."""
     everything = range(len(store))
-    assert store.ids(everything).max() < store.codebook_size
+    ids = store.ids(everything)
+    assert not verified or ids.max() < store.codebook_size
     assert set(store.labels.tolist()) <= {-1, *range(len(store.classes))}
     store.keys()
     store.content(everything)
-    store.codebook[store.ids(everything)]
+    store.codebook[ids.clamp(max=store.codebook_size - 1)]
     assert store.size.total >= 0
     for column, read in (("labels", store.label_lists_at), ("mask", store.masks_at)):
         if column in store.columns:
@@ -366,8 +367,9 @@ TARGETS = {
         damaged=lambda folder: [path for path in all_files(folder) if path.suffix != ".json"], weight=8,
     ),
     "unverified store": Target(
-        make_store, lambda folder, out: read_store(open_store(folder / "store", verify_shards=False), out), weight=4,
-        mended=mend_store, damaged=shards_and_tables,
+        make_store,
+        lambda folder, out: read_store(open_store(folder / "store", verify_shards=False), out, verified=False),
+        weight=4, mended=mend_store, damaged=shards_and_tables,
     ),
     "unfinished store": Target(
         make_unfinished, read_unfinished, damaged=lambda folder: all_files(folder / "store"), weight=2

@@ -8,12 +8,14 @@ pandas by itself takes `null`, `NA`, `None` and a dozen more for nothing, and dr
 
 import csv
 import io
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.schema import shown
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -31,11 +33,14 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
         raise UserError(f"{path} is empty: expected CSV with columns {','.join(columns)}")
     wrong = [name for name in columns if header.count(name) != 1]
     if wrong:
-        raise UserError(f"{path} has no column {wrong[0]}, or two; it has {', '.join(header)}: mend it or remove it")
+        names = shown(", ".join(header), 200)
+        raise UserError(f"{path} has no column {wrong[0]}, or two; it has {names}: mend it or remove it")
     lines, content = [], []
     for line, row in rows:
         if len(row) != len(header):
-            raise UserError(f"{path}, line {line}: {len(row)} fields, expected {len(header)}: {', '.join(header)}")
+            raise UserError(
+                f"{path}, line {line}: {len(row)} fields, expected {len(header)}: {shown(', '.join(header), 200)}"
+            )
         lines.append(line)
         content.append(row)
     return pd.DataFrame(content, columns=header, index=pd.Index(lines, dtype="int64"), dtype="object")
@@ -47,8 +52,10 @@ def read_utf8(path: str | Path) -> str:
     Raises: UserError if there is no such file, or it is in another encoding, with the first line that shows it.
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for, for ever
+            raise UserError(f"{path} is no file but a folder, pipe or device: name a table")
         content = Path(path).read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except FileNotFoundError as error:
         raise UserError(f"{path} is no file: {error.strerror}") from error
     try:
         return content.decode("utf-8-sig")

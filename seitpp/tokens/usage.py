@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
 from seitpp.runtime.progress import Progress
 from seitpp.tokens.reading import ReadsStores
@@ -55,7 +56,10 @@ def count_codes(store: "TokenStore", progress: Callable[[int], object] | None = 
     """
     counts = np.zeros(store.codebook_size, np.int64)
     for rows in pass_through(store):
-        counts += np.bincount(store.ids(rows).numpy().reshape(-1), minlength=store.codebook_size)
+        found = np.bincount(store.ids(rows).numpy().reshape(-1), minlength=store.codebook_size)
+        if len(found) > store.codebook_size:
+            raise UserError(f"{store.folder} has ids beyond its codes: seitpp store verify names the shard")
+        counts += found
         if progress is not None:
             progress(rows.stop)
     return counts

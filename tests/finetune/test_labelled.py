@@ -1,5 +1,7 @@
 """The labelled rows of a store: its own labels or a table's, and their division."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -136,3 +138,9 @@ def test_stores_that_name_one_tokenizer_but_differ_are_refused(tmp_path, codes, 
     places["eval_store"] = tiny.make_store(tmp_path / "test", tiny.random_ids(6, codes, grid), codes=codes)
     with pytest.raises(UserError, match=matters):
         open_train_and_test(FinetuneConfig(**{name: str(folder) for name, folder in places.items()}, output_dir="out"))
+
+
+def test_a_pipe_that_is_called_a_table_is_refused_and_not_waited_for(stores, tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"labels\.csv is no file but a folder, pipe or device"):
+        open_labelled(stores / "train", tmp_path / "labels.csv")
