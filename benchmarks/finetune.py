@@ -3,7 +3,6 @@
     python -m benchmarks.finetune                     ViT-B/2 of the papers, one thread of a CPU, or a GPU
     python -m benchmarks.finetune --quick             all of it with tiny models, in seconds
     python -m benchmarks.finetune --profile FILE      kernels by time, as a table
-    python -m benchmarks.finetune --reference CHECKOUT --reference_path FOLDER      beside the published step
 
 The step is that of configs/finetune/vit_base.yaml: ColorAdapt and Emb-Noise, TokenAdapt (random weights, the published
 widths) on one half of a batch and crops on the other, CutMix and Mixup, forward, backward and AdamW. Features are those
@@ -21,9 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks import limits
 from benchmarks.measures import per_second, report
-from benchmarks.reference import add_reference, check_reference, measure_published, report_ratios, write_release
 from benchmarks.steps import (
-    least,
     measure_parts,
     measure_throughput,
     parse_arguments,
@@ -116,8 +113,7 @@ def encoder_network(config):
 def main():
     """Print the measures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments = parse_arguments(add_reference(parser), multiple=4)
-    check_reference(parser, arguments)
+    arguments = parse_arguments(parser, multiple=4)
     torch.set_num_threads(1)
     size, count = arguments.batch_size, arguments.steps
     with tempfile.TemporaryDirectory() as folder:
@@ -127,16 +123,9 @@ def main():
         report("parameters trained", step.parameters / 1e6, "million")
         for index in range(arguments.warm):
             step.run(index)
-        seconds, theirs = measure_parts(step, count), None
-        if arguments.reference:
-            write_release(open_store(folder / "store"), folder)
-            theirs = measure_published("finetune", arguments, folder)
-            seconds = least([seconds, measure_parts(step, count)])
+        seconds = measure_parts(step, count)
         report_parts("fine-tuning", seconds, size)
         rate = measure_throughput(step, count)
-        if theirs:
-            report("parameters trained, published", theirs["parameters"] / 1e6, "million")
-            report_ratios(seconds, rate, theirs, size)
         products = report_limits(step, seconds, rate)
         if arguments.profile:
             report_profile(arguments.profile, step, count)

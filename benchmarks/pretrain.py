@@ -23,16 +23,19 @@ needs: pip install --target FOLDER --no-deps timm==0.5.4
 """
 
 import argparse
+import json
 import math
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from einops import rearrange
 
 from benchmarks import limits
-from benchmarks.measures import report
-from benchmarks.reference import add_reference, check_reference, measure_published, report_ratios, write_release
+from benchmarks.measures import report, report_ratio
 from benchmarks.steps import (
     least,
     measure_parts,
@@ -51,6 +54,7 @@ from seitpp.mtm.masking import MaskConfig, sample_mask_ratio, sample_masks
 from seitpp.mtm.model import DecoderConfig, MaskedTokenModel, ModelConfig
 from seitpp.mtm.pretrain import PretrainConfig
 from seitpp.runtime.devices import compile_in_place
+from seitpp.tokens.exchange import published
 from seitpp.tokens.store import open_store
 from seitpp.training.optimizer import make_adamw, parameter_groups, set_learning_rate
 from seitpp.training.random_streams import seed_dropout
@@ -127,8 +131,11 @@ def adapt_flops(adapt):
 def main():
     """Print the measures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments = parse_arguments(add_reference(parser), multiple=2)
-    check_reference(parser, arguments)
+    parser.add_argument("--reference", type=Path, help="checkout of github.com/naver-ai/seit")
+    parser.add_argument("--reference_path", type=Path, help="folder with timm 0.5.4")
+    arguments = parse_arguments(parser, multiple=2)
+    if arguments.reference and (arguments.quick or not arguments.reference_path):
+        parser.error("--reference needs --reference_path, and models of the published size: no --quick")
     torch.set_num_threads(1)
     size, count = arguments.batch_size, arguments.steps
     with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +150,7 @@ def main():
         ours, theirs = measure_parts(step, count), None
         if arguments.reference:
             write_release(open_store(folder / "store"), folder)
-            theirs = measure_published("pretrain", arguments, folder)
+            theirs = measure_published(arguments, folder)
             assert theirs["parameters"] == step.parameters, "the models differ: the comparison would mean nothing"
             ours = least([ours, measure_parts(step, count)])
         report_parts("ours", ours, size)
@@ -153,6 +160,43 @@ def main():
             report_ratios(ours, rate, theirs, size)
         if arguments.profile:
             report_profile(arguments.profile, step, count)
+
+
+def report_ratios(ours, rate, theirs, batch_size):
+    """The published step's times, and ours against them.
+
+    Args:
+        ours: seconds of the parts of our step.
+        rate: our images a second, of steps in a row.
+        theirs: what `measure_published` returned.
+        batch_size: of both.
+    """
+    report_parts("published", theirs["parts"], batch_size)
+    report("published: steps in a row", theirs["rate"], "images/s", precision=theirs["precision"])
+    for part, seconds in ours.items():
+        name = f"ours against the published, {part}"
+        report_ratio(name, batch_size / seconds, batch_size / theirs["parts"][part], "images/s")
+    report_ratio("ours against the published, steps in a row", rate, theirs["rate"], "images/s")
+
+
+def write_release(store, folder):
+    """The store's rows in the form that the published loader reads."""
+    ids = store.ids(range(len(store)))
+    with published.writing(folder / "train-token.data.bin.gz", len(ids)) as append:
+        append(rearrange(ids, "b h w -> b (h w)").numpy())
+    (folder / "train-label.txt").write_text(
+        "".join(f"{label}\n" for label in store.labels_at(range(len(store))).tolist())
+    )
+    torch.save(store.codebook, folder / "codebook.ckpt")
+
+
+def measure_published(arguments, folder):
+    """The published step in a process of its own: the JSON object that benchmarks.published_pretrain prints."""
+    torch.cuda.empty_cache()  # it needs the device's memory too
+    words = ["-m", "benchmarks.published_pretrain", arguments.reference, arguments.reference_path, folder]
+    command = [sys.executable, *map(str, words), str(arguments.batch_size), str(arguments.steps)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from types import SimpleNamespace
 
 import torch
 
-WARM = 3
+_WARM = 3
 
 
 def main():
@@ -48,10 +48,10 @@ def main():
     torch.backends.cudnn.benchmark = True
     model, optimizer = make_model("cuda" if gpu else "cpu")
     clock = Clock(model, optimizer)
-    sizes = {"batch_size": int(batch_size), "count": WARM + int(count), "gpu": gpu}
-    timed = run(model, optimizer, clock, folder, **sizes)[WARM:]
+    sizes = {"batch_size": int(batch_size), "count": _WARM + int(count), "gpu": gpu}
+    timed = run(model, optimizer, clock, folder, **sizes)[_WARM:]
     clock.stop()
-    in_a_row = run(model, optimizer, clock, folder, **sizes)[WARM:]
+    in_a_row = run(model, optimizer, clock, folder, **sizes)[_WARM:]
     updated = [step for step in timed if step["update"] > 0]
     print(
         json.dumps(
