@@ -117,7 +117,7 @@ def test_shards_of_other_columns_make_no_store(tmp_path):
     rows = (np.zeros((1, 24), np.uint8), [0], ["a"])
     plain = write_shard(tmp_path / "shard-00000.arrow", *rows)
     listed = write_shard(tmp_path / "shard-00001.arrow", *rows, Targets.of(labels=[[1]]))
-    with pytest.raises(ValueError, match=r"shard-00001\.arrow has other columns than shard-00000"):
+    with pytest.raises(UserError, match=r"shard-00001\.arrow has other columns than shard-00000"):
         write_manifest(
             tmp_path, tokenizer={}, codebook=torch.zeros(tiny.CODES, 2), lookup="cosine", grid=tiny.GRID,
             preprocessing={}, classes=[], shards=[plain, listed],

@@ -54,7 +54,7 @@ def write_manifest(
         columns: of the shards; None: what they say of themselves, which shards that were written elsewhere may not.
         tables: content of coding.safetensors, where rows are coded by it; None: they are packed.
         others: further entries, such as `subset`.
-    Raises: ValueError if shards differ in their columns; UserError if a field is none that a reader would take.
+    Raises: UserError if shards differ in their columns, or a field is none that a reader would take.
     """
     from safetensors.torch import save_file
 
@@ -177,5 +177,8 @@ def _columns_of(shards: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The columns that the shards share; shards that don't say have the three of version 1."""
     columns = [tuple(shard.get("content", BASE_COLUMNS)) for shard in shards] or [BASE_COLUMNS]
     if other := [shard["file"] for shard, each in zip(shards, columns, strict=False) if each != columns[0]]:
-        raise ValueError(f"{other[0]} has other columns than {shards[0]['file']}: {', '.join(columns[0])}")
+        names = ", ".join(columns[0])
+        raise UserError(
+            f"{other[0]} has other columns than {shards[0]['file']} ({names}): {_AGAIN}, with --resume none"
+        )
     return columns[0]
