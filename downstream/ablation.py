@@ -51,7 +51,7 @@ from seitpp.runtime.ownership import is_run
 from seitpp.runtime.results import write_results
 from seitpp.runtime.run_content import remove_checkpoints, remove_empty, remove_run
 from seitpp.runtime.run_folder import RunFolder
-from seitpp.runtime.steps.runner import StepRunner
+from seitpp.runtime.steps.runner import StepRunner, forget_steps
 from seitpp.runtime.steps.step import Step
 from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
@@ -274,11 +274,9 @@ def forget_runs(folder: Path) -> None:
             remove_subset(path)
             remove_job(path)
             remove_run(path)
-    for log in (folder / "logs").glob("*.log"):
-        log.unlink()
+    forget_steps(folder)
     remove_empty(folder / "logs")
-    for name in ("commands.jsonl", "ablation.csv"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "ablation.csv").unlink(missing_ok=True)
 
 
 def drop_checkpoints(step: Step) -> None:

@@ -138,7 +138,7 @@ def learn(
     memory = _memory(config, method, train_set, accelerator.device)
     ranked = rank_rows(train_set.rows, train_set.targets, seed=config.seed)
     folder, course = Path(config.output_dir), Course(accuracy=[], kept=[], bytes=[])
-    store, weights = folder / "store", config.weights
+    store, weights = folder / ".seitpp-task", config.weights  # a name that nobody else uses: it is replaced and removed
     for number, classes in enumerate(tasks, start=1):
         if accelerator.is_main_process:
             write_task(store, train_set, rows_of(train_set, classes), memory)

@@ -397,13 +397,14 @@ def test_a_fresh_start_forgets_the_former_runs_and_nothing_else(config):
     write_fraction(folder / "seed-7" / "labels-0.5", train_set, 0.5, seed=7)
     for name in ("logs", "mine", "seed-data"):
         (folder / name).mkdir()
-    for name in ("commands.jsonl", "ablation.csv", "notes.txt", "logs/probe.log", "seed-data/a.png"):
+    for name in ("ablation.csv", "notes.txt", "logs/seed-0-a-probe.log", "logs/mine.log", "seed-data/a.png"):
         (folder / name).write_text("")
+    (folder / "commands.jsonl").write_text('{"stage": "seed 0, a probe", "finished": true}\n')
     (folder / "seed-0" / "mtm" / "notes.txt").write_text("")
     forget_runs(folder)
     left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    assert left == ["notes.txt", "seed-0/mtm/notes.txt", "seed-data/a.png"]
-    assert sorted(path.name for path in folder.iterdir()) == ["mine", "notes.txt", "seed-0", "seed-data"]
+    assert left == ["logs/mine.log", "notes.txt", "seed-0/mtm/notes.txt", "seed-data/a.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["logs", "mine", "notes.txt", "seed-0", "seed-data"]
 
 
 def test_only_the_checkpoints_of_runs_are_dropped(tmp_path):

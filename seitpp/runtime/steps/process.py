@@ -12,6 +12,11 @@ from pathlib import Path
 from seitpp.runtime.steps.step import Step
 
 
+def log_of(folder: Path, name: str) -> Path:
+    """Where a step of a name logs."""
+    return folder / "logs" / f"{name.lower().replace(' ', '-').replace(',', '')}.log"
+
+
 class StepProcess:
     """A step's process, and the thread that reads what it prints.
 
@@ -23,7 +28,7 @@ class StepProcess:
 
     def __init__(self, step: Step, folder: Path, threads: int):
         self.step = step
-        self.log = folder / "logs" / f"{step.name.lower().replace(' ', '-').replace(',', '')}.log"
+        self.log = log_of(folder, step.name)
         self.started = time.monotonic()
         self.code, self.peak_memory_mb, self.progress = None, 0, {}
         environment = {

@@ -13,7 +13,7 @@ from seitpp.runtime.errors import Interrupted, UserError
 from seitpp.runtime.files import write_text
 from seitpp.runtime.progress import readable_seconds
 from seitpp.runtime.steps.display import StepDisplay
-from seitpp.runtime.steps.process import StepProcess, peak_memory_mb
+from seitpp.runtime.steps.process import StepProcess, log_of, peak_memory_mb
 from seitpp.runtime.steps.step import Step
 
 
@@ -179,3 +179,10 @@ class StepRunner:
 
 def _read_lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def forget_steps(folder: Path) -> None:
+    """Remove the record of a folder's steps, and the logs of the steps that it names; no other file."""
+    for record in _read_lines(folder / "commands.jsonl"):
+        log_of(folder, str(record["stage"])).unlink(missing_ok=True)
+    (folder / "commands.jsonl").unlink(missing_ok=True)
