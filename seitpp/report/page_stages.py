@@ -39,14 +39,17 @@ def tokenizer_sections(found: Found) -> list[dict[str, Any]]:
 
 
 def storage_sections(found: Found, images: str | Path | None = None) -> list[dict[str, Any]]:
-    """Bytes of the stores of each tokenizer against those of their images.
+    """Bytes of the stores of each tokenizer against those of their images; no row counts twice.
 
     Args:
         found: Found.
         images: folder of the images; None: the folder `images` beside the stores, if it holds them.
     """
     groups = {}
+    folders = {store.path.resolve() for store in found.stores}
     for store in found.stores:
+        if _shard_folders(store) & (folders - {store.path.resolve()}):
+            continue  # a subset of a store that counts already
         groups.setdefault((store.root, store.manifest["tokenizer"]["fingerprint"]), []).append(store)
     sections = []
     for (root, fingerprint), stores in groups.items():
@@ -86,6 +89,11 @@ def storage_sections(found: Found, images: str | Path | None = None) -> list[dic
             }
         )  # fmt: skip
     return sections
+
+
+def _shard_folders(store):
+    """Where a store's shards lie: in itself, or, of a subset, in the store that it is of."""
+    return {(store.path / shard["file"]).resolve().parent for shard in store.manifest["shards"]}
 
 
 def _storage(stores, images, beside):

@@ -106,6 +106,15 @@ def test_a_subset_counts_as_its_own_rows_and_their_part_of_the_bytes(tmp_path):
     assert "400" not in text
 
 
+def test_a_subset_beside_its_store_does_not_count_once_more(tmp_path):
+    for name, rows in (("train", 12), ("test", 5)):
+        say_image_size(tiny.make_store(tmp_path / "all" / name, tiny.random_ids(rows, 37, (4, 6))))
+    alone = report(tmp_path / "all").text
+    make_subset(SubsetConfig(store=str(tmp_path / "all" / "train"), output_dir=str(tmp_path / "all" / "part"), count=3))
+    assert "17 images" in alone
+    assert report(tmp_path / "all").text == alone
+
+
 def test_a_subset_is_compared_with_its_own_images(tmp_path):
     images = tiny.make_images(tmp_path / "pictures", {"ant": 6, "bee": 4})
     keys = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
