@@ -32,6 +32,8 @@ STAGES = {
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),
     "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),
     "report": ("seitpp.report.report", "one self-contained page and results.csv of many runs"),
+    "recipes": ("seitpp.runtime.list_recipes", "list the recipes that --config knows by name"),
+    "doctor": ("seitpp.doctor", "versions, devices, memory, free disk, extras"),
 }
 OTHERS = {
     "store": "look at a token store, check, export, import or divide it: seitpp store lists how",
@@ -54,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _start(argv):
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
+        return
+    if argv[0] in ("--version", "version"):
+        from seitpp.doctor import version
+
+        print(f"seitpp {version()}")
         return
     stage, rest = argv[0], argv[1:]
     if stage == "store":
@@ -79,7 +86,8 @@ def _help():
             "",
             *lines,
             "",
-            "seitpp STAGE --help lists a stage's flags. Each stage is also a module for Accelerate:",
+            "seitpp STAGE --help lists a stage's flags, seitpp --version says the version.",
+            "Each stage is also a module for Accelerate:",
             "accelerate launch -m seitpp.mtm.pretrain --config vit_base --store STORE --output_dir RUN",
         ]
     )

@@ -491,8 +491,8 @@ def test_every_field_of_every_stage_is_documented(stage):
     assert [name for name, text in documented_fields(config_class) if not text] == []
 
 
-def test_help_lists_every_field_with_its_documentation():
-    done = tiny.run("-m", "seitpp.mtm.pretrain", "--help", COLUMNS="100")
+def test_help_all_lists_every_field_with_its_documentation():
+    done = tiny.run("-m", "seitpp.mtm.pretrain", "--help_all", COLUMNS="100")
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     for name, documentation in documented_fields(PretrainConfig):
