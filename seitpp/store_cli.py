@@ -40,6 +40,12 @@ ACTIONS = {
         "main",
         "a part of its rows, by count, class or bytes",
     ),
+    "budget": (
+        "seitpp.tokenizers.store_budget",
+        "BudgetConfig",
+        "main",
+        "what each way below so many bytes costs",
+    ),
 }
 
 
