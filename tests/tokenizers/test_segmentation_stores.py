@@ -138,6 +138,20 @@ def test_the_manifest_says_how_the_windows_were_made(tokenise):
     assert store.columns == ("tokens", "label", "key", "mask", "window")
 
 
+def test_label_maps_at_their_own_size_are_kept_unless_the_images_are_for_training(tokenise, ade):
+    train, val = tokenise("train"), tokenise("val", split="val")
+    assert "truth" not in train.columns
+    val.verify()
+    places, truths = Windows(val.windows_at(range(len(val)))), val.truths_at(range(len(val)))
+    first = places.image_bounds()[:-1].tolist()
+    assert [row for row, each in enumerate(truths) if each is not None] == first
+    for row in first:
+        key = val.keys(range(row, row + 1))[0].rpartition("#")[0]
+        assert np.array_equal(truths[row], ade[1][key]), key
+    assert "truth" in tokenise("kept", own_size=True).columns
+    assert val.size.masks == sum(val.content(range(len(val)))[name].sum() for name in ("mask", "truth"))
+
+
 def test_tiles_of_the_tokenizers_size_are_encoded_where_they_are_asked_for(tokenise, tokenizer_folder):
     whole, tiled = tokenise("whole"), tokenise("tiled", tiles=True)
     assert tiled.manifest["windows"]["tile"] == [16, 24]
@@ -197,7 +211,8 @@ def test_a_started_store_is_finished_with_the_same_bytes(tokenise, config, tmp_p
 
 
 @pytest.mark.parametrize(
-    "fields", [{"window_stride": 20}, {"short_side": 60}, {"window": 96}, {"tiles": True}, {"split": "val"}]
+    "fields",
+    [{"window_stride": 20}, {"short_side": 60}, {"window": 96}, {"tiles": True}, {"split": "val"}, {"own_size": True}],
 )
 def test_a_store_of_other_windows_is_refused(tokenise, fields):
     tokenise()
