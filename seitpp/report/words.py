@@ -134,12 +134,13 @@ def label_fraction(fraction: float) -> str:
 
 def storage(name: str) -> str:
     """How images are stored: "tokens", "JPEGs of quality 75", "JPEGs of quality 75, 32 pixels a side"."""
-    if not name:
-        return "tokens"
-    jpeg = re.fullmatch(r"jpeg(\d+)(?:_side(\d+))?", name)
+    if name in ("", "jpeg_fit"):
+        return "JPEGs of the quality that fits" if name else "tokens"
+    jpeg = re.fullmatch(r"jpeg(\d+)(?:_side(?:(\d+)|_fit))?", name)
     if not jpeg:
         return _plain(name)
-    return f"JPEGs of quality {jpeg[1]}" + (f", {jpeg[2]} pixels a side" if jpeg[2] else "")
+    side = f"{jpeg[2]} pixels a side" if jpeg[2] else "of the side that fits" if name.endswith("_fit") else ""
+    return f"JPEGs of quality {jpeg[1]}" + (f", {side}" if side else "")
 
 
 def percent(mean: float, std: float | None = None) -> str:

@@ -102,7 +102,8 @@ def test_shifts_are_said_with_spaces_and_none_is_clean():
 @pytest.mark.parametrize(
     ("name", "said"),
     [("", "tokens"), ("jpeg75", "JPEGs of quality 75"), ("jpeg75_side32", "JPEGs of quality 75, 32 pixels a side"),
-     ("web_p", "web p")],
+     ("jpeg_fit", "JPEGs of the quality that fits"),
+     ("jpeg75_side_fit", "JPEGs of quality 75, of the side that fits"), ("web_p", "web p")],
 )  # fmt: skip
 def test_how_images_are_stored_is_said(name, said):
     assert words.storage(name) == said

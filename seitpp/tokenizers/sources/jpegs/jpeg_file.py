@@ -135,10 +135,8 @@ class JpegImages:
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{self.file} is missing, cut off or broken: {_AGAIN}") from error
-        if table.schema != _SCHEMA or (table.num_rows, len(content)) != (
-            self.described["rows"],
-            self.described["bytes"],
-        ):
+        told = self.described["rows"], self.described["bytes"]
+        if table.schema != _SCHEMA or (table.num_rows, len(content)) != told:
             raise UserError(f"{self.file} is not what {DESCRIPTION} beside it says: {_AGAIN}")
         return table
 

@@ -73,7 +73,7 @@ def forms_of(storage: str, size: tuple[int, int]) -> list[JpegForm]:
     if match["fit"]:
         sides = dict.fromkeys(max(1, min(size) * part // 8) for part in EIGHTHS)
         return [JpegForm(quality=quality, side=side) for side in sides]
-    return [JpegForm(quality=quality, side=side and int(side))]
+    return [JpegForm(quality=quality, side=None if side is None else int(side))]
 
 
 def row_bytes(jpeg: bytes, key: str) -> dict[str, int]:
