@@ -119,7 +119,6 @@ class StorageCurveConfig(StageConfig):
             values = getattr(self, name)
             require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
         require(self, "jpegs", len(self.jpegs) == len(set(self.jpegs)), "must name each once")
-        require(self, "jpegs", not self.jpegs or (self.images and self.eval_images), "needs --images and --eval_images")
         for storage in self.jpegs:
             forms_of(storage, (256, 256))
         for budget in self.budgets:
@@ -179,6 +178,8 @@ def read_inputs(config: StorageCurveConfig) -> tuple[LabelledRows, LabelledRows,
     """
     if "://" in config.store:
         raise UserError(f"{config.store}: subsets need a store on this machine")
+    if config.jpegs and not (config.images and config.eval_images):
+        raise UserError("JPEGs need --images and --eval_images; for tokens alone: --jpegs '[]'")
     needing = [name for name in config.ingredients if "TokenAdapt" in INGREDIENTS[name]]
     if needing and config.token_adapt is None:
         raise UserError(f"the ingredient {needing[0]} needs --token_adapt, a run of seitpp train-tokenadapt")
@@ -257,7 +258,7 @@ def _fraction(text: str) -> float | None:
 
 
 def write_tokens(config: StorageCurveConfig, labelled: LabelledRows, budget: int, seed: int) -> Point:
-    """Write a seed's subset of the labelled rows: class by class in turn, as `seitpp store subset` takes them.
+    """Write a seed's subset of the labelled rows: class by class in turn, as a subset takes them.
 
     Raises: UserError if the budget holds no row, or rows of fewer than two classes.
     """

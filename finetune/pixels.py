@@ -2,7 +2,7 @@
 
     seitpp train-on-jpegs --store stores/train --images photos/train --eval_store stores/test \
         --eval_images photos/test --storage jpeg75 --budget 0.3GB --output_dir runs/jpegs
-    accelerate launch -m seitpp.finetune.pixels --config demo …
+    accelerate launch -m seitpp.finetune.pixels --config demo --blr_candidates '[]' --blr 0.002 …
 
 What tokens are compared with: the encoder, its patches and positions, objective, steps, batches and seeds are those of
 `seitpp finetune` with the same recipe; its stem reads pixels. Training sees what came out of the JPEGs; the test images
@@ -69,7 +69,7 @@ class PixelsConfig(FinetuneConfig):
         require(self, "stem", self.stem == "patches", "must be left out: this stem reads pixels")
         require(self, "multi_label", not self.multi_label, "must be left out")
         require(self, "sampling", self.sampling == "uniform", "must be uniform")
-        require(self, "blr_candidates", not self.blr_candidates, "is for seitpp finetune: give --blr")
+        require(self, "blr_candidates", not self.blr_candidates, "is for seitpp finetune: give --blr_candidates '[]' and --blr")
         forms_of(self.storage, (256, 256))
         require(self, "storage", self.budget or not self.storage.endswith("_fit"), "needs --budget")
         if self.budget is not None:
@@ -194,7 +194,7 @@ def shape_of(config: PixelsConfig, store: TokenStore) -> PixelShape:
 
 
 def keep_jpegs(folder: Path, config: PixelsConfig, train_set: PixelSet, shape: PixelShape) -> None:
-    """Write a seed's JPEGs, unless they are there: class by class in turn, as `seitpp store subset` takes rows."""
+    """Write a seed's JPEGs, unless they are there: class by class in turn, as a subset takes rows."""
     if has_jpegs(folder):
         return
     encoder = Encoder(train_set.images, shape.size, shape.resize)

@@ -298,7 +298,6 @@ def test_a_tokenizer_takes_the_bytes_of_its_files(world):
         ({"budgets": ("some",)}, "'some' is not a size"),
         ({"jpegs": ("jpeg75", "jpeg75")}, "must name each once"),
         ({"jpegs": ("gif",)}, "'gif' is no way to store images"),
-        ({"images": None}, "needs --images and --eval_images"),
         ({"seeds": 0}, "must be at least 1"),
         ({"finetune_steps": 0}, "must be at least 1"),
         ({"pixel_blr": 0.0}, "must be above 0"),
@@ -314,6 +313,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(world, tmp_path, m
     config = make_config(world, tmp_path / "run")
     for changes, matters in (
         ({"ingredients": ("all",)}, "the ingredient all needs --token_adapt"),
+        ({"images": None}, r"JPEGs need --images and --eval_images; for tokens alone: --jpegs '\[\]'"),
         ({"store": "s3://bucket/store"}, "subsets need a store on this machine"),
         ({"images": str(world / "test")}, "test lacks ant/.*: name the right folder"),
         ({"tokenizer": str(other)}, "belongs to tokenizer"),

@@ -185,7 +185,7 @@ def test_cutmix_pastes_whole_patches_of_the_partner_and_shares_the_label():
         ({"budget": "much"}, "'much' is not a size"),
         ({"weights": "runs/mtm"}, "weights = 'runs/mtm' must be left out"),
         ({"stem": "adapter"}, "must be left out: this stem reads pixels"),
-        ({"blr_candidates": (0.1, 0.2)}, "give --blr"),
+        ({"blr_candidates": (0.1, 0.2)}, "give --blr_candidates .* and --blr"),
         ({"sampling": "class_balanced"}, "must be uniform"),
     ],
 )
