@@ -4,6 +4,7 @@
         --eval_images photos/test --tokenizer runs/tokenizer --output_dir runs/curve
     seitpp storage-curve --budgets '[0.25, 0.5, 1.0]' --seeds 3 …   three subsets of the tokens, three seeds
     seitpp storage-curve --budgets '[0.3GB, 0.8GB]' …              so many bytes of tokens, labels and keys
+    seitpp storage-curve --count_tokenizer true --tokenizer runs/tokenizer …   JPEGs of as many bytes as it takes, too
     seitpp storage-curve --quick true …                            a few steps of everything, to see that it runs
 
 At each budget a seed takes a subset of the tokens, class by class. A ViT learns from it from scratch, and from a
@@ -29,7 +30,7 @@ import numpy as np
 from seitpp.downstream.ablation import drop_checkpoints, forget_runs, recipe_of, usual_lanes
 from seitpp.downstream.ablation_steps import INGREDIENTS, augment_of
 from seitpp.downstream.storage_curve_steps import CurveRecipes, Point, folder_of, make_steps
-from seitpp.downstream.storage_curve_table import curve_table, gather, subset_bytes
+from seitpp.downstream.storage_curve_table import curve_table, gather, subset_bytes, tokenizer_bytes
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test
 from seitpp.finetune.pixels import PixelsConfig, open_pixels, train_on_pixels
 from seitpp.finetune.train import FinetuneConfig, finetune
@@ -78,6 +79,8 @@ class StorageCurveConfig(StageConfig):
     """what `eval_store` was made of, likewise"""
     tokenizer: Location | None = None
     """the stores' tokenizer, whose bytes are counted in a column of their own; None: they are not"""
+    count_tokenizer: bool = False
+    """whether JPEGs may take as many bytes as tokens and the tokenizer's weights together; else, as tokens alone"""
     labels: Location | None = None
     """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
@@ -119,6 +122,7 @@ class StorageCurveConfig(StageConfig):
             values = getattr(self, name)
             require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
         require(self, "jpegs", len(self.jpegs) == len(set(self.jpegs)), "must name each once")
+        require(self, "count_tokenizer", self.tokenizer or not self.count_tokenizer, "needs --tokenizer")
         for storage in self.jpegs:
             forms_of(storage, (256, 256))
         for budget in self.budgets:
@@ -149,7 +153,8 @@ def storage_curve(config: StorageCurveConfig) -> None:
         forget_runs(run.path)
         (run.path / CURVE).unlink(missing_ok=True)
     points = [write_tokens(config, train_set, budget, seed) for seed in config.all_seeds for budget in budgets]
-    steps = make_steps(config, recipes, points)
+    besides = tokenizer_bytes(str(config.tokenizer)) if config.count_tokenizer else 0
+    steps = make_steps(config, recipes, points, besides)
     lanes = config.lanes or usual_lanes()
     StepRunner(steps, run.path, lanes=lanes, on_finish=drop_checkpoints, call=run_step).run()
     results, found = gather(config, budgets)

@@ -59,13 +59,16 @@ def folder_of(config: "StorageCurveConfig", seed: int, budget: int, *names: str)
     return Path(config.output_dir, f"seed-{seed}", str(budget), *names)
 
 
-def make_steps(config: "StorageCurveConfig", recipes: CurveRecipes, points: list[Point]) -> list[Step]:
+def make_steps(
+    config: "StorageCurveConfig", recipes: CurveRecipes, points: list[Point], besides: int = 0
+) -> list[Step]:
     """All steps, each after those it needs.
 
     Args:
         config: a StorageCurveConfig.
         recipes: CurveRecipes.
         points: the subsets, which are written already.
+        besides: bytes that JPEGs may take besides those of the subset.
     """
     steps = []
     for point in points:
@@ -74,7 +77,7 @@ def make_steps(config: "StorageCurveConfig", recipes: CurveRecipes, points: list
                 steps.append(_pretraining(config, recipes, point, ingredient))
             after = () if ingredient == SCRATCH else (steps[-1].name,)
             steps.append(_finetuning(config, recipes, point, ingredient, after))
-        steps += [_on_jpegs(config, recipes, point, storage) for storage in config.jpegs]
+        steps += [_on_jpegs(config, recipes, point, storage, besides) for storage in config.jpegs]
     return steps
 
 
@@ -110,11 +113,11 @@ def _finetuning(config, recipes, point, ingredient, after):
     )  # fmt: skip
 
 
-def _on_jpegs(config, recipes, point, storage):
+def _on_jpegs(config, recipes, point, storage, besides):
     flags = {
         "store": config.store, "eval_store": config.eval_store, "images": config.images,
         "eval_images": config.eval_images, **_labels(config), **_training(config, recipes, point),
-        **_encoder(recipes), "storage": storage, "budget": str(point.bytes),
+        **_encoder(recipes), "storage": storage, "budget": str(point.bytes + besides),
         "output_dir": str(folder_of(config, point.seed, point.budget, storage)),
     }  # fmt: skip
     if config.pixel_blr is not None:

@@ -69,7 +69,8 @@ class PixelsConfig(FinetuneConfig):
         require(self, "stem", self.stem == "patches", "must be left out: this stem reads pixels")
         require(self, "multi_label", not self.multi_label, "must be left out")
         require(self, "sampling", self.sampling == "uniform", "must be uniform")
-        require(self, "blr_candidates", not self.blr_candidates, "is for seitpp finetune: give --blr_candidates '[]' and --blr")
+        advice = "is for seitpp finetune: give --blr_candidates '[]' and --blr"
+        require(self, "blr_candidates", not self.blr_candidates, advice)
         forms_of(self.storage, (256, 256))
         require(self, "storage", self.budget or not self.storage.endswith("_fit"), "needs --budget")
         if self.budget is not None:

@@ -259,6 +259,13 @@ def test_trainings_on_tokens_and_jpegs_follow_one_recipe(told):
     assert jpegs.store != scratch.store
 
 
+def test_jpegs_may_take_what_the_tokenizer_takes_besides(world):
+    config = make_config(world, "runs/curve", ingredients=("scratch",), jpegs=("jpeg75",))
+    point = Point(seed=0, budget=700, bytes=1440, images=16)
+    *_, step = make_steps(config, stage.read_inputs(config)[2], [point], 1000)
+    assert step.command[step.command.index("--budget") + 1] == "2440"
+
+
 def test_pre_trainings_differ_in_their_ingredient_alone(told):
     plain, recoloured = (told[f"{name}, 700 bytes, seed 4, pre-training"] for name in ("mtm", "coloradapt"))
     assert (plain.augment.color_adapt, recoloured.augment.color_adapt) == (0.0, 0.5)
@@ -301,6 +308,7 @@ def test_a_tokenizer_takes_the_bytes_of_its_files(world):
         ({"seeds": 0}, "must be at least 1"),
         ({"finetune_steps": 0}, "must be at least 1"),
         ({"pixel_blr": 0.0}, "must be above 0"),
+        ({"tokenizer": None, "count_tokenizer": True}, "count_tokenizer = True needs --tokenizer"),
     ],
 )
 def test_impossible_values_are_refused_by_name(world, tmp_path, changes, matters):
