@@ -47,7 +47,7 @@ def storage_curve_sections(found: Found, reported: Path = REPORTED) -> list[dict
             {
                 "label": run.label, "dataset": dataset, "rehearsal": bool(run.config.get("quick")),
                 "legend": _legend(table), "sentences": _sentences(table),
-                "chart": _chart(_lines(table) + (_paper_lines(papers) if same_set else []), run.label),
+                "chart": _chart(_lines(table) + (_paper_lines(papers, "paper: ") if same_set else []), run.label),
                 "reported_chart": Markup("") if same_set else _chart(_paper_lines(papers), "as the papers report"),
                 "tables": [_table(table, f"storage-curve-{len(sections) + 1}", dataset)],
             }
@@ -79,14 +79,14 @@ def _lines(table):
     return lines
 
 
-def _paper_lines(papers):
-    """Dots of each paper's method, "reported" at the last of them."""
+def _paper_lines(papers, prefix=""):
+    """Dots of each paper's method, joined by a broken line; `prefix` marks them where they lie beside ours."""
     lines = []
     for (paper, method), points in papers.groupby(["paper", "method"], sort=False):
         points = points.sort_values("bytes")
         lines.append(
             Line(
-                label=f"reported: {paper}" if method in ("", paper) else f"reported: {method}", colour="baseline",
+label=f"{prefix}{method or paper}", colour="baseline",
                 points=list(zip(points["bytes"], points["value"], strict=True)), marked=True, dashed=True,
             )
         )  # fmt: skip

@@ -83,9 +83,9 @@ def line_chart(
     xs = [x for _, points in drawn for x, *_ in points]
     ys = [y + sign * error for _, points in drawn for _, y, error in points for sign in (-1, 1)]
     ys += [rule.y for rule in rules]
-    x_ticks, y_ticks = log_ticks(min(xs), max(xs)) if log_x else ticks(0, max(xs), 5), ticks(min(ys), max(ys), 6)
-    x_ticks = [value for value in x_ticks if value <= max(xs)]
-    x_range = (min(xs) / _AROUND, max(xs) * _AROUND) if log_x else (0, max(xs))
+    x_range = _log_range(min(xs), max(xs)) if log_x else (0.0, max(xs))
+    x_ticks, y_ticks = log_ticks(*x_range) if log_x else ticks(*x_range, 5), ticks(min(ys), max(ys), 6)
+    x_ticks = [value for value in x_ticks if value <= x_range[1]]
     place = _Scale(*x_range, min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)), log_x)
 
     parts = [_axes(place, x_ticks, y_ticks, x_label, y_label)]
@@ -176,8 +176,13 @@ def log_ticks(low: float, high: float) -> list[float]:
     return found if len(found) > 1 else [value for value in ticks(low, high, 4) if low <= value <= high] or [low]
 
 
-_AROUND = 1.15
-"""How far a logarithmic axis goes beyond its points, as a factor."""
+_AROUND, _LEAST = 1.15, 2.0
+"""Factors of a logarithmic axis: how far it goes beyond its points, and how far at least from end to end."""
+
+
+def _log_range(low: float, high: float) -> tuple[float, float]:
+    beyond = max(_AROUND, math.sqrt(_LEAST * low / high))
+    return low / beyond, high * beyond
 
 
 @dataclass(frozen=True)

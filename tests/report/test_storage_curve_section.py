@@ -95,7 +95,7 @@ def test_the_chart_has_a_line_a_storage_and_start_and_error_bars(curve):
 
 def test_the_papers_points_lie_in_a_chart_of_their_own_but_for_imagenet(curve):
     (section,) = storage_curve_sections(*curve())
-    assert "reported: tokens" not in section["chart"]
+    assert "paper: " not in section["chart"]
     assert str(section["reported_chart"]).count("<circle") == 2  # neither of another set nor without bytes
     assert "GB of training data" in section["reported_chart"]
 
@@ -103,7 +103,7 @@ def test_the_papers_points_lie_in_a_chart_of_their_own_but_for_imagenet(curve):
 def test_the_papers_points_of_imagenet_lie_beside_ours(curve):
     rows = ROWS.replace("pets,", "imagenet-1k,")
     (section,) = storage_curve_sections(*curve(rows, dataset="imagenet-1k"))
-    assert "reported: tokens" in section["chart"]
+    assert "paper: tokens" in section["chart"]
     assert section["reported_chart"] == ""
 
 

@@ -62,6 +62,14 @@ def test_on_a_logarithmic_axis_equal_factors_are_equal_distances_and_zero_is_lef
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.11)
 
 
+def test_a_logarithmic_axis_of_points_that_lie_close_together_spans_a_factor_of_two():
+    line = Line(label="", colour="mtm", points=[(166.3, 1), (167.2, 2)], marked=True)
+    drawn = line_chart([line], title="", x_label="", y_label="", log_x=True)
+    assert re.findall(r'class="tick"[^>]*"middle">([\d.]+)<', drawn) == ["150", "200"]
+    places = [float(x) for x in re.findall(r'<circle [^>]*cx="([\d.]+)"', drawn)]
+    assert sum(places) / 2 == pytest.approx((42 + 464 - 126) / 2, abs=1)  # the middle of the plot
+
+
 def test_an_error_bar_reaches_as_far_to_both_sides_and_the_axis_holds_it():
     line = Line(label="", colour="mtm", points=[(1, 10), (2, 20)], errors=[None, 5.0], marked=True)
     drawn = line_chart([line], title="", x_label="", y_label="")
