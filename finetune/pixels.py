@@ -30,6 +30,7 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
+from seitpp.runtime.progress import Progress
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
@@ -132,7 +133,7 @@ def train_on_pixels(config: PixelsConfig) -> None:
     results = []
     for seed in range(config.seed, config.seed + config.seeds):
         each = replace(config, seed=seed, output_dir=str(run.path / f"seed-{seed}"))
-        measures, kept = fit_on_pixels(each, train_set, test_set, shape, accelerator, known, within=run)
+        measures, kept = fit_on_pixels(each, train_set, test_set, shape, accelerator, processes, known, within=run)
         counts = {**row_counts(train_set.labelled, test_set.labelled), "tokenizer": ""}
         counts |= {"train_images": kept, "label_fraction": kept / len(train_set.labelled.store)}
         results += [
@@ -201,14 +202,15 @@ def keep_jpegs(folder: Path, config: PixelsConfig, train_set: PixelSet, shape: P
     encoder = Encoder(train_set.images, shape.size, shape.resize)
     ranked = rank_rows(np.arange(len(train_set.images)), train_set.targets, seed=config.seed)
     form = choose_form(config.storage, encoder, ranked, config.budget_bytes)
-    write_jpegs(
-        folder, encoder, ranked, train_set.targets, train_set.labelled.classes, form, config.budget_bytes
-    )  # fmt: skip
+    with Progress(len(ranked), f"{config.storage}, seed {config.seed}") as progress:
+        write_jpegs(
+            folder, encoder, ranked, train_set.targets, train_set.labelled.classes, form, config.budget_bytes, progress
+        )  # fmt: skip
 
 
 def fit_on_pixels(
     config: PixelsConfig, train_set: PixelSet, test_set: PixelSet, shape: PixelShape, accelerator: "Accelerator",
-    known: dict[str, Any], *, within: RunFolder,
+    processes: Processes, known: dict[str, Any], *, within: RunFolder,
 ) -> tuple[dict[str, float], int]:  # fmt: skip
     """Keep the JPEGs of a seed and train one classifier on them, in a run folder of its own.
 
@@ -218,6 +220,7 @@ def fit_on_pixels(
         test_set: images to measure on.
         shape: of both.
         accelerator: accelerate.Accelerator.
+        processes: the launch's.
         known: `inputs` and `data` of the run.
         within: the run that this one is a part of.
     Returns: (the last evaluation, as `seitpp.finetune.train.fit_classifier`; images that were learned from).
@@ -226,7 +229,7 @@ def fit_on_pixels(
     if run.finished:
         return run.summary, len(JpegImages(run.path))
     run.begin()
-    Processes(accelerator).from_main(lambda: keep_jpegs(run.path, config, train_set, shape))
+    processes.from_main(lambda: keep_jpegs(run.path, config, train_set, shape))
     jpegs, classes = JpegImages(run.path), train_set.labelled.classes
     kept_in = (int(jpegs.described["size"][0]), int(jpegs.described["size"][1]))
     test_images = test_set.images if kept_in == shape.size else ScaledImages(test_set.images, kept_in)

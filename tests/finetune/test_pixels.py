@@ -1,6 +1,7 @@
 """Training on images kept as JPEGs: what a batch holds, what views are, and that it learns within its bytes."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,22 @@ def test_what_does_not_fit_is_said_before_anything_is_written(world, tmp_path):
             stage.train_on_pixels(replace(make_config(world, tmp_path / "run"), **changes))
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(world, tmp_path):
+    config = make_config(world, tmp_path / "one", steps=3, batch_size=8, seeds=1)
+    stage.train_on_pixels(config)
+    done = tiny.run(
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "seitpp.finetune.pixels",
+        "--store", config.store, "--eval_store", config.eval_store, "--images", config.images,
+        "--eval_images", config.eval_images, "--budget", "9000", "--encoder", json.dumps(asdict(ENCODER)),
+        "--augment.geometry", json.dumps(asdict(IDENTITY)), "--steps", "3", "--batch_size", "4", "--blr", "0.1",
+        "--mixed_precision", "no", "--trackers", "[]", "--output_dir", tmp_path / "two",
+        ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = (read_results([tmp_path / name]) for name in ("one", "two"))
+    assert two.value.to_numpy() == pytest.approx(one.value.to_numpy(), abs=1e-5)
+    jpegs = [(tmp_path / name / "seed-0" / "jpegs.arrow").read_bytes() for name in ("one", "two")]
+    assert jpegs[0] == jpegs[1]

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import make_folder, replacing, write_json
+from seitpp.runtime.progress import Progress
 from seitpp.runtime.schema import integer, listing, optional, read_described, record, text
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.jpegs.storage import Encoder, JpegForm, row_bytes
@@ -41,7 +42,7 @@ _DESCRIBED = record(
 
 def write_jpegs(
     folder: str | Path, encoder: Encoder, ranked: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-    form: JpegForm, budget: int | None,
+    form: JpegForm, budget: int | None, progress: Progress | None = None,
 ) -> None:  # fmt: skip
     """Write images in an order until the next one does not fit.
 
@@ -53,6 +54,7 @@ def write_jpegs(
         classes: class names.
         form: of the JPEGs.
         budget: bytes of JPEGs, labels and keys; None: all images fit.
+        progress: shows how many are written.
     Raises: UserError if not even one fits.
     """
     folder = Path(folder)
@@ -73,6 +75,8 @@ def write_jpegs(
                     arrays = [pa.array(values, kind) for values, kind in columns]
                     writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
                 rows += len(kept)
+                if progress is not None:
+                    progress.update(rows, f"{sum(content.values()) / 1e6:.1f} MB")
                 if len(kept) < len(block):
                     break
         if not rows:
