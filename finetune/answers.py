@@ -1,5 +1,6 @@
 """What a classifier answers to labelled rows: a few numbers a row, of which all metrics are made."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,27 +65,47 @@ def collect_answers(
         progress: shows how many rows are done, all processes taken to be equally fast.
     Returns: the same Answers on every process.
     """
-    device, count = accelerator.device, len(labelled.rows)
+    batches = evaluation_batches(
+        labelled.store, batch_size, device=accelerator.device, rank=accelerator.process_index,
+        world_size=accelerator.num_processes, rows=labelled.rows, labels=labelled.labels,
+    )  # fmt: skip
+    views = ((centre(batch.ids, classifier.encoder.view), batch.labels, batch.positions) for batch in batches)
+    return answers_to(classifier, views, labelled.targets, accelerator=accelerator, progress=progress)
+
+
+@torch.no_grad()
+def answers_to(
+    classifier: Classifier, views: Iterable[tuple[Tensor, Tensor, Tensor]], targets: np.ndarray, *,
+    accelerator: "Accelerator", progress: Progress | None = None,
+) -> Answers:  # fmt: skip
+    """Have all processes classify views together, each its own part of them.
+
+    Args:
+        classifier: a Classifier in evaluation mode.
+        views: (what it reads, labels (b,) int64, places in `targets` (b,) int64) of each batch of this process.
+        targets: the true class of all, (n,) int64.
+        accelerator: accelerate.Accelerator.
+        progress: shows how many are done.
+    Returns: the same Answers on every process.
+    """
+    device, count = accelerator.device, len(targets)
     predicted, rank = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
     confidence, loss = (torch.zeros(count, device=device) for _ in range(2))
-    for batch in evaluation_batches(
-        labelled.store, batch_size, device=device, rank=accelerator.process_index,
-        world_size=accelerator.num_processes, rows=labelled.rows, labels=labelled.labels,
-    ):  # fmt: skip
+    for inputs, labels, positions in views:
         with accelerator.autocast():
-            logits = classifier(centre(batch.ids, classifier.encoder.view)).float()
-        predicted[batch.positions] = best = logits.argmax(1)
-        confidence[batch.positions] = logits.softmax(1).gather(1, best[:, None])[:, 0]
-        rank[batch.positions] = _ranks(logits, batch.labels, best)
-        loss[batch.positions] = F.cross_entropy(logits, batch.labels, reduction="none")
+            logits = classifier(inputs).float()
+        predicted[positions] = best = logits.argmax(1)
+        confidence[positions] = logits.softmax(1).gather(1, best[:, None])[:, 0]
+        rank[positions] = _ranks(logits, labels, best)
+        loss[positions] = F.cross_entropy(logits, labels, reduction="none")
         if progress is not None:
-            progress.update(min(count, int(batch.positions[-1]) + 1))
+            progress.update(min(count, int(positions[-1]) + 1))
     parts = (predicted, rank, confidence, loss)
     if accelerator.num_processes > 1:  # a row is classified by one process: the others add zeros
         parts = [accelerator.reduce(part) for part in parts]
     predicted, rank, confidence, loss = (part.cpu().numpy() for part in parts)
     return Answers(
-        targets=labelled.targets, predicted=predicted, confidence=confidence.astype(np.float64), rank=rank, loss=loss,
+        targets=targets, predicted=predicted, confidence=confidence.astype(np.float64), rank=rank, loss=loss,
         classes=classifier.described["classes"],
     )  # fmt: skip
 

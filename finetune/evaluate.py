@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from seitpp.finetune.answers import collect_answers
+from seitpp.finetune.answers import Answers, collect_answers
 from seitpp.finetune.classifier import Classifier
 from seitpp.finetune.labelled import LabelledRows
 
@@ -34,7 +34,11 @@ def evaluate_classifier(
         accelerator: accelerate.Accelerator.
     Yields: ("accuracy", fraction), ("cross_entropy", nats); numbers that are not finite are left out.
     """
-    answers = collect_answers(classifier, labelled, batch_size=batch_size, accelerator=accelerator)
+    yield from measures_of(collect_answers(classifier, labelled, batch_size=batch_size, accelerator=accelerator))
+
+
+def measures_of(answers: Answers) -> Iterator[tuple[str, float]]:
+    """("accuracy", fraction), ("cross_entropy", nats) of answers; numbers that are not finite are left out."""
     losses = torch.from_numpy(answers.loss)
     # nll_loss and not mean: it sums as F.cross_entropy over all logits at once would.
     cross_entropy = F.nll_loss(-losses[:, None], torch.zeros(len(losses), dtype=torch.int64))
