@@ -1,5 +1,6 @@
 """What a classifier answers to labelled rows: a few numbers a row, of which all metrics are made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class Answers:
 @torch.no_grad()
 def collect_answers(
     classifier: Classifier, labelled: LabelledRows, *, batch_size: int, accelerator: "Accelerator",
-    progress: Progress | None = None,
+    classes: Sequence[int] | None = None, progress: Progress | None = None,
 ) -> Answers:  # fmt: skip
     """Have all processes classify labelled rows together, each row once, in the accelerator's precision.
 
@@ -61,18 +62,22 @@ def collect_answers(
         labelled: LabelledRows.
         batch_size: rows at a time.
         accelerator: accelerate.Accelerator.
+        classes: places of the classes that may be answered, the rows' own among them; None: all.
         progress: shows how many rows are done, all processes taken to be equally fast.
     Returns: the same Answers on every process.
     """
     device, count = accelerator.device, len(labelled.rows)
     predicted, rank = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
     confidence, loss = (torch.zeros(count, device=device) for _ in range(2))
+    mask = None if classes is None else mask_of(classes, classifier.described["classes"]).to(device)
     for batch in evaluation_batches(
         labelled.store, batch_size, device=device, rank=accelerator.process_index,
         world_size=accelerator.num_processes, rows=labelled.rows, labels=labelled.labels,
     ):  # fmt: skip
         with accelerator.autocast():
             logits = classifier(centre(batch.ids, classifier.encoder.view)).float()
+        if mask is not None:
+            logits = logits + mask
         predicted[batch.positions] = best = logits.argmax(1)
         confidence[batch.positions] = logits.softmax(1).gather(1, best[:, None])[:, 0]
         rank[batch.positions] = _ranks(logits, batch.labels, best)
@@ -87,6 +92,19 @@ def collect_answers(
         targets=labelled.targets, predicted=predicted, confidence=confidence.astype(np.float64), rank=rank, loss=loss,
         classes=classifier.described["classes"],
     )  # fmt: skip
+
+
+def mask_of(classes: Sequence[int], count: int) -> Tensor:
+    """What is added to logits so that no class but some is answered: 0 at their places, minus infinity elsewhere.
+
+    Args:
+        classes: places of the classes.
+        count: how many classes there are.
+    Returns: (count,) float32.
+    """
+    mask = torch.full((count,), -torch.inf)
+    mask[list(classes)] = 0
+    return mask
 
 
 def _ranks(logits: Tensor, labels: Tensor, best: Tensor) -> Tensor:
