@@ -41,7 +41,9 @@ class CorruptedImages(AlteredImages):
         Raises: UserError where the corruption fails.
         """
         try:
-            return corrupt(pixels, self.name, self.severity, seed=image_seed(self.seed, self.name, self.severity, index))
+            return corrupt(
+                pixels, self.name, self.severity, seed=image_seed(self.seed, self.name, self.severity, index)
+            )
         except Exception as error:  # whatever the package raises: it must not count as an image that can't be decoded
             raise UserError(
                 f"{self.name} fails on {self.where(index)} ({error}): leave it out of --corruptions"

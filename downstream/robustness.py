@@ -168,7 +168,7 @@ def make_stores(
         folder: of all stores.
         tokenizer: a Tokenizer on its device.
         processes: the launch's.
-    Returns: (the store of each set, by the set's name; what its sources left out, those made of the clean images aside).
+    Returns: (the store of each set, by the set's name; what its sources left out, those of clean images once).
     Raises: UserError if a folder holds a store of other input, or too many images can't be decoded.
     """
     owners = {each.name: each for each in group if not each.store}

@@ -30,10 +30,10 @@ def corruption_results(results: Iterable[Result], *, of_imagenet: bool) -> list[
 
     Args:
         results: rows of a run.
-        of_imagenet: whether the classifiers know ImageNet's 1,000 classes: of others there is no mCE, as AlexNet's errors
-            are on these.
-    Returns: "mean_accuracy"; "mce" and "relative_mce", fractions, only where all 15 corruptions were measured at all five
-        severities.
+        of_imagenet: whether the classifiers know ImageNet's 1,000 classes: of others there is no mCE, as AlexNet's
+            errors are on these.
+    Returns: "mean_accuracy"; "mce" and "relative_mce", fractions, only where all 15 corruptions were measured at all
+        five severities.
     """
     groups: dict[tuple, list[Result]] = {}
     for each in results:

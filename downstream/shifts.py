@@ -1,4 +1,4 @@
-"""The sets of images that robustness is measured on, each a store to be made: clean, changed, other domains, benchmarks."""
+"""The sets of images that robustness is measured on: clean, changed, of other domains and benchmarks."""
 
 import hashlib
 from collections.abc import Callable
@@ -151,7 +151,8 @@ def _benchmark_set(each: OpenedSet, given: str) -> ShiftedSet:
 
 
 def _require_answers(truths: Truths, keys: list[str]) -> None:
-    if not any([truths(key) for key in keys]):
+    answers = [truths(key) for key in keys]  # of all: each key is checked
+    if not any(answers):
         raise UserError("ImageNet-ReaL has no label of any of --images that the classifier knows")
 
 

@@ -46,7 +46,9 @@ def imagenet_c(folder, corruptions, *, severities=range(1, 6), names=KNOWN):
     for name in corruptions:
         for severity in severities:
             for place, wnid in enumerate(names):
-                picture(folder / name / str(severity) / wnid / f"ILSVRC2012_val_{place + 1:08d}.JPEG", severity + 7 * place)
+                picture(
+                    folder / name / str(severity) / wnid / f"ILSVRC2012_val_{place + 1:08d}.JPEG", severity + 7 * place
+                )
     return folder
 
 

@@ -61,7 +61,8 @@ def find_corrupted(folder: str | Path, layout: Layout) -> list[CorruptedFolder]:
             if not place.is_dir():
                 archive = next(archive for archive, names in ARCHIVES.items() if name in names)
                 raise UserError(
-                    f"{found[name]} lacks severity {severity}: expected folders 1 to 5 in it, unpack all of {archive}.tar"
+                    f"{found[name]} lacks severity {severity}: expected folders 1 to 5 in it; "
+                    f"unpack all of {archive}.tar"
                 )
             layout.check(place)
             corrupted.append(CorruptedFolder(corruption=name, severity=severity, folder=place))

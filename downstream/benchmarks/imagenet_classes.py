@@ -18,7 +18,7 @@ COUNT = 1000
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
     """WordNet ids of ImageNet's classes, sorted."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
@@ -52,8 +52,8 @@ def places_in(known: Sequence[str]) -> np.ndarray:
     if list(known) == [str(number) for number in range(COUNT)]:
         return np.arange(COUNT)
     raise UserError(
-        f"--benchmarks need a classifier of ImageNet's classes, named by WordNet ids (n01440764, …) or by the numbers 0 "
-        f"to {COUNT - 1} in their order; this one knows {listed(known)}"
+        f"--benchmarks need a classifier of ImageNet's classes, named by WordNet ids (n01440764, …) or by the "
+        f"numbers 0 to {COUNT - 1} in their order; this one knows {listed(known)}"
     )
 
 

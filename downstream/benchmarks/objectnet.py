@@ -5,8 +5,8 @@
     mappings/imagenet_to_label_2012_v2          the label of a class a line
     mappings/pytorch_to_imagenet_2012_id.json   {"0": its line, from 0, …}
 
-An object may be of several of ImageNet's classes: an answer of any of them is right, and all classes may be answered. The
-images' red border is cut off before they are resized, as their authors ask. timm ships no map of ObjectNet.
+An object may be of several of ImageNet's classes: an answer of any of them is right, and all classes may be answered.
+The images' red border is cut off before they are resized, as their authors ask. timm ships no map of ObjectNet.
 
 Source: Barbu et al. 2019 (ObjectNet, NeurIPS).
 """
@@ -89,7 +89,11 @@ def read_mappings(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     labels, classes_of, lines = (
         _read_json(folder / name)
-        for name in ("folder_to_objectnet_label.json", "objectnet_to_imagenet_1k.json", "pytorch_to_imagenet_2012_id.json")
+        for name in (
+            "folder_to_objectnet_label.json",
+            "objectnet_to_imagenet_1k.json",
+            "pytorch_to_imagenet_2012_id.json",
+        )
     )
     file = folder / "imagenet_to_label_2012_v2"
     names = [line.strip() for line in _text(file).rstrip("\n").split("\n")]
@@ -98,7 +102,8 @@ def read_mappings(folder: Path) -> dict[str, tuple[int, ...]]:
         found = {label: tuple(number_of[name] for name in text.split("; ")) for label, text in classes_of.items()}
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{folder}: its files do not fit together ({type(error).__name__}: {error}): unpack mappings/ of {ARCHIVE} again"
+            f"{folder}: its files do not fit together ({type(error).__name__}: {error}): unpack mappings/ of "
+            f"{ARCHIVE} again"
         ) from error
     return {name: found.get(label, ()) for name, label in labels.items()}
 

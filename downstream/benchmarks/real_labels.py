@@ -1,7 +1,7 @@
 """ImageNet-ReaL: several true labels for each image of ImageNet's validation set, or none.
 
-`real.json` is a list of 50,000 lists of classes, in the order of the validation images' numbers. Images of an empty list
-are left out; an answer is right if it is among the image's labels. timm ships the same list.
+`real.json` is a list of 50,000 lists of classes, in the order of the validation images' numbers. Images of an empty
+list are left out; an answer is right if it is among the image's labels. timm ships the same list.
 
 Source: Beyer et al. 2020 (arXiv 2006.07159).
 """
@@ -38,8 +38,8 @@ class RealLabels:
             self.lists = [[places[_class(each)] for each in labels] for labels in lists]
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{file} is no real.json of ImageNet-ReaL ({error}): expected a list of lists of classes 0 to {COUNT - 1}, "
-                "in the order of the validation images"
+                f"{file} is no real.json of ImageNet-ReaL ({error}): expected a list of lists of classes 0 to "
+                f"{COUNT - 1}, in the order of the validation images"
             ) from error
 
     def __call__(self, key: str) -> tuple[int, ...]:

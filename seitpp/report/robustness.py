@@ -29,8 +29,8 @@ def robustness_sections(results: pd.DataFrame) -> list[dict[str, Any]]:
     Args:
         results: rows of all runs, as from `all_results`.
     Returns: [{dataset, tables, accuracy, means, heat_maps, sentences, generated}]; `accuracy` and `means` (or None) are
-        Tables, `heat_maps` are [{caption, picture, table}], `generated` says what is made of the clean images; all Tables
-        are in `tables`.
+        Tables, `heat_maps` are [{caption, picture, table}], `generated` says what is made of the clean images; all
+        Tables are in `tables`.
     """
     rows = results[results["part"] == "robustness"]
     sections = []
@@ -73,7 +73,9 @@ def _accuracy_table(dataset: str, sets: list[ShiftScores], name: str) -> Table:
             for column in columns
         ]
         rows.append((f"{each.name} ({each.scores[0].test_images:,} images)", cells))
-    caption = f"Accuracy on {dataset} in %, mean ± standard deviation over seeds, on images that no classifier learned from"
+    caption = (
+        f"Accuracy on {dataset} in %, mean ± standard deviation over seeds, on images that no classifier learned from"
+    )
     return Table(name=name, caption=caption, columns=["images", *columns], rows=rows)
 
 
@@ -159,7 +161,7 @@ def _number_cell(value, *, signed):
 
 
 def _generated(sets: list[ShiftScores]) -> str:
-    """What was made of the clean images: "gaussian noise, contrast (average over severities 1, 3, 5)"; "" for nothing."""
+    """What was made of the clean images: "fog, contrast (average over severities 1, 3, 5)"; "" for nothing."""
     by_levels: dict[tuple[int, ...], list[str]] = {}
     for each in sets:
         if each.severities and not each.shift.startswith(_IMAGENET_C):

@@ -1,7 +1,7 @@
 """A heat map as SVG: a table whose cells are the deeper in colour the larger their numbers, which stand in them.
 
-Colours are those of `charts`: CSS classes of the page, so it follows the page's light and dark scheme. Shades are opacities
-up to a half, so that the page's ink is readable on each.
+Colours are those of `charts`: CSS classes of the page, so it follows the page's light and dark scheme. Shades are
+opacities up to a half, so that the page's ink is readable on each.
 """
 
 import math
@@ -38,7 +38,7 @@ def heat_map(
     limit = limit if limit is not None else max(known)
     width, height = LEFT + CELL_WIDTH * len(columns), TOP + CELL_HEIGHT * len(rows) + BOTTOM
     parts = [
-        f'<text class="tick" x="{LEFT + CELL_WIDTH * (place + 0.5):g}" y="{TOP - 8}" text-anchor="middle">{escape(name)}</text>'
+        f'<text class="tick" {_centred(place * CELL_WIDTH + LEFT, TOP - 8)}>{escape(name)}</text>'
         for place, name in enumerate(columns)
     ]
     for number, (name, row) in enumerate(zip(rows, values, strict=True)):
@@ -54,16 +54,21 @@ def heat_map(
 
 
 def _cell(value, left, top, limit, signed):
-    middle = f'x="{left + CELL_WIDTH / 2:g}" y="{top + 16}" text-anchor="middle"'
+    middle = _centred(left, top + 16)
     if value is None or not math.isfinite(value):
         return f'<text class="tick" {middle}>\u2013</text>'
     share = min(abs(value) / limit, 1.0) if limit > 0 else 0.0
     colour = "scratch" if signed and value < 0 else "mtm"
-    text = f"{value:+.1f}" if signed else f"{value:.1f}"
+    text = (f"{value:+.1f}" if signed else f"{value:.1f}").replace("-", _MINUS)
     return (
-        f'<rect class="fill c-{colour}" x="{left + 1}" y="{top + 1}" width="{CELL_WIDTH - 2}" height="{CELL_HEIGHT - 2}" '
-        f'fill-opacity="{_DEEPEST * share:.3f}"/><text {middle}>{text.replace("-", _MINUS)}</text>'
+        f'<rect class="fill c-{colour}" x="{left + 1}" y="{top + 1}" width="{CELL_WIDTH - 2}" '
+        f'height="{CELL_HEIGHT - 2}" fill-opacity="{_DEEPEST * share:.3f}"/><text {middle}>{text}</text>'
     )
+
+
+def _centred(left, y):
+    """Attributes of a text in the middle of a column."""
+    return f'x="{left + CELL_WIDTH / 2:g}" y="{y}" text-anchor="middle"'
 
 
 def _short(name):

@@ -139,7 +139,9 @@ def test_imagenet_c_is_a_set_for_each_corruption_and_severity(tmp_path):
     mini.imagenet_c(tmp_path / "blur", ["zoom_blur"])  # an archive in a folder of its own
     mini.imagenet_c(tmp_path, ["spatter", "gaussian_noise"])
     found = open_benchmark("imagenet-c", tmp_path, KNOWN)
-    expected = [("imagenet-c:" + name, level) for name in ("gaussian_noise", "zoom_blur", "spatter") for level in range(1, 6)]
+    expected = [
+        ("imagenet-c:" + name, level) for name in ("gaussian_noise", "zoom_blur", "spatter") for level in range(1, 6)
+    ]
     assert [(each.shift, each.severity) for each in found] == expected
     images = found[7].open()
     assert images.where(0) == str(tmp_path / "blur" / "zoom_blur" / "3" / TENCH / "ILSVRC2012_val_00000003.JPEG")
@@ -203,7 +205,9 @@ def test_a_file_that_is_no_real_json_is_refused(tmp_path, content):
     refused(r"real\.json is no real\.json .*0 to 999", RealLabels, tmp_path / "real.json", list(range(1000)))
 
 
-@pytest.mark.parametrize("key", ["n01440764/photo.JPEG", "ILSVRC2012_val_00000004.JPEG", "ILSVRC2012_val_00000000.JPEG"])
+@pytest.mark.parametrize(
+    "key", ["n01440764/photo.JPEG", "ILSVRC2012_val_00000004.JPEG", "ILSVRC2012_val_00000000.JPEG"]
+)
 def test_images_that_are_no_validation_images_are_refused(tmp_path, key):
     truths = RealLabels(mini.real_json(tmp_path / "real.json", [[0]] * 3), range(1000))
     refused(f"{key}: expected --images of ImageNet's validation set", truths, key)

@@ -12,7 +12,9 @@ SIZE = (32, 48)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return open_image_folder(tiny.make_images(tmp_path_factory.mktemp("photos") / "some", {"ant": 2, "bee": 1}, size=SIZE))
+    return open_image_folder(
+        tiny.make_images(tmp_path_factory.mktemp("photos") / "some", {"ant": 2, "bee": 1}, size=SIZE)
+    )
 
 
 class Grey:
@@ -24,7 +26,9 @@ class Grey:
         return pixels
 
 
-@pytest.mark.parametrize("make", [lambda images: NoisyImages(images, 0.0, 7), lambda images: BlurredImages(images, 0.0)])
+@pytest.mark.parametrize(
+    "make", [lambda images: NoisyImages(images, 0.0, 7), lambda images: BlurredImages(images, 0.0)]
+)
 def test_strength_0_gives_the_clean_images(photos, make):
     for index in range(3):
         np.testing.assert_array_equal(make(photos).read(index, SIZE), photos.read(index, SIZE))

@@ -90,7 +90,9 @@ def logits_by_hand(world, folder, seed):
     images = open_image_folder(folder)
     with torch.no_grad():
         return {
-            key: classifier(tokenizer.encode(to_float(torch.from_numpy(images.read(row, mini.SIZE)[None].copy()))))[0].numpy()
+            key: classifier(tokenizer.encode(to_float(torch.from_numpy(images.read(row, mini.SIZE)[None].copy()))))[
+                0
+            ].numpy()
             for row, key in enumerate(images.keys)
         }
 

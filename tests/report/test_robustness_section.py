@@ -60,7 +60,9 @@ def test_a_heat_map_a_classifier_and_one_of_the_difference(tmp_path):
 
 
 def test_imagenet_c_and_what_was_generated_have_maps_of_their_own_and_means_a_table(tmp_path):
-    rows = measured("mtm", [0.5, 0.7], shift="imagenet-c:fog", severity=2) + measured("mtm", [0.2], shift="fog", severity=2)
+    rows = measured("mtm", [0.5, 0.7], shift="imagenet-c:fog", severity=2) + measured(
+        "mtm", [0.2], shift="fog", severity=2
+    )
     rows += measured("mtm", [0.8, 0.9], shift="imagenet-c", metric="mce")
     rows += measured("scratch", [0.7], shift="imagenet-c", metric="mce")
     rows += measured("mtm", [0.3], shift="imagenet-c-generated", metric="mean_accuracy")
