@@ -4,6 +4,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -69,6 +70,24 @@ class AlteredImages(ABC):
     def sizes(self, rows: Sequence[int]) -> np.ndarray:
         """Bytes of some images before they are changed, (rows,) int64."""
         return self.images.sizes(rows)
+
+
+@dataclass(frozen=True)
+class SizedOnce(AlteredImages):
+    """The same images, whose sizes are asked of the disk once: dozens of stores that are made of them compare these."""
+
+    def alter(self, pixels: np.ndarray, index: int) -> np.ndarray:
+        """The image as it is."""
+        return pixels
+
+    @cached_property
+    def known_sizes(self) -> np.ndarray:
+        """Bytes of all images, (n,) int64."""
+        return self.images.sizes(range(len(self.images)))
+
+    def sizes(self, rows: Sequence[int]) -> np.ndarray:
+        """Bytes of some images, (rows,) int64."""
+        return self.known_sizes[list(rows)]
 
 
 def image_seed(*parts: object) -> int:

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seitpp.downstream.altered import SizedOnce
 from seitpp.downstream.benchmarks.imagenet_classes import places_in
 from seitpp.downstream.benchmarks.known import REAL, OpenedSet, Truths, open_benchmark
 from seitpp.downstream.benchmarks.real_labels import TIMM, RealLabels
@@ -85,9 +86,8 @@ def shifted_sets(config: "RobustnessConfig", classes: list[str]) -> list[Shifted
         classes: class names, in the classifiers' order.
     Raises: UserError if images can't be opened, are of a class that `classes` lacks, or have no labels.
     """
-    clean = open_labelled_images(  # the noise of a corruption is keyed by the place in them
-        config.images, classes, ground_truth=config.ground_truth, class_list=config.class_list
-    )
+    found = open_labelled_images(config.images, classes, ground_truth=config.ground_truth, class_list=config.class_list)
+    clean = SizedOnce(found)  # the noise of a corruption is keyed by the place in them
     sets = [ShiftedSet(shift="", open=partial(_same, clean), given="images"), *_made_of(clean, config)]
     for name, place in config.domains.items():
         images = open_labelled_images(place, classes)

@@ -20,7 +20,7 @@ from seitpp.finetune.classifier import Classifier, read_classifier, save_classif
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.results import read_results
-from seitpp.tokenizers.sources.images import open_image_folder, to_float
+from seitpp.tokenizers.sources.images import ImageFolder, open_image_folder, to_float
 from seitpp.tokenizers.tokenizer import load_tokenizer
 
 VALIDATION = [TENCH, GOLDFISH, STINGRAY, TENCH]
@@ -168,6 +168,17 @@ def test_a_second_classifier_on_kept_stores_reads_no_image(world, measured, tmp_
     stage.measure_robustness(make_config(world, tmp_path / "again", stores=str(world / "robustness" / "stores")))
     again = read_results([tmp_path / "again"])
     pd.testing.assert_frame_equal(again.drop(columns="run"), measured.drop(columns="run"))
+
+
+def test_the_sizes_of_the_clean_images_are_asked_for_once_however_many_stores_are_made_of_them(world, monkeypatch):
+    asked = []
+    sizes = ImageFolder.sizes
+    monkeypatch.setattr(ImageFolder, "sizes", lambda self, rows: asked.append(len(rows)) or sizes(self, rows))
+    config = make_config(world, "runs/x", benchmarks={}, corruptions=("fog", "contrast"))
+    for each in stage.shifted_sets(config, KNOWN):
+        assert len(each.images.sizes(range(4))) == 4
+        assert each.images.sizes([3]) == each.images.sizes(range(4))[3]
+    assert asked == [4]
 
 
 def test_classifiers_beyond_the_memory_for_them_are_read_anew_and_answer_alike(world, measured, tmp_path, monkeypatch):
