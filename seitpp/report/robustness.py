@@ -21,6 +21,8 @@ _KINDS = ("pretrained", "frozen", "scratch", "baseline")
 _MEANS = ("mean_accuracy", "mce", "relative_mce")
 _HIGHER_IS_BETTER = {"mean_accuracy"}
 _IMAGENET_C = "imagenet-c:"
+_NAMED = 6
+"""Corruptions whose differences are named in sentences; more are counted."""
 
 
 def robustness_sections(results: pd.DataFrame) -> list[dict[str, Any]]:
@@ -54,12 +56,33 @@ def robustness_sections(results: pd.DataFrame) -> list[dict[str, Any]]:
                 "accuracy": accuracy,
                 "means": means,
                 "heat_maps": maps,
-                "sentences": robustness_sentences(sets),
+                "sentences": _sentences(sets),
                 "generated": _generated(sets),
                 "tables": [accuracy, *([means] if means else []), *(each["table"] for each in maps)],
             }
         )
     return sections
+
+
+def _sentences(sets: list[ShiftScores]) -> list[str]:
+    """Where pre-training is better and where not; many corruptions are counted instead of named."""
+    corrupted = [each for each in sets if each.severities]
+    if len(corrupted) <= _NAMED:
+        return robustness_sentences(sets)
+    verdicts: dict[tuple[str, str], list[str]] = {}
+    for each in corrupted:
+        for difference in differences(each.scores):
+            pair = difference.pretrained.name, difference.scratch.name
+            verdicts.setdefault(pair, []).append(difference.verdict)
+    counted = []
+    for (after, before), found in verdicts.items():
+        known = len(found) - found.count("unknown")
+        if known:
+            counted.append(
+                f"Of {known} corruptions, averaged over severities, {after} is better than {before} by more than "
+                f"one standard deviation over seeds on {found.count('better')}, and worse by more on {found.count('worse')}."
+            )
+    return [*robustness_sentences([each for each in sets if not each.severities]), *counted]
 
 
 def _accuracy_table(dataset: str, sets: list[ShiftScores], name: str) -> Table:
@@ -129,14 +152,14 @@ def _heat_maps(dataset: str, rows: pd.DataFrame, names: dict[Method, str], given
         own = {
             key: 100 * score.mean for key, found in cells.items() for score in found if score.method == method
         }  # fmt: skip
-        caption = f"Accuracy of {names[method]} on {dataset} in %, {how}"
+        caption = f"Accuracy on {dataset} in %, {how}: {names[method]}"
         maps.append(_map(f"{prefix}{_slug(names[method])}", caption, own, shifts, levels, limit=100.0))
     changes: dict[tuple[str, str], dict] = {}
     for key, found in cells.items():
         for each in differences(found):
             changes.setdefault((each.pretrained.name, each.scratch.name), {})[key] = 100 * each.value
     for (after, before), own in changes.items():
-        caption = f"Accuracy of {after} minus that of {before} on {dataset} in points, {how}"
+        caption = f"Difference of accuracies on {dataset} in points, {how}: {after} minus {before}"
         name = f"{prefix}{_slug(after)}-minus-{_slug(before)}"
         maps.append(_map(name, caption, own, shifts, levels, signed=True))
     return maps

@@ -68,9 +68,9 @@ def test_imagenet_c_and_what_was_generated_have_maps_of_their_own_and_means_a_ta
     rows += measured("mtm", [0.3], shift="imagenet-c-generated", metric="mean_accuracy")
     (section,) = sections_of(tmp_path, rows)
     given, generated = section["heat_maps"]
-    assert given["caption"].endswith("ImageNet-C")
+    assert given["caption"] == f"Accuracy on pets in %, ImageNet-C: {MTM}"
     assert texts(given["picture"]) == ["2", "fog", "60.0", "severity"]
-    assert generated["caption"].endswith("generated from the clean images")
+    assert "generated from the clean images" in generated["caption"]
     assert texts(generated["picture"]) == ["2", "fog", "20.0", "severity"]
     means = section["means"]
     assert means.columns == ["mean", MTM, SCRATCH]
@@ -79,6 +79,20 @@ def test_imagenet_c_and_what_was_generated_have_maps_of_their_own_and_means_a_ta
         "corruptions of ImageNet-C, generated, mean accuracy": ["30.0", None],
     }
     assert [cell.best for cell in means.rows[0][1]] == [False, True]  # of errors the least
+
+
+def test_many_corruptions_are_counted_in_one_sentence(tmp_path):
+    rows = measured("mtm", [0.6, 0.62]) + measured("scratch", [0.5, 0.52])
+    for place, name in enumerate(("fog", "snow", "frost", "contrast", "pixelate", "spatter", "saturate")):
+        rows += measured("mtm", [0.4, 0.42], shift=name, severity=3)
+        rows += measured("scratch", [0.7, 0.72] if place == 6 else [0.3, 0.32], shift=name, severity=3)
+    (section,) = sections_of(tmp_path, rows)
+    clean, counted = section["sentences"]
+    assert clean.endswith("on clean (+10.0 ± 2.0 points).")
+    assert counted == (
+        f"Of 7 corruptions, averaged over severities, {MTM} is better than {SCRATCH} by more than one standard "
+        "deviation over seeds on 6, and worse by more on 1."
+    )
 
 
 def test_names_of_tables_are_unique_on_the_page(tmp_path):
