@@ -16,7 +16,7 @@ from importlib import resources
 
 import numpy as np
 
-from seitpp.downstream.benchmarks.imagenet_c import CORRUPTIONS, SEVERITIES
+from seitpp.downstream.imagenet.imagenet_c import CORRUPTIONS, SEVERITIES
 
 Errors = Mapping[str, Sequence[float]]
 """Corruption to the top-1 errors, fractions, a severity each."""

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seitpp.downstream.benchmarks.imagenet_classes import is_whole
-from seitpp.downstream.benchmarks.known import BENCHMARKS
 from seitpp.downstream.corruptions import check_corruptions
+from seitpp.downstream.imagenet.imagenet_classes import is_whole
+from seitpp.downstream.imagenet.known import BENCHMARKS
 from seitpp.downstream.robustness_table import corruption_results, wide_table
-from seitpp.downstream.set_answers import HeldClassifiers, Judged, answers_to, judge
+from seitpp.downstream.set_answers import HeldClassifiers, Judged, answers_of_stores, judge
 from seitpp.downstream.shifts import CLEAN, ShiftedSet, set_fingerprints, shifted_sets
 from seitpp.finetune.trained import TrainedClassifier, classifiers_of, find_classifiers
 from seitpp.runtime.command import run_command
@@ -212,7 +212,7 @@ def measure(
     total = len(classifiers) * len(sets)
     with Progress(total, "evaluate", enabled=accelerator.is_main_process, start=done) as progress:
         for number, trained in enumerate(classifiers):
-            answered = answers_to(held(trained), read, batch_size=config.batch_size, accelerator=accelerator)
+            answered = answers_of_stores(held(trained), read, batch_size=config.batch_size, accelerator=accelerator)
             for place, answers in zip(places, answered, strict=True):
                 truths = sets[place].truths
                 keys = stores[sets[place].name].keys() if truths else []

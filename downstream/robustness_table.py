@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pandas as pd
 
-from seitpp.downstream.benchmarks.imagenet_c import CORRUPTIONS, EXTRA
-from seitpp.downstream.benchmarks.known import IMAGENET_C, corrupted_shift
 from seitpp.downstream.corruption_error import (
     is_complete,
     mean_accuracy,
     mean_corruption_error,
     relative_mean_corruption_error,
 )
+from seitpp.downstream.imagenet.imagenet_c import CORRUPTIONS, EXTRA
+from seitpp.downstream.imagenet.known import IMAGENET_C, corrupted_shift
 from seitpp.runtime.results import Result, results_table
 
 GENERATED = f"{IMAGENET_C}-generated"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seitpp.downstream.benchmarks.known import Truths
+from seitpp.downstream.imagenet.known import Truths
 from seitpp.finetune.answers import Answers, collect_answers
 from seitpp.finetune.classifier import Classifier, read_classifier
 from seitpp.finetune.evaluate import measures_of
@@ -76,7 +76,7 @@ class HeldClassifiers:
         return classifier
 
 
-def answers_to(
+def answers_of_stores(
     classifier: Classifier, stores: Sequence[tuple[TokenStore, tuple[int, ...] | None]], *, batch_size: int,
     accelerator: "Accelerator",
 ) -> Iterator[Answers]:  # fmt: skip

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seitpp.downstream.altered import SizedOnce
-from seitpp.downstream.benchmarks.imagenet_classes import places_in
-from seitpp.downstream.benchmarks.known import REAL, OpenedSet, Truths, open_benchmark
-from seitpp.downstream.benchmarks.real_labels import TIMM, RealLabels
 from seitpp.downstream.corruptions import CorruptedImages
 from seitpp.downstream.gaussian import BlurredImages, NoisyImages
+from seitpp.downstream.imagenet.imagenet_classes import places_in
+from seitpp.downstream.imagenet.known import REAL, OpenedSet, Truths, open_benchmark
+from seitpp.downstream.imagenet.real_labels import TIMM, RealLabels
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.kept_stores import kept_job
 from seitpp.tokenizers.sources.labelled_images import open_labelled_images

@@ -77,10 +77,11 @@ def _sentences(sets: list[ShiftScores]) -> list[str]:
     counted = []
     for (after, before), found in verdicts.items():
         known = len(found) - found.count("unknown")
+        better, worse = found.count("better"), found.count("worse")
         if known:
             counted.append(
                 f"Of {known} corruptions, averaged over severities, {after} is better than {before} by more than "
-                f"one standard deviation over seeds on {found.count('better')}, and worse by more on {found.count('worse')}."
+                f"one standard deviation over seeds on {better}, and worse by more on {worse}."
             )
     return [*robustness_sentences([each for each in sets if not each.severities]), *counted]
 

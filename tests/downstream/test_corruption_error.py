@@ -2,13 +2,13 @@
 
 import pytest
 
-from seitpp.downstream.benchmarks.imagenet_c import CORRUPTIONS
 from seitpp.downstream.corruption_error import (
     alexnet_errors,
     mean_accuracy,
     mean_corruption_error,
     relative_mean_corruption_error,
 )
+from seitpp.downstream.imagenet.imagenet_c import CORRUPTIONS
 from seitpp.downstream.robustness_table import corruption_results, wide_table
 from seitpp.runtime.results import Result
 

@@ -14,8 +14,8 @@ import tiny
 from imagenet_miniatures import GOLDFISH, IN_A, IN_R, KNOWN, STINGRAY, TENCH
 from seitpp.downstream import robustness as stage
 from seitpp.downstream import set_answers
-from seitpp.downstream.benchmarks.imagenet_c import CORRUPTIONS
-from seitpp.downstream.benchmarks.imagenet_classes import imagenet_wnids
+from seitpp.downstream.imagenet.imagenet_c import CORRUPTIONS
+from seitpp.downstream.imagenet.imagenet_classes import imagenet_wnids
 from seitpp.finetune.classifier import Classifier, read_classifier, save_classifier
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.runtime.errors import UserError
@@ -164,7 +164,7 @@ def test_a_second_classifier_on_kept_stores_reads_no_image(world, measured, tmp_
 
     for module in ("images", "pixels"):
         monkeypatch.setattr(f"seitpp.tokenizers.sources.{module}.read_image", reads)
-    monkeypatch.setattr("seitpp.downstream.benchmarks.objectnet.open_image", reads)
+    monkeypatch.setattr("seitpp.downstream.imagenet.objectnet.open_image", reads)
     stage.measure_robustness(make_config(world, tmp_path / "again", stores=str(world / "robustness" / "stores")))
     again = read_results([tmp_path / "again"])
     pd.testing.assert_frame_equal(again.drop(columns="run"), measured.drop(columns="run"))

@@ -9,7 +9,7 @@ Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261).
 from dataclasses import dataclass
 from pathlib import Path
 
-from seitpp.downstream.benchmarks.class_folders import Layout
+from seitpp.downstream.imagenet.class_folders import Layout
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.listing.names import is_hidden
 

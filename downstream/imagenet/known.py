@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from seitpp.downstream.benchmarks.class_folders import Layout, open_class_folders
-from seitpp.downstream.benchmarks.imagenet_c import find_corrupted
-from seitpp.downstream.benchmarks.imagenet_classes import classes_of_benchmark, imagenet_wnids, places_in
-from seitpp.downstream.benchmarks.objectnet import open_objectnet
+from seitpp.downstream.imagenet.class_folders import Layout, open_class_folders
+from seitpp.downstream.imagenet.imagenet_c import find_corrupted
+from seitpp.downstream.imagenet.imagenet_classes import classes_of_benchmark, imagenet_wnids, places_in
+from seitpp.downstream.imagenet.objectnet import open_objectnet
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.source import ImageSource
 

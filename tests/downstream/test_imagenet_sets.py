@@ -10,17 +10,17 @@ from PIL import Image
 import imagenet_miniatures as mini
 import tiny
 from imagenet_miniatures import GOLDFINCH, GOLDFISH, IN_A, IN_R, KNOWN, STINGRAY, TENCH
-from seitpp.downstream.benchmarks.imagenet_c import CORRUPTIONS, EXTRA
-from seitpp.downstream.benchmarks.imagenet_classes import (
+from seitpp.downstream.imagenet.imagenet_c import CORRUPTIONS, EXTRA
+from seitpp.downstream.imagenet.imagenet_classes import (
     classes_of_benchmark,
     imagenet_wnids,
     is_whole,
     places_in,
     timm_list,
 )
-from seitpp.downstream.benchmarks.known import open_benchmark
-from seitpp.downstream.benchmarks.objectnet import read_mappings
-from seitpp.downstream.benchmarks.real_labels import RealLabels
+from seitpp.downstream.imagenet.known import open_benchmark
+from seitpp.downstream.imagenet.objectnet import read_mappings
+from seitpp.downstream.imagenet.real_labels import RealLabels
 from seitpp.downstream.set_answers import judge
 from seitpp.finetune.answers import Answers
 from seitpp.runtime.errors import UserError

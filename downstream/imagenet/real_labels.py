@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from seitpp.downstream.benchmarks.imagenet_classes import COUNT, timm_list
+from seitpp.downstream.imagenet.imagenet_classes import COUNT, timm_list
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.tables import read_utf8
 

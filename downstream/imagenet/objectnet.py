@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageOps
 
-from seitpp.downstream.benchmarks.class_folders import UNKNOWN, Layout
+from seitpp.downstream.imagenet.class_folders import UNKNOWN, Layout
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.tables import read_utf8
 from seitpp.tokenizers.sources.decoding.resize import Resize
