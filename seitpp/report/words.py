@@ -31,7 +31,24 @@ _METRICS = {
     "mean_per_class": "mean accuracy of the classes",
     "cross_entropy": "cross-entropy",
     "ece": "calibration error",
+    "mean_accuracy": "mean accuracy",
+    "mce": "mean corruption error (mCE)",
+    "relative_mce": "relative mCE",
 }
+_SHIFTS = {
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "imagenet-sketch": "ImageNet-Sketch",
+    "imagenet-v2": "ImageNet-V2",
+    "imagenet-v2-threshold": "ImageNet-V2, threshold 0.7",
+    "imagenet-v2-top": "ImageNet-V2, top images",
+    "imagenet-real": "ImageNet-ReaL",
+    "objectnet": "ObjectNet",
+    "imagenet-c": "ImageNet-C",
+    "imagenet-c-generated": "corruptions of ImageNet-C, generated",
+}
+_STRENGTHS = {"noise-std-": "Gaussian noise, std {}", "blur-sigma-": "Gaussian blur, sigma {} px"}
+_IMAGENET_C = "imagenet-c:"
 _AUGMENTATIONS = {"tokenadapt": "TokenAdapt", "coloradapt": "ColorAdapt"}
 _FEATURES = {
     "random": "random encoder",
@@ -108,8 +125,20 @@ def with_unit(metric_name: str, mean: float, std: float | None = None) -> str:
 
 
 def shift(name: str) -> str:
-    """What was done to the images: "clean", "gaussian noise", "sketch"."""
-    return _plain(name) if name else "clean"
+    """What was done to the images: "clean", "gaussian noise", "ImageNet-A", "ImageNet-C, fog", "sketch"."""
+    if not name:
+        return "clean"
+    if name.startswith(_IMAGENET_C):
+        return f"{_SHIFTS['imagenet-c']}, {corruption(name)}"
+    for beginning, text in _STRENGTHS.items():
+        if name.startswith(beginning):
+            return text.format(name.removeprefix(beginning))
+    return _SHIFTS.get(name, _plain(name))
+
+
+def corruption(name: str) -> str:
+    """A corruption without where it is from: "fog" of ImageNet-C's fog and of one that was generated."""
+    return _plain(name.removeprefix(_IMAGENET_C))
 
 
 def severities(levels: Iterable[int]) -> str:

@@ -1,4 +1,4 @@
-"""`seitpp recipes [STAGE]`: the recipes that come with the package, each with what it says of itself."""
+"""The list of recipes that come with the package, `seitpp recipes`: each with what it says of itself."""
 
 import re
 import shutil

@@ -20,6 +20,7 @@ _FILES = (
         "summary.json",
         "metrics.jsonl",
         "results.csv",
+        "robustness.csv",
         "best.json",
         "best_weights.json",
         "tracker_id",

@@ -7,7 +7,7 @@
 Nothing is written. Bytes are counted whole: tokens, labels, masks, keys, codebook, tables, manifest. What coded rows
 take is measured on rows evenly spaced, of which one half fits the tables. PSNR needs --tokenizer: it is against the
 images where --images names them, else against what the store's own tokens decode to. The last column says what
-each way leaves of the rows: `seitpp store subset` takes so many.
+each way leaves of the rows; a subset (seitpp store subset) takes so many.
 """
 
 import json
