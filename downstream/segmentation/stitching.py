@@ -1,0 +1,78 @@
+"""Windows put together again: logits of an image averaged where windows overlap, labels at the image's own size."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seitpp.downstream.segmentation.windows import SegmentationRows
+from seitpp.tokenizers.segmentation.windowing import resize_mask
+
+LogitsAt = Callable[[np.ndarray], Tensor]
+"""Rows of a store, (b,) int64, to logits of their windows, (b, k, h, w) of any resolution."""
+
+
+class Stitch:
+    """The logits of one image, on the canvas that its windows lie on: (k, height, width) float32, and nothing else.
+
+    Args:
+        classes: k.
+        resized: (height, width) of the resized image, pixels.
+        window: (height, width) of a window, pixels.
+        device: where it lies.
+    """
+
+    def __init__(self, classes: int, resized: Sequence[int], window: tuple[int, int], device: torch.device | str):
+        self.window = window
+        self.sums = torch.zeros(classes, *resized, device=device)
+
+    def add(self, logits: Tensor, top: int, left: int) -> None:
+        """Add a window's logits, (k, h, w), enlarged to its pixels; what lies past the image's edge is left out."""
+        enlarged = F.interpolate(logits[None].float(), size=self.window, mode="bilinear", align_corners=False)[0]
+        part = self.sums[:, top : top + self.window[0], left : left + self.window[1]]
+        part += enlarged[:, : part.shape[1], : part.shape[2]]
+
+    def labels(self, original: tuple[int, int]) -> np.ndarray:
+        """The most likely class of each pixel of the image at its own size, (height, width) uint8.
+
+        The largest sum is the largest mean, as all classes were added to a pixel equally often. Each pixel of the own
+        size has the label of the resized image's pixel under its centre, as the stored truth has.
+        """
+        return resize_mask(self.sums.argmax(dim=0).to(torch.uint8).cpu().numpy(), original)
+
+
+def label_maps(
+    logits_at: LogitsAt, rows: SegmentationRows, images: Sequence[int], *, batch_size: int, device: torch.device | str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (image, its labels at its own size, (height, width) uint8), one image in memory at a time.
+
+    Args:
+        logits_at: answers for windows; called for batches that go on from one image to the next.
+        rows: SegmentationRows.
+        images: which, counted from 0 in the store's order.
+        batch_size: windows at a time.
+        device: where images are put together.
+    """
+    order = [(image, int(row)) for image in images for row in rows.rows_of(image)]
+    stitch, present = None, -1
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        logits = logits_at(np.array([row for _, row in part]))
+        places = rows.windows[np.array([row for _, row in part])]
+        for place, (image, _) in enumerate(part):
+            if image != present:
+                if stitch is not None:
+                    yield present, stitch.labels(_own_size(rows, present))
+                stitch = Stitch(logits.shape[1], places.resized[place].tolist(), rows.size, device)
+                present = image
+            assert stitch is not None
+            stitch.add(logits[place], int(places.top[place]), int(places.left[place]))
+    if stitch is not None:
+        yield present, stitch.labels(_own_size(rows, present))
+
+
+def _own_size(rows: SegmentationRows, image: int) -> tuple[int, int]:
+    height, width = rows.windows.original[rows.bounds[image]].tolist()
+    return height, width
