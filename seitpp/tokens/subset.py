@@ -232,6 +232,7 @@ def _write_subset(folder, store, rows, how, numbers, classes):
         preprocessing=manifest["preprocessing"],
         classes=store.classes if classes is None else classes,
         mask=manifest.get("mask"),
+        windows=manifest.get("windows"),
         columns=store.columns,
         tables=store.coding_tables,
         shards=[

@@ -16,7 +16,7 @@ class StoreSize:
         tokens: bytes of tokens as they are stored, and of the offsets of coded ones.
         labels: bytes of one label and of several labels a row.
         masks: bytes of compressed label maps.
-        keys: bytes of keys.
+        keys: bytes of keys, and of the places of windows.
         container: what Arrow adds: schema, padding, record batch. Part of `keys` where the manifest is of version 1,
             which does not tell them apart.
         codebook: bytes of codebook.safetensors.
@@ -67,7 +67,7 @@ def store_size(manifest: dict[str, Any], file_bytes: Callable[[str], int]) -> St
         tokens=content.get("tokens", 0),
         labels=content.get("label", 0) + content.get("labels", 0),
         masks=content.get("mask", 0),
-        keys=content.get("key", 0),
+        keys=content.get("key", 0) + content.get("window", 0),
         container=content.get("container", 0),
         codebook=told["bytes"] if told else file_bytes("codebook.safetensors"),
         tables=manifest.get("coding_tables", {"bytes": 0})["bytes"],
