@@ -28,7 +28,7 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
 from seitpp.runtime.positional import positional_field
-from seitpp.tokenizers.shard_job import encoded_batches
+from seitpp.tokenizers.encoding import encoded_batches
 from seitpp.tokenizers.sources.given import GivenImages
 from seitpp.tokenizers.sources.listing.folder import list_images
 from seitpp.tokenizers.sources.pixels import quiet_decoding

@@ -70,29 +70,27 @@ class Windowing:
 
 
 def windows_of(
-    image: np.ndarray, mask: np.ndarray | None, windowing: Windowing, *, ignore: int
-) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray | None]]:
-    """Yield ((top, left), pixels, mask) of the windows of an image, line by line.
+    image: np.ndarray, mask: np.ndarray, windowing: Windowing, *, ignore: int
+) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
+    """Yield ((top, left), pixels, label map) of the windows of an image, line by line.
 
     Args:
         image: (height, width, 3) uint8, as it came.
-        mask: (height, width) uint8 or uint16; None: there is none.
+        mask: (height, width) uint8 or uint16.
         windowing: a Windowing.
-        ignore: the mask's value outside of an image that is smaller than a window.
+        ignore: the label map's value outside of an image that is smaller than a window.
     """
-    height, width = windowing.resized(*image.shape[:2])
-    pixels = resize_image(image, (height, width))
-    labels = None if mask is None else resize_mask(mask, (height, width))
-    for place in windowing.places(height, width):
-        part = None if labels is None else windowing.fill(labels, place, outside=ignore)
-        yield place, windowing.fill(pixels, place), part
+    size = windowing.resized(*image.shape[:2])
+    pixels, labels = resize_image(image, size), resize_mask(mask, size)
+    for place in windowing.places(*size):
+        yield place, windowing.fill(pixels, place), windowing.fill(labels, place, outside=ignore)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image (h, w, 3) uint8 of another (height, width), bicubic, as all images are resized here."""
     if image.shape[:2] == size:
         return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

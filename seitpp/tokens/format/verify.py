@@ -139,13 +139,27 @@ def verify_windows(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> 
     Args: as for `verify_shard`.
     Raises: UserError naming the file and the row.
     """
-    size = _window_size(manifest)
-    if size is None or shard.targets.windows is None:
-        return
-    places = shard.targets.places()
-    row = wrong_window(places, size)
+    if shard.targets.windows is not None:
+        verify_places(path, shard.targets, manifest["windows"])
+
+
+def verify_places(path: str | Path, targets: Targets, meaning: dict[str, Any], first: int = 0) -> None:
+    """Check that each window lies in its image.
+
+    Args:
+        path: their file.
+        targets: of its rows.
+        meaning: what the manifest says of windows.
+        first: number of the first of the rows in the file.
+    Raises: UserError naming the file and the row.
+    """
+    if targets.windows.null_count or targets.windows.flatten().null_count:
+        raise UserError(f"{path}: a row from {first} on lacks its place (null); {_AGAIN}")
+    places = targets.places()
+    row = wrong_window(places, tuple(meaning["size"]))
     if row is not None:
-        raise UserError(f"{path}: row {row} has the place {places[row].tolist()}, which is none of a window; {_AGAIN}")
+        told = places[row].tolist()
+        raise UserError(f"{path}: row {first + row} has the place {told}, which is none of a window; {_AGAIN}")
 
 
 def verify_masks(
