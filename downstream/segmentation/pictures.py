@@ -12,6 +12,7 @@ from seitpp.downstream.segmentation.palette import coloured
 from seitpp.downstream.segmentation.stitching import LogitsAt
 from seitpp.downstream.segmentation.windows import IGNORE, SegmentationRows
 from seitpp.runtime.pictures import image_grid
+from seitpp.tokenizers.segmentation.tiles import tiling_of_store
 from seitpp.tokenizers.tokenizer import Tokenizer
 
 _LARGEST = 256
@@ -46,12 +47,9 @@ def _picture(maps: np.ndarray, classes: int) -> Tensor:
 
 
 def _decoded(which, rows, tokenizer):
-    """Pixels of windows, decoded in tiles of the tokenizer's size."""
+    tiling = tiling_of_store(tokenizer, rows.store.manifest)
     ids = rows.store.ids(which).to(tokenizer.codebook.device)
-    down, across = (whole // tile for whole, tile in zip(rows.store.grid, tokenizer.grid, strict=True))
-    tiles = rearrange(ids, "n (y h) (x w) -> (n y x) h w", y=down, x=across)
-    pixels = torch.cat([tokenizer.decode(part).float().cpu() for part in tiles.split(8)])
-    return rearrange(pixels, "(n y x) c h w -> n c (y h) (x w)", y=down, x=across)
+    return torch.cat([tiling.decode(part).float().cpu() for part in ids.split(4)])
 
 
 def _fitting(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -39,7 +39,10 @@ _SIZES = {
     "stem": one_of("patches", "adapter"), "position_view": VIEW, "learned_positions": boolean,
 }  # fmt: skip
 _PIXELS = listing(integer(1, 2**20), length=2)
-_WINDOWS = record({"size": _PIXELS, "stride": _PIXELS, "short_side": optional(integer(1, 2**20))})
+_WINDOWS = record(
+    {"size": _PIXELS, "stride": _PIXELS, "short_side": optional(integer(1, 2**20)), "tile": _PIXELS}, closed=True
+)
+"""How the store that a segmenter learned from cut and encoded images: what its manifest says of windows."""
 
 
 def _described(value: Any, field: str) -> None:
@@ -77,7 +80,7 @@ class Segmenter(nn.Module):
         frozen: whether the encoder is.
         mask_classes: names of the classes, once it is read from a folder; else empty.
         tokenizer: fingerprint of its tokenizer, likewise.
-        windows: {"size", "stride", "short_side"} of the windows that it learned from, likewise.
+        windows: {"size", "stride", "short_side", "tile"} of the windows that it learned from, likewise.
         origin: where it comes from, {"init", "augmentation"}, likewise.
     """
 
@@ -151,12 +154,12 @@ def save_segmenter(
         segmenter: the Segmenter.
         tokenizer: fingerprint of the tokenizer whose ids it reads.
         mask_classes: names of the classes, in the order of its logits.
-        windows: {"size", "stride", "short_side"} of the windows that it learned from.
+        windows: {"size", "stride", "short_side", "tile"} of the windows that it learned from.
         origin: {"init", "augmentation"}, as results name it.
     """
     described = {
         **segmenter.described, "tokenizer": tokenizer, "mask_classes": list(mask_classes), "origin": origin,
-        "windows": {name: windows[name] for name in ("size", "stride", "short_side")},
+        "windows": {name: windows[name] for name in ("size", "stride", "short_side", "tile")},
     }  # fmt: skip
     save_weights(folder, segmenter.state_dict(), described)
 

@@ -110,7 +110,7 @@ def test_weights_come_back_from_a_folder(tmp_path, kind):
     again = read_segmenter(tmp_path / "run")
     assert torch.equal(again(ids()), segmenter(ids()))
     assert (again.mask_classes, again.tokenizer) == (["a", "b", "c"], "a" * 64)
-    assert again.windows == {"size": [16, 24], "stride": [16, 24], "short_side": 16}
+    assert again.windows == WINDOWS
     assert again.origin == {"init": "mtm", "augmentation": ""}
     assert again.frozen == (kind == "linear")
 
