@@ -143,6 +143,7 @@ def shown_defaults(config_class, recipes, capsys):
 ONE_OF_SEVERAL = {
     "probe": {"--weights": "x"}, "store subset": {"--count": "3"}, "reduce-codebook": {"--codes": "3"},
     "import-model": {"--store": "x"}, "evaluate": {"--store": "x"}, "predict": {"--files": "[x]"},
+    "segment": {"--files": "[x]"},
     "continual": {"--methods": "[naive, tokens]"},
 }  # fmt: skip
 """Flags of which a stage needs one of several."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 import tiny
 from seitpp.downstream.ablation import AblationConfig
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.downstream.segmentation.train import SegmentationConfig
 from seitpp.finetune.continual import ContinualConfig
 from seitpp.finetune.evaluation import EvaluateConfig
 from seitpp.finetune.probe import ProbeConfig
@@ -45,6 +46,7 @@ STAGES = {
     "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
     "continual": ("seitpp.finetune.continual", ContinualConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
+    "segmentation": ("seitpp.downstream.segmentation.train", SegmentationConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
 }
 RECIPES = sorted(path for path in recipes_folder(".").glob("*/*.yaml") if path.parent.name != "accelerate")
