@@ -3,6 +3,8 @@
 Sizes are odd, portrait and landscape; one image is smaller than a window of 48 pixels, one is grey.
 """
 
+from fractions import Fraction
+
 import numpy as np
 from PIL import Image
 
@@ -106,6 +108,9 @@ def write_folders(root, masks=None, *, names=("sky", "grass", "road", "sand", "s
     return dict(sorted(truth.items(), key=lambda pair: pair[0].split("/")))
 
 
-def seen(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A label map resized as Pillow does it, nearest: what a store's windows are cut from."""
-    return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
+def seen(mask, size):
+    """A label map resized to the nearest, a pixel at a time: the label under the new pixel's centre."""
+    (height, width), (old_height, old_width) = size, mask.shape
+    lines = [int(Fraction(2 * line + 1, 2) * old_height / height) for line in range(height)]
+    columns = [int(Fraction(2 * column + 1, 2) * old_width / width) for column in range(width)]
+    return np.array([[mask[line, column] for column in columns] for line in lines], mask.dtype)

@@ -56,7 +56,7 @@ def token_ids(mask, *, seed=0, token=TOKEN):
 
 def make_segmentation_store(
     folder, sizes=SIZES, *, window=WINDOW, stride=None, short_side=16, classes=CLASSES, masks=None, seed=0,
-    images_per_shard=2, token=TOKEN, fingerprint="a" * 64,
+    images_per_shard=2, token=TOKEN, fingerprint="a" * 64, truths=True,
 ):  # fmt: skip
     """Write a segmentation store by hand; returns (folder, label maps of the images at their own sizes).
 
@@ -70,6 +70,7 @@ def make_segmentation_store(
         seed: of scenes and noise.
         images_per_shard: all windows of an image are in one shard.
         token: pixels a side of a token.
+        truths: keep label maps at the images' own size too.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def make_segmentation_store(
         masks = [make_scene(*size, seed=seed + place, classes=len(classes)) for place, size in enumerate(sizes)]
     shards = []
     for start in range(0, len(sizes), images_per_shard):
-        ids, keys, labelled, places = [], [], [], []
+        ids, keys, labelled, places, whole_maps = [], [], [], [], []
         for image in range(start, min(start + images_per_shard, len(sizes))):
             resized = windowing.resized(*masks[image].shape)
             whole = resize_mask(masks[image], resized)
@@ -87,10 +88,11 @@ def make_segmentation_store(
                 ids.append(token_ids(part, seed=image, token=token))
                 keys.append(f"{image:04d}.png#{top},{left}")
                 labelled.append(part)
+                whole_maps.append(masks[image] if (top, left) == (0, 0) else None)
                 places.append((image, top, left, *resized, *masks[image].shape))
         path = folder / f"shard-{len(shards):05d}.arrow"
         packed = pack(torch.from_numpy(np.stack(ids)), tiny.CODES).numpy()
-        targets = Targets.of(masks=labelled, windows=places)
+        targets = Targets.of(masks=labelled, windows=places, truths=whole_maps if truths else None)
         shards.append(write_shard(path, packed, [-1] * len(ids), keys, targets))
     write_manifest(
         folder, tokenizer={"name": "vq", "fingerprint": fingerprint}, lookup="euclidean",

@@ -78,7 +78,7 @@ class TokenStore:
         codebook_size: K.
         grid: (h, w) tokens.
         classes: class names; a label is an index into them, -1 where unknown.
-        columns: of its shards: tokens, label, key, and `labels`, `mask` and `window` where rows are annotated so.
+        columns: of its shards: tokens, label, key, and further ones where rows are annotated so.
         row_bytes: bytes of a packed row, whether rows are stored so or coded.
         chosen: of a subset, which rows of its shards are its own, (rows,) int64, rising; else None.
         shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
@@ -205,6 +205,20 @@ class TokenStore:
         self._require("mask", "masks (column mask)")
         try:
             return self.targets_at(indices).maps()
+        except ValueError as error:
+            raise UserError(f"{self.folder}: {error}; seitpp store verify names the shard") from error
+
+    def truths_at(self, indices: Iterable[int] | np.ndarray) -> list[np.ndarray | None]:
+        """Label maps of whole images at the size that they came in, at each image's first row; None at the others.
+
+        Returns: a list of (height, width) uint8 or uint16, or None; None everywhere in a store that keeps none.
+        Raises: UserError if one is broken.
+        """
+        indices = self._checked(indices)
+        if "truth" not in self.columns:
+            return [None] * len(indices)
+        try:
+            return self.targets_at(indices).whole_maps()
         except ValueError as error:
             raise UserError(f"{self.folder}: {error}; seitpp store verify names the shard") from error
 

@@ -1,6 +1,7 @@
 """Windows: where the rows of a segmentation store lie, read by name, checked, kept by subsets, codings and Parquet."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -50,16 +51,30 @@ def same_rows(found, store, rows):
     assert found.manifest["mask"] == store.manifest["mask"]
     for mine, theirs in zip(found.masks_at(range(len(found))), store.masks_at(rows), strict=True):
         assert np.array_equal(mine, theirs)
+    for mine, theirs in zip(found.truths_at(range(len(found))), store.truths_at(rows), strict=True):
+        assert np.array_equal(mine, theirs) if theirs is not None else mine is None
 
 
 def test_places_come_back_in_the_order_asked_for_across_shards(folder):
     store = TokenStore(folder)
     store.verify()
-    assert store.columns == ("tokens", "label", "key", "mask", "window")
+    assert store.columns == ("tokens", "label", "key", "mask", "window", "truth")
     for rows in (range(10), [9, 0, 3, 3, 7], []):
         found = store.windows_at(rows)
         assert (found.dtype, found.shape) == (np.int32, (len(rows), 7))
         assert found.tolist() == [PLACES[row] for row in rows]
+
+
+def test_the_label_map_of_a_whole_image_is_at_its_first_row(tmp_path):
+    folder, masks = tiny_segmentation.make_segmentation_store(tmp_path / "store")
+    found = TokenStore(folder).truths_at(range(10))
+    assert [row for row, each in enumerate(found) if each is not None] == [0, 1, 3, 6, 9]
+    for row, mask in zip((0, 1, 3, 6, 9), masks, strict=True):
+        assert np.array_equal(found[row], mask)
+    plain, _ = tiny_segmentation.make_segmentation_store(tmp_path / "plain", truths=False)
+    store = TokenStore(plain)
+    assert store.truths_at([0, 3]) == [None, None]
+    assert store.columns[-1] == "window"
 
 
 def test_the_numbers_of_a_place_have_names():
@@ -91,7 +106,7 @@ def test_bytes_of_masks_and_tokens_are_counted_apart_and_places_with_the_keys(fo
     size, content = store.size, store.content(range(10))
     assert content["window"].tolist() == [28] * 10
     assert size.tokens == 10 * 24
-    assert size.masks == content["mask"].sum() > 10 * 8
+    assert size.masks == content["mask"].sum() + content["truth"].sum() > 20 * 8
     assert size.keys == content["key"].sum() + 280
     assert size.total == sum(path.stat().st_size for path in folder.iterdir())
 
@@ -144,7 +159,13 @@ def test_a_window_may_reach_over_an_image_that_is_smaller():
 def test_verify_names_a_mask_of_another_size_than_its_window(folder):
     masks = TokenStore(folder).masks_at(range(3))
     rewrite(folder, masks=[masks[0], masks[1][:-1], masks[2]])
-    with pytest.raises(UserError, match=r"row 1: the mask is of \(15, 24\) pixels, the window of \(16, 24\)"):
+    with pytest.raises(UserError, match=r"row 1: the mask is of \(15, 24\) pixels, expected \(16, 24\)"):
+        TokenStore(folder).verify()
+
+
+def test_verify_names_a_label_map_of_another_size_than_its_image(folder):
+    rewrite(folder, truths=[np.zeros((16, 23), np.uint8), None, None])
+    with pytest.raises(UserError, match=r"row 0: the mask is of \(16, 23\) pixels, expected \(16, 24\)"):
         TokenStore(folder).verify()
 
 
@@ -169,15 +190,16 @@ def test_a_manifest_that_does_not_say_what_windows_are_is_refused(folder):
         TokenStore(folder)
 
 
-def rewrite(folder, *, windows=None, masks=None):
+def rewrite(folder, *, windows=None, masks=None, truths=None):
     """Other targets in the first shard, its checksum mended."""
     store = TokenStore(folder)
     targets = Targets.of(
         masks=store.masks_at(range(3)) if masks is None else masks,
         windows=PLACES[:3] if windows is None or isinstance(windows, pa.Array) else windows,
+        truths=store.truths_at(range(3)) if truths is None else truths,
     )
     if isinstance(windows, pa.Array):
-        targets = Targets(masks=targets.masks, windows=windows)
+        targets = replace(targets, windows=windows)
     path = folder / "shard-00000.arrow"
     entry = write_shard(path, store.packed(range(3)), [-1] * 3, store.keys(range(3)), targets)
     assert entry["sha256"] == sha256_of(path)

@@ -31,4 +31,5 @@ def open_windows(config: "TokenizeConfig", tokenizer: Tokenizer) -> tuple[Segmen
     )  # fmt: skip
     if not len(images):
         raise UserError(f"{config.images} holds no images of the part {config.split}: check --split")
-    return images, window_rows(images, tokenizer, config.windowing, tiles=config.tiles)
+    keeps = config.split not in ("train", "training") if config.own_size is None else config.own_size
+    return images, window_rows(images, tokenizer, config.windowing, tiles=config.tiles, own_size=keeps)

@@ -37,13 +37,17 @@ class SegmentationOptions:
     tiles: bool | None = None
     """masks: encode windows in tiles of the tokenizer's own image size; None: where it takes no other size"""
 
+    own_size: bool | None = None
+    """masks: keep the label map of each image at its own size too, which evaluation measures on; None: unless the split
+    is train"""
+
     def check_segmentation(self) -> None:
         """Refuse values that don't fit together.
 
         Raises: UserError naming the field.
         """
         if self.targets == "labels":
-            for name in ("layout", "masks", "mask_classes", "mask_ignore", "tiles"):
+            for name in ("layout", "masks", "mask_classes", "mask_ignore", "tiles", "own_size"):
                 require(self, name, getattr(self, name) is None, "is for --targets masks")
             return
         if self.layout not in (None, "folders") and self.masks is not None:

@@ -1,8 +1,8 @@
 """Rows of ids in Parquet files: those that `seitpp store export` writes, and anyone's with a column of ids.
 
 Our files have the columns ids (fixed-size list of uint16), label, class (null where unknown) and key, where the store
-has them labels (list of int32), mask (a PNG each) and window (seven int32), and in the schema's metadata, under
-`seitpp`, the store's manifest without its shards.
+has them labels (list of int32), mask and truth (a PNG each) and window (seven int32), and in the schema's metadata,
+under `seitpp`, the store's manifest without its shards.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -43,8 +43,8 @@ class ParquetRows:
     Attributes:
         files: paths, sorted.
         rows: number of rows of all files.
-        columns: names of the columns of ids, label, key, labels, mask and window, None where there is none. Windows are
-            those of segmentation stores alone, which say in their manifest what they mean.
+        columns: names of the columns of ids, label, key, labels, mask, window and truth, None where there is none. The
+            last two are those of segmentation stores alone, which say in their manifest what they mean.
         label_kind: "integers", "strings" or None.
         manifest: of the store that the files were exported from; {} if they are not ours.
     Raises: UserError if there is no such file, one is broken, or the columns are others.
@@ -182,10 +182,13 @@ def _choose_columns(
         "key": _choose(schema, path, "key", given["key"], ["key"]),
         "labels": _choose_target(schema, path, "labels", given["labels"]),
         "mask": _choose_target(schema, path, "mask", given["mask"]),
-        "window": "window" if "windows" in _manifest(schema, path) else None,
+        "window": "window" if "windows" in (manifest := _manifest(schema, path)) else None,
+        "truth": "truth" if "truth" in manifest.get("columns", ()) else None,
     }
     if columns["window"] and not _is_window(schema):
         raise UserError(f"{path} has no column window of {WINDOW_TYPE}, as its metadata says: export it again")
+    if columns["truth"]:
+        _choose_target(schema, path, "mask", "truth")
     if columns["label"] is None:
         return columns, None
     kind = _plain_type(schema.field(columns["label"]).type)
@@ -225,7 +228,9 @@ def _choose_target(schema: pa.Schema, path: Path, what: str, given: str | None) 
 
 
 def _targets(batch: pa.RecordBatch, columns: dict[str, str | None], path: Path, first: int) -> Targets:
-    labels, masks, windows = (None if columns[what] is None else batch.column(columns[what]) for what in TARGET_COLUMNS)
+    labels, masks, windows, truths = (
+        None if columns[what] is None else batch.column(columns[what]) for what in TARGET_COLUMNS
+    )
     if labels is not None and labels.flatten().null_count:
         row = next(row for row, each in enumerate(labels.to_pylist()) if None in (each or ()))
         raise UserError(f"{path}: row {first + row} lacks one of its labels (null): remove or mend it")
@@ -233,6 +238,7 @@ def _targets(batch: pa.RecordBatch, columns: dict[str, str | None], path: Path, 
         labels=None if labels is None else labels.cast(LABELS_TYPE),
         masks=None if masks is None else masks.cast(MASK_TYPE),
         windows=None if windows is None else windows.cast(WINDOW_TYPE),
+        truths=None if truths is None else truths.cast(MASK_TYPE),
     )
 
 

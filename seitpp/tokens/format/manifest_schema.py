@@ -108,6 +108,8 @@ def _columns(value: Any) -> None:
         raise Mismatch("it lacks 'mask', which says what the column of that name means")
     if "window" in columns and "windows" not in value:
         raise Mismatch("it lacks 'windows', which says what the column window means")
+    if "truth" in columns and not {"mask", "window"} <= set(columns):
+        raise Mismatch("columns has truth without mask and window, which it belongs to")
     for place, shard in enumerate(value["shards"]):
         if set(shard.get("content", columns)) != set(columns):
             raise Mismatch(f"shards[{place}].content has other columns than `columns`")

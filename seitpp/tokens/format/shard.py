@@ -2,7 +2,7 @@
 
 Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`, or binary, coded by `seitpp.tokens.coding`),
 `label` (int32, -1 where unknown), `key` (string: where the image came from), and where rows are annotated so `labels`
-`mask` and `window` (see `format.targets`).
+`mask`, `window` and `truth` (see `format.targets`).
 Further columns are left alone. `pandas.read_feather`, polars, DuckDB and datasets read it as it is.
 """
 
@@ -117,7 +117,7 @@ def _read_plain(path: str | Path, columns: dict[str, Any]) -> pa.Table:
 
 def _nulls(name: str, column: Any) -> int:
     """Values that may not be missing, and are: a row without a list of labels or a mask is one nobody annotated."""
-    if name == "mask":
+    if name in ("mask", "truth"):
         return 0
     inside = column.flatten().null_count if name in ("labels", "window") else 0
     return inside + (0 if name == "labels" else column.null_count)
@@ -139,7 +139,8 @@ def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
     Args:
         columns: {name: Arrow array} of a shard.
     Returns: {name: (rows,) int64}: packed tokens, or coded ones and their offset (4); 4 of a label; a key and its
-        offset (4); the labels of a row, 4 each, and their offset (4); a mask and its offset (8); 28 of a window.
+        offset (4); the labels of a row, 4 each, and their offset (4); a mask or truth and its offset (8);
+        28 of a window.
     """
     rows = len(columns["tokens"])
 
@@ -156,11 +157,12 @@ def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
     }
     if "labels" in columns:
         content["labels"] = 4 + 4 * lengths("labels")
-    if "mask" in columns:
-        content["mask"] = 8 + lengths("mask")
+    for name in ("mask", "truth"):
+        if name in columns:
+            content[name] = 8 + lengths(name)
     if "window" in columns:
         content["window"] = np.full(rows, 4 * len(WINDOW_FIELDS), np.int64)
-    return content
+    return {name: content[name] for name in columns}
 
 
 def _whole(column: pa.ChunkedArray) -> Any:

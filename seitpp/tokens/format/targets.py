@@ -2,7 +2,8 @@
 
 As in a shard: `labels` is list<int32> (numbers of classes, in any order), `masks` is large_binary (a PNG a row, see
 `seitpp.tokens.format.masks`). In both, null means that nobody annotated the row; an empty list, that no class applies.
-`windows` says where a row lies in its image (see `seitpp.tokens.format.windows`) and is never null.
+`windows` says where a row lies in its image (see `seitpp.tokens.format.windows`) and is never null. `truths` has the
+label map of a window's whole image at the size that it came in, a PNG too: in the image's first row, else null.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -20,9 +21,9 @@ from seitpp.tokens.format.masks import decode_mask, encode_mask
 from seitpp.tokens.format.windows import WINDOW_TYPE, window_column, window_values
 
 LABELS_TYPE, MASK_TYPE = pa.list_(pa.int32()), pa.large_binary()
-TARGET_COLUMNS = {"labels": "labels", "mask": "masks", "window": "windows"}
+TARGET_COLUMNS = {"labels": "labels", "mask": "masks", "window": "windows", "truth": "truths"}
 """{name of a column in a shard: the field of Targets}"""
-TARGET_TYPES = {"labels": LABELS_TYPE, "mask": MASK_TYPE, "window": WINDOW_TYPE}
+TARGET_TYPES = {"labels": LABELS_TYPE, "mask": MASK_TYPE, "window": WINDOW_TYPE, "truth": MASK_TYPE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,13 @@ class Targets:
         labels: list<int32>; None where the store has no such column.
         masks: large_binary, PNGs; None where the store has no such column.
         windows: fixed-size list<int32>[7]; None where the store has no such column.
+        truths: large_binary, PNGs; None where the store has no such column.
     """
 
     labels: Any = None
     masks: Any = None
     windows: Any = None
+    truths: Any = None
 
     @classmethod
     def of(
@@ -46,6 +49,7 @@ class Targets:
         labels: Iterable[Sequence[int] | None] | None = None,
         masks: Iterable[np.ndarray | None] | None = None,
         windows: Any = None,
+        truths: Iterable[np.ndarray | None] | None = None,
     ) -> "Targets":
         """Encode targets.
 
@@ -53,14 +57,19 @@ class Targets:
             labels: the classes of each row; None: nobody annotated it. None for all: no such column.
             masks: (H, W) uint8 or uint16 of each row, sizes may differ; None as above.
             windows: (rows, 7) integers in the order of `format.windows.FIELDS`; None: no such column.
+            truths: as masks.
         Raises: ValueError if a mask is of another shape or type.
         """
         lists = None if labels is None else [None if each is None else np.asarray(each, np.int32) for each in labels]
-        images = None if masks is None else [None if each is None else encode_mask(each) for each in masks]
+        images, whole = (
+            None if maps is None else [None if each is None else encode_mask(each) for each in maps]
+            for maps in (masks, truths)
+        )
         return cls(
             labels=None if lists is None else pa.array(lists, LABELS_TYPE),
             masks=None if images is None else pa.array(images, MASK_TYPE),
             windows=None if windows is None else window_column(windows),
+            truths=None if whole is None else pa.array(whole, MASK_TYPE),
         )
 
     @classmethod
@@ -101,7 +110,14 @@ class Targets:
 
         Raises: ValueError if one is broken.
         """
-        return [decode_mask(each.as_py()) if each.is_valid else None for each in self.masks]
+        return _decoded(self.masks)
+
+    def whole_maps(self) -> list[np.ndarray | None]:
+        """The label map of each row's whole image, where the row is the image's first; else None.
+
+        Raises: ValueError if one is broken.
+        """
+        return _decoded(self.truths)
 
     def places(self) -> np.ndarray:
         """Where each row lies in its image, (rows, 7) int32."""
@@ -128,6 +144,10 @@ class Targets:
     def _each(self, change: Callable[[Any], Any]) -> "Targets":
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         return Targets(**{name: None if each is None else change(each) for name, each in columns.items()})
+
+
+def _decoded(column: Any) -> list[np.ndarray | None]:
+    return [decode_mask(each.as_py()) if each.is_valid else None for each in column]
 
 
 def first_labels(lists: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ What is checked when: docs/store-format.md.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def verify_shard(path: str | Path, shard: Shard, manifest: dict[str, Any], coder
         for start in range(0, shard.entry["rows"], _ROWS_AT_ONCE):
             decode_rows(path, shard, np.arange(start, min(start + _ROWS_AT_ONCE, shard.entry["rows"])), coder)
     if shard.targets.masks is not None:
-        verify_masks(path, shard.targets, manifest["mask"], size=_window_size(manifest))
+        size = tuple(manifest["windows"]["size"]) if "windows" in manifest else None
+        verify_masks(path, shard.targets, manifest["mask"], size=size)
 
 
 def verify_once(path: Path, shard: Shard, manifest: dict[str, Any]) -> None:
@@ -181,11 +183,10 @@ def verify_masks(
     Raises: UserError naming the file and the row.
     """
     for row in range(len(targets.masks)):
-        _verify_mask(f"{path}: row {first + row}", targets[row : row + 1], meaning, size)
-
-
-def _window_size(manifest: dict[str, Any]) -> tuple[int, int] | None:
-    return tuple(manifest["windows"]["size"]) if "windows" in manifest else None
+        where, one = f"{path}: row {first + row}", targets[row : row + 1]
+        _verify_mask(where, one.maps, meaning, size)
+        if targets.truths is not None:
+            _verify_mask(where, one.whole_maps, meaning, tuple(one.places()[0, 5:7].tolist()))
 
 
 def _verify_content(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
@@ -209,13 +210,18 @@ def _verify_range(path: str | Path, labels: np.ndarray, least: int, classes: int
         raise UserError(f"{path}: label {wrong} with {classes} classes; {_AGAIN}")
 
 
-def _verify_mask(where: str, row: Targets, meaning: dict[str, Any], size: tuple[int, int] | None) -> None:
+def _verify_mask(
+    where: str,
+    read: Callable[[], list[np.ndarray | None]],
+    meaning: dict[str, Any],
+    size: tuple[int, int] | None,
+) -> None:
     try:
-        (mask,) = row.maps()
+        (mask,) = read()
     except ValueError as error:
         raise UserError(f"{where}: {error}; make the store again") from error
     if mask is not None and size is not None and mask.shape != size:
-        raise UserError(f"{where}: the mask is of {mask.shape} pixels, the window of {size}; make the store again")
+        raise UserError(f"{where}: the mask is of {mask.shape} pixels, expected {size}; make the store again")
     classes, ignore = meaning["classes"], meaning["ignore"]
     if mask is None or not classes:
         return
