@@ -148,7 +148,7 @@ def labels_of(
             logits = (logits + _logits(shown.flip(-1), segmenter, tiling, accelerator).flip(-1)) / 2
         for (place, _), each in zip(some, logits, strict=True):
             stitch.add(each, *place)
-    return stitch.labels(own)
+    return stitch.labels(own, smooth=True)
 
 
 def _logits(shown, segmenter, tiling, accelerator):

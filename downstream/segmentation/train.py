@@ -53,6 +53,8 @@ from seitpp.training.optimizer import parameter_groups
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_OWN = "as they came, at the images' own size; logits are brought to it, bilinear"
+_WINDOWS = "of the stored windows, put together and brought to the images' own size, nearest pixel, as answers are"
 PROTOCOLS = {"upernet": "upernet", "linear": "linear_segmentation"}
 
 
@@ -297,7 +299,7 @@ def _facts(config: SegmentationConfig, rows: SegmentationRows) -> dict[str, Any]
         "window_size": list(rows.size),
         "window_stride": list(rows.told["stride"]),
         "short_side": rows.told["short_side"],
-        "mask_resolution": "of the stored windows, nearest pixel at the image's own size",
+        "mask_resolution": _OWN if rows.keeps_truth else _WINDOWS,
         "ignored_label": IGNORE,
         "test_time_augmentation": f"flip ({mirrored})" if config.flip else "none",
     }

@@ -75,18 +75,38 @@ class SegmentationRows:
 
         Raises: UserError if one is missing or of another size than its window.
         """
-        ignore = self.store.manifest["mask"].get("ignore")
         found = np.empty((len(rows), *self.size), np.uint8)
         for place, mask in enumerate(self.store.masks_at(rows)):
             if mask is None or mask.shape != self.size:
                 what = "no label map" if mask is None else f"a label map of {mask.shape} pixels"
                 raise UserError(f"{self.store.folder}, row {rows[place]}: {what}, expected {self.size}: make it again")
-            found[place] = mask if ignore in (None, IGNORE) else np.where(mask == ignore, IGNORE, mask)
+            found[place] = self._ignoring(mask)
         return torch.from_numpy(found)
 
+    def _ignoring(self, mask: np.ndarray) -> np.ndarray:
+        ignore = self.store.manifest["mask"].get("ignore")
+        return mask if ignore in (None, IGNORE) else np.where(mask == ignore, IGNORE, mask).astype(np.uint8)
+
+    @property
+    def keeps_truth(self) -> bool:
+        """Whether the store has the label maps of whole images as they came, at the images' own size."""
+        return "truth" in self.store.columns
+
     def truth(self, image: int) -> np.ndarray:
-        """The label map of a whole image at its own size, (height, width) uint8, put together from its windows."""
+        """The label map of a whole image at its own size, (height, width) uint8.
+
+        As it came, where the store keeps it; else put together from the windows of the resized image, of which each
+        pixel has the label that lies under its centre.
+
+        Raises: UserError if the store has none, or one of another size than its image.
+        """
         rows = self.rows_of(image)
+        if self.keeps_truth:
+            mask, original = self.store.truths_at(rows[:1])[0], tuple(self.windows.original[rows[0]].tolist())
+            if mask is None or mask.shape != original:
+                what = "no label map" if mask is None else f"a label map of {mask.shape} pixels"
+                raise UserError(f"{self.store.folder}, image {self.key_of(image)}: {what}, expected {original}")
+            return self._ignoring(mask)
         windows, masks = self.windows[rows], self.masks(rows).numpy()
         whole = np.full(windows.resized[0], IGNORE, np.uint8)
         for top, left, mask in zip(windows.top, windows.left, masks, strict=True):

@@ -23,9 +23,9 @@ LAYOUTS = [(16, (16, 24)), (16, (8, 12)), (16, (5, 7)), (None, (16, 24)), (None,
 """(short side, stride)."""
 
 
-def open_store(folder, short_side, stride, sizes=tiny_segmentation.SIZES):
+def open_store(folder, short_side, stride, truths=False):
     made, masks = tiny_segmentation.make_segmentation_store(
-        folder, sizes, short_side=short_side, stride=stride, seed=3
+        folder, short_side=short_side, stride=stride, seed=3, truths=truths
     )  # fmt: skip
     return open_segmentation(made), masks
 
@@ -56,6 +56,20 @@ def test_a_truth_that_is_moved_by_a_pixel_is_not(tmp_path, short_side, stride):
     assert confusion_over(truth_of(rows, 1), rows, batch_size=3, accelerator=ALONE).measures()["miou"] < 0.99
 
 
+@pytest.mark.parametrize(("short_side", "stride"), LAYOUTS)
+def test_truth_that_a_store_keeps_is_compared_as_it_came(tmp_path, short_side, stride):
+    """Exact where images keep their size; else as near as a resized label map can be to the one at the own size."""
+    rows, masks = open_store(tmp_path / "store", short_side, stride, truths=True)
+    assert rows.keeps_truth
+    assert all(np.array_equal(rows.truth(image), mask) for image, mask in enumerate(masks))
+    right, moved = (
+        confusion_over(truth_of(rows, shift), rows, batch_size=3, accelerator=ALONE).measures()["pixel_accuracy"]
+        for shift in (0, 1)
+    )
+    assert right == 1.0 if short_side is None else 0.93 < right < 1.0
+    assert moved < right - 0.02
+
+
 def test_windows_of_images_that_keep_their_size_are_put_together_to_their_label_maps(tmp_path):
     rows, masks = open_store(tmp_path / "store", None, (11, 13))
     for image, mask in enumerate(masks):
@@ -81,14 +95,25 @@ def test_logits_are_averaged_where_windows_overlap():
     second[0], second[1] = 0.0, 2.5  # where both are, 3 + 0 is less than 1 + 2.5
     stitch.add(first, 0, 0)
     stitch.add(second, 0, 2)
-    assert stitch.labels((2, 6)).tolist() == [[0, 0, 1, 1, 1, 1]] * 2
+    assert stitch.labels((2, 6), smooth=False).tolist() == [[0, 0, 1, 1, 1, 1]] * 2
+
+
+@pytest.mark.parametrize("original", [(5, 7), (9, 4), (100, 31), (3, 70)])
+def test_mean_logits_are_brought_to_the_own_size_as_torch_does_it_at_once(original):
+    torch.manual_seed(0)
+    logits = torch.randn(4, 5, 7)
+    stitch = Stitch(4, (5, 7), (5, 7), "cpu")
+    stitch.add(logits, 0, 0)
+    stitch.add(logits, 0, 0)  # the mean of two alike
+    expected = F.interpolate(logits[None], size=original, mode="bilinear", align_corners=False)[0].argmax(0)
+    assert np.array_equal(stitch.labels(original, smooth=True), expected.numpy())
 
 
 def test_logits_of_a_coarser_grid_are_enlarged_to_the_windows_pixels_between_their_centres():
     stitch = Stitch(2, (1, 8), (1, 8), "cpu")
     stitch.add(torch.tensor([[[4.0, 0.0]], [[0.0, 1.0]]]), 0, 0)
     # From the centre of the first half (pixels 1.5) to that of the second (5.5), 4 - 4 t against t: equal at t = 0.8.
-    assert stitch.labels((1, 8)).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
+    assert stitch.labels((1, 8), smooth=False).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
 
 
 TRUTH = np.array([[0, 0, 0, 1], [1, 1, 3, IGNORE]], np.uint8)
