@@ -147,7 +147,10 @@ def main():
         model = Segmenter(
             shape, head, view=rows.store.grid, codebook_size=CODES, embedding_dim=CHANNELS, classes=CLASSES
         )  # fmt: skip
-        size, steps = arguments.batch_size or (16 if gpu else 2), arguments.steps or (20 if gpu else 1 if arguments.quick else 2)
+        size, steps = (
+            arguments.batch_size or (16 if gpu else 2),
+            arguments.steps or (20 if gpu else 1 if arguments.quick else 2),
+        )
         model = measure_step(rows, model, size, steps, accelerator).eval()
         few = SegmentationRows(open_store(folder + "/store"), rows.windows[: 4 if arguments.quick else 32])
         answers = logits_of(model, few, accelerator=accelerator)

@@ -24,7 +24,9 @@ def token_majority(rows: SegmentationRows, *, block: int = 64) -> Tensor:
     height, width = rows.store.grid
     for start in range(0, len(rows), block):
         which = np.arange(start, min(start + block, len(rows)))
-        masks = np.minimum(rows.masks(which).numpy(), classes).astype(np.int64)  # IGNORE, the largest value, is the last
+        masks = np.minimum(rows.masks(which).numpy(), classes).astype(
+            np.int64
+        )  # IGNORE, the largest value, is the last
         pixels = rearrange(masks, "b (h p) (w q) -> b h w (p q)", h=height, w=width)
         pairs = rows.store.ids(which).numpy()[..., None] * (classes + 1) + pixels
         counts += np.bincount(pairs.reshape(-1), minlength=len(counts))

@@ -177,9 +177,7 @@ def read_segmenter(folder: str | Path, device: torch.device | str = "cpu", *, dr
     config = from_dict(EncoderConfig, described["encoder"], config_file(folder))
     head = from_dict(HeadConfig, described["segmenter"], config_file(folder))
     sizes = {name: described[name] for name in _SIZES}
-    segmenter = built(
-        lambda: Segmenter(config, head, **sizes, drop_path=drop_path), state, config_file(folder).parent
-    )
+    segmenter = built(lambda: Segmenter(config, head, **sizes, drop_path=drop_path), state, config_file(folder).parent)
     segmenter.mask_classes, segmenter.tokenizer = described["mask_classes"], described["tokenizer"]
     segmenter.windows, segmenter.origin = described["windows"], described["origin"]
     return segmenter.to(device).eval()

@@ -69,7 +69,9 @@ def _section(dataset: str, runs: list[Run]) -> dict[str, Any]:
 
 
 def _methods_table(dataset: str, means: pd.DataFrame) -> Table:
-    keys = list(dict.fromkeys(zip(means["protocol"], means["init"], means["augmentation"], means["label"], strict=True)))
+    keys = list(
+        dict.fromkeys(zip(means["protocol"], means["init"], means["augmentation"], means["label"], strict=True))
+    )
     cells = {(row.protocol, row.init, row.augmentation, row.label, row.metric): row for row in means.itertuples()}
     tops = {metric: max(row.mean for key, row in cells.items() if key[-1] == metric)
             for metric in METRICS if any(key[-1] == metric for key in cells)}  # fmt: skip
@@ -97,7 +99,11 @@ def _class_table(dataset: str, run: Run, classes: pd.DataFrame) -> Table:
     rows = [
         (
             row["class"],
-            [_share(row["iou"]), _share(row["accuracy"]), Cell(text=f"{int(row['pixels']):,}", value=int(row["pixels"]))],
+            [
+                _share(row["iou"]),
+                _share(row["accuracy"]),
+                Cell(text=f"{int(row['pixels']):,}", value=int(row["pixels"])),
+            ],
         )
         for _, row in classes.iterrows()
     ]

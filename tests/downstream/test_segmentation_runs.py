@@ -129,7 +129,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(stores, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             stage.segmentation(broken)
     stage.segmentation(broken)
-    one, other = (load_file(tmp_path / name / "seed-0" / "weights" / "model.safetensors") for name in ("whole", "broken"))
+    one, other = (
+        load_file(tmp_path / name / "seed-0" / "weights" / "model.safetensors") for name in ("whole", "broken")
+    )
     assert one.keys() == other.keys()
     assert [name for name in one if not one[name].equal(other[name])] == []
 

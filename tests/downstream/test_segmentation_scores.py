@@ -81,9 +81,7 @@ def test_windows_of_images_that_keep_their_size_are_put_together_to_their_label_
 
 def test_the_batch_size_changes_nothing_and_each_image_comes_once(tmp_path):
     rows, _ = open_store(tmp_path / "store", 16, (8, 12))
-    one, other = (
-        dict(label_maps(truth_of(rows), rows, [3, 0, 4], batch_size=size, device="cpu")) for size in (1, 7)
-    )
+    one, other = (dict(label_maps(truth_of(rows), rows, [3, 0, 4], batch_size=size, device="cpu")) for size in (1, 7))
     assert list(one) == list(other) == [3, 0, 4]
     assert all(np.array_equal(one[image], other[image]) for image in one)
 
