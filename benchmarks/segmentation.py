@@ -1,11 +1,12 @@
 """How fast windows and their label maps are read, and how near a step of training is to its bare network.
 
-    python -m benchmarks.segmentation                     64 x 64 tokens, 512 x 512 pixels, 150 classes; one thread of a CPU, or a GPU
-    python -m benchmarks.segmentation --quick             tiny models, in seconds
+    python -m benchmarks.segmentation             64 x 64 tokens, 150 classes; one thread of a CPU, or a GPU
+    python -m benchmarks.segmentation --quick     tiny models, in seconds
 
-Label maps are made-up scenes of 12 smooth regions. The step is that of `seitpp segmentation`: read, views (scale and flip
-of nearest tokens), UPerNet, loss, backward, AdamW; the bare network is forward, loss and backward of the same model on one
-batch that lies on the device. On a CPU the encoder is a ViT of 4 blocks of 192, on a GPU the papers' ViT-B/2.
+Label maps are made-up scenes of 12 smooth regions, 512 x 512. The step is that of `seitpp segmentation`: read, views
+(scale and flip of nearest tokens), UPerNet, loss, backward, AdamW; the bare network is forward, loss and backward of the
+same model on one batch that lies on the device. On a CPU the encoder is a ViT of 4 blocks of 192,
+on a GPU the papers' ViT-B/2.
 """
 
 import argparse

@@ -7,9 +7,8 @@ python examples/segmentation_set.py OUT [--train 200] [--val 50] [--emoji 0]
     OUT/images/validation, OUT/annotations/validation
     OUT/classes.txt                      the ground, and the nine categories of emoji
 
-An emoji and its variants are drawn in one part only, unless --emoji limits them to a few, which are drawn in both. Then:
-
-    seitpp tokenize --targets masks --layout ade20k --images OUT --mask_classes OUT/classes.txt --short_side 0 --window 64 …
+An emoji and its variants are drawn in one part only, unless --emoji limits them to a few, which are drawn in both.
+docs/segmentation.md goes on from there.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def palette_of(classes: int) -> np.ndarray:
 
 
 def voc_colour(number: int) -> tuple[int, int, int]:
-    """The colour of a class by Pascal VOC's rule: bits of its number, the lowest first, are the highest of r, g and b."""
+    """A class's colour by Pascal VOC's rule: bits of its number, the lowest first, are the highest of r, g and b."""
     colour = [0, 0, 0]
     for shift in range(8):
         for channel in range(3):

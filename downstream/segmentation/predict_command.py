@@ -3,10 +3,10 @@
     seitpp segment street.jpg room.png --weights runs/upernet --tokenizer runs/tokenizer --output_dir segmented
     seitpp segment photos --weights runs/upernet --tokenizer runs/tokenizer --stride 256 --output_dir segmented
 
-Of each image, NAME.classes.png holds the class of each pixel, counted from 0 as in the store that the model was trained
-on, with the colours as a palette, and NAME.overlay.png the colours on the image. Both are of the image's own size. Images
-of folders keep their places in them. Memory is that of one image. An image that can't be read is one line on standard
-error; the others go on, and the exit code is 1 at the end.
+Of each image, NAME.classes.png holds the class of each pixel, counted from 0 as in the store that the model was
+trained on, with the colours as a palette, and NAME.overlay.png the colours on the image. Both are of the image's own
+size. Images of folders keep their places in them. Memory is that of one image. An image that can't be read is one line
+on standard error; the others go on, and the exit code is 1 at the end.
 """
 
 import sys

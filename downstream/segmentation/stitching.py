@@ -19,7 +19,7 @@ _LINES = 64
 
 
 class Stitch:
-    """The logits of one image, on the canvas that its windows lie on: (k, height, width) float32, and how many there are.
+    """The logits of one image on the canvas of its windows: their sums, (k, height, width) float32, and counts.
 
     Args:
         classes: k.
@@ -45,8 +45,8 @@ class Stitch:
 
         Args:
             original: (height, width) of the image.
-            smooth: whether mean logits are brought to the own size, bilinear, as is usual, some lines at a time; else each
-                pixel has the label of the resized image's pixel under its centre, as truths have that are put together.
+            smooth: whether mean logits are brought to the own size, bilinear, as is usual, some lines at a time; else
+                each pixel has the label of the resized image's pixel under its centre, as a truth of windows has.
         """
         means = self.sums / self.counts
         if not smooth:

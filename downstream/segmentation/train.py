@@ -2,7 +2,7 @@
 
     seitpp segmentation --store stores/train --eval_store stores/val --weights runs/mtm --output_dir runs/upernet
     seitpp segmentation --store stores/train --eval_store stores/val --output_dir runs/scratch     (no weights)
-    seitpp segmentation --store stores/train --eval_store stores/val --weights runs/mtm --head.kind linear --output_dir …
+    seitpp segmentation --store stores/train --eval_store stores/val --weights runs/mtm --head.kind linear …
     accelerate launch -m seitpp.downstream.segmentation.train --config upernet_160k …
 
 Logits of an image's windows are averaged where they overlap, and compared at the image's own size. The run folder gets
@@ -76,7 +76,8 @@ class SegmentationConfig(TrainConfig, ReadsStores):
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """shape of an encoder from scratch; with `weights` theirs counts"""
     stem: StemName = "patches"
-    """how an encoder from scratch reads tokens. patches: ids, as SeiT++; adapter: embeddings of the codebook, as SeiT"""
+    """how an encoder from scratch reads tokens. patches: ids, as SeiT++; adapter: embeddings of the codebook, as
+    SeiT"""
     learned_positions: bool = False
     """whether positions of an encoder from scratch are trained"""
     head: HeadConfig = field(default_factory=HeadConfig)

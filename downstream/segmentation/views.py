@@ -1,10 +1,10 @@
 """Training views of windows: one drawn warp for the tokens and for the label map.
 
-    ids → embeddings → ColorAdapt or Emb-Noise → half: nearest codes, nearest tokens │ half: TokenAdapt's f, warp, g → ids
-    label map ───────────────────────────────── the same warp, nearest pixels, nothing known outside the window ──▶ label map
+    ids → embeddings → ColorAdapt or Emb-Noise → half: nearest codes, nearest tokens │ half: f, warp, g → ids
+    label map ──────────────────────── the same warp, nearest pixels, unknown outside the window ──▶ label map
 
-Without TokenAdapt all views are of nearest tokens: each token of a view is the stored token that lies at its middle. What
-a token shows inside is then neither scaled nor flipped, so that labels are right to half a token at the edges of things.
+Without TokenAdapt all views are of nearest tokens: each token of a view is the stored token that lies at its middle.
+What a token shows inside is then neither scaled nor flipped, so labels are right to half a token at edges.
 """
 
 from collections.abc import Callable, Sequence
@@ -146,8 +146,8 @@ class WindowViews:
 def sample_window_geometry(config: ViewsConfig, draws: Draws) -> Tensor:
     """Draw scale, place and flip of each sample: maps from view to window in normalised coordinates, (b, 3, 3).
 
-    Enlarged by s, a view shows 1 / s of the window's sides, anywhere in it; made smaller, the window lies anywhere in the
-    view. Source: the usual random resize and crop of semantic segmentation, in one map.
+    Enlarged by s, a view shows 1 / s of the window's sides, anywhere in it; made smaller, the window lies anywhere in
+    the view. Source: the usual random resize and crop of semantic segmentation, in one map.
     """
     share, right, down, flip = draws.uniform("window view", 4).unbind(1)
     low, high = config.scale

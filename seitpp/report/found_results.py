@@ -20,8 +20,8 @@ def all_results(found: Found) -> pd.DataFrame:
 
     Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "robustness" for what runs of
         that stage measured, clean images among it, and every other row with a shift; "evaluation" for what runs of
-        `seitpp evaluate` measured again, and more of; "segmentation" for those of that stage; else "main". `label`: of the run,
-        where within a part and a data set several runs measured the same method; else "".
+        `seitpp evaluate` measured again, and more of; "segmentation" for those of that stage; else "main". `label`: of
+        the run, where within a part and a data set several runs measured the same method; else "".
     """
     frames = []
     for run in found.runs:

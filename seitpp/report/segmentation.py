@@ -1,4 +1,4 @@
-"""Report section of `seitpp segmentation`: mIoU by start and head, per class, pictures; the papers' difference beside."""
+"""Report section of `seitpp segmentation`: mIoU by start and head, per class, pictures; the papers' gain."""
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
@@ -32,9 +32,9 @@ _MOST_BARS = 30
 def segmentation_sections(found: Found) -> list[dict[str, Any]]:
     """A section of each data set that runs of `seitpp segmentation` measured.
 
-    Returns: [{dataset, facts, sentences, tables, bars, pictures}]: tables are Tables, the first of methods by measures; bars,
-        of the best run, [{name, iou, bar}] from the best class on, at most 30 of them, and `left_out`, how many more there
-        are; pictures, [{label, source}] with the PNG as a data URL.
+    Returns: [{dataset, facts, sentences, tables, bars, left_out, best, pictures}]: tables are Tables, the first of
+        methods by measures; bars, of the best run, [{name, iou, bar}] from the best class on, at most 30, `left_out`
+        of them more; pictures, [{label, source}] with the PNG as a data URL.
     """
     runs = [run for run in found.of(SEGMENTATION) if len(run.results)]
     datasets = list(dict.fromkeys(name for run in runs for name in run.results["dataset"]))
@@ -45,7 +45,7 @@ def _section(dataset: str, runs: list[Run]) -> dict[str, Any]:
     several = pd.concat([run.results.assign(label=run.label) for run in runs], ignore_index=True)
     results = several[several["dataset"] == dataset]
     method = ["protocol", "init", "augmentation"]
-    twice = results.groupby([*method, "metric", "seed"], dropna=False)["label"].transform("nunique") > 1
+    twice = results.groupby([*method, "metric", "seed"], dropna=False)["label"].transform("nunique").gt(1)
     baseline = results["protocol"] == "token_majority"  # a function of the stores: the same wherever it was measured
     results = results.assign(label=results["label"].where(twice & ~baseline, ""))
     means = mean_and_std(results, by=[*method, "label", "metric"])
@@ -82,7 +82,7 @@ def _methods_table(dataset: str, means: pd.DataFrame) -> Table:
         rows.append((_name(*key), [*found, None] if with_papers else found))
     if with_papers:
         reported = Cell(text=words.points(REPORTED), value=100 * REPORTED)
-        rows.append(("SeiT++’s gain, as reported", [None, None, None, reported]))
+        rows.append(("SeiT++'s gain, as reported", [None, None, None, reported]))
     seeds = int(means["seeds"].max())
     over = "one seed" if seeds == 1 else f"mean ± standard deviation over up to {seeds} seeds"
     columns = ["method", *METRICS.values()]
@@ -150,9 +150,9 @@ def _facts(run: Run) -> str:
     side = summary.get("short_side")
     resized = f"short side {side} pixels" if side else "images of their own size"
     return (
-        f"Windows of {size} pixels every {stride}, {resized}; logits are averaged where windows overlap. Truth: label maps "
-        f"{summary['mask_resolution']}; value {summary['ignored_label']} is ignored. Test-time augmentation: "
-        f"{summary['test_time_augmentation']}."
+        f"Windows of {size} pixels every {stride}, {resized}; logits are averaged where windows overlap. Truth: "
+        f"label maps {summary['mask_resolution']}; value {summary['ignored_label']} is ignored. Test-time "
+        f"augmentation: {summary['test_time_augmentation']}."
     )
 
 
@@ -178,7 +178,7 @@ def _bars(classes: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _name(protocol: str, init: str, augmentation: str, label: str) -> str:
     if protocol == "token_majority":
-        return "each token’s commonest class"
+        return "each token's commonest class"
     begun = "random encoder" if init == "random" else words.from_start(init)
     name = f"{HEADS.get(protocol, words.protocol(protocol))}, {begun}"
     if augmentation:

@@ -43,7 +43,7 @@ def test_methods_stand_by_their_miou_with_deviations_and_the_papers_gain_apart(r
     table = section["tables"][0]
     assert [name for name, _ in table.rows] == [
         "UPerNet, from MTM", "UPerNet, from scratch", "linear head, frozen encoder, from MTM",
-        "each token’s commonest class", "SeiT++’s gain, as reported",
+        "each token's commonest class", "SeiT++'s gain, as reported",
     ]  # fmt: skip
     first = table.rows[0][1]
     assert (first[0].text, first[0].value, first[0].best) == ("40.0 ± 1.4", pytest.approx(40.0), True)
@@ -65,8 +65,8 @@ def test_sentences_say_what_pre_training_changes_and_how_the_baseline_stands(run
 
 
 def test_a_loss_is_told_as_one_and_chance_as_chance(tmp_path):
-    write_run(tmp_path / "a", "downstream.segmentation", summary=SUMMARY,
-              results=[*miou("", [0.35], "token_majority"), *miou("scratch", [0.4, 0.3]), *miou("mtm", [0.3, 0.32])])  # fmt: skip
+    results = [*miou("", [0.35], "token_majority"), *miou("scratch", [0.4, 0.3]), *miou("mtm", [0.3, 0.32])]
+    write_run(tmp_path / "a", "downstream.segmentation", summary=SUMMARY, results=results)
     (section,) = segmentation_sections(find_runs([tmp_path]))
     assert section["sentences"][0].endswith("\u22124.0 ± 7.2 points: no more than one standard deviation.")
     assert section["sentences"][1].endswith("reaches 35.0 %; not beaten by 2 of the others.")
@@ -89,7 +89,7 @@ def test_runs_that_measured_the_same_are_told_apart_and_the_baseline_is_not(tmp_
         write_run(tmp_path / name, "downstream.segmentation", summary=SUMMARY, results=results)
     (section,) = segmentation_sections(find_runs([tmp_path]))
     names = [name for name, _ in section["tables"][0].rows]
-    assert sorted(names) == ["UPerNet, from MTM (one)", "UPerNet, from MTM (two)", "each token’s commonest class"]
+    assert sorted(names) == ["UPerNet, from MTM (one)", "UPerNet, from MTM (two)", "each token's commonest class"]
     assert section["tables"][0].reported == ()  # the papers' number is of ADE20K
 
 
