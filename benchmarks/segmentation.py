@@ -4,8 +4,8 @@
     python -m benchmarks.segmentation --quick     tiny models, in seconds
 
 Label maps are made-up scenes of 12 smooth regions, 512 x 512. The step is that of `seitpp segmentation`: read, views
-(scale and flip of nearest tokens), UPerNet, loss, backward, AdamW; the bare network is forward, loss and backward of the
-same model on one batch that lies on the device. On a CPU the encoder is a ViT of 4 blocks of 192,
+(scale and flip of nearest tokens), UPerNet, loss, backward, AdamW; the bare network is forward, loss and backward of
+the same model on one batch that lies on the device. On a CPU the encoder is a ViT of 4 blocks of 192,
 on a GPU the papers' ViT-B/2.
 """
 

@@ -12,6 +12,7 @@ results.csv; each seed's folder per_class.csv, segmentation.png and a summary th
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -224,7 +225,12 @@ def _fit(config, run, accelerator, segmenter: Any, rows, evaluate, title) -> Seg
         make = partial(TrainingBatches, **batch_layout(config, accelerator))
         return WindowBatches(rows, make, accum_iter=config.accum_iter)
 
-    origin = start_of(config.weights, config.head)
+    def save(folder: Path, model: Any) -> None:
+        save_segmenter(
+            folder, model, tokenizer=rows.store.tokenizer["fingerprint"], mask_classes=rows.classes,
+            windows=rows.told, origin=start_of(config.weights, config.head),
+        )  # fmt: skip
+
     fitted = fit(
         run, accelerator, segmenter, title=title, samples=len(rows), batches=batches,
         step=make_step(
@@ -236,10 +242,7 @@ def _fit(config, run, accelerator, segmenter: Any, rows, evaluate, title) -> Seg
             segmenter, weight_decay=config.weight_decay, layer_decay=config.layer_decay, layers=segmenter.layers,
             layer_of=segmenter.layer_of,
         ),
-        save=partial(
-            save_segmenter, tokenizer=rows.store.tokenizer["fingerprint"], mask_classes=rows.classes,
-            windows=rows.told, origin=origin,
-        ),
+        save=save,
     )  # fmt: skip
     trained: Any = fitted.model
     return trained
