@@ -18,9 +18,11 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
 from seitpp.store_cli import InfoConfig, info
 from seitpp.tokenizers import tokenize as stage
+from seitpp.tokenizers.networks.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
 from seitpp.tokenizers.segmentation import window_rows
 from seitpp.tokenizers.segmentation.images import read_whole
 from seitpp.tokenizers.segmentation.layouts import open_segmentation
+from seitpp.tokenizers.segmentation.tiles import tiling_of_store
 from seitpp.tokenizers.segmentation.windowing import Windowing, resize_image
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.format.windows import Windows
@@ -163,6 +165,33 @@ def test_other_splits_hold_other_images_and_the_same_classes(tokenise):
     train, val = tokenise("train"), tokenise("val", split="val")
     assert val.manifest["mask"] == train.manifest["mask"]
     assert all(key.startswith("images/validation/ADE_val_") for key in val.keys())  # noqa: SIM118 (not a dict)
+
+
+def test_a_tokenizer_of_fixed_size_gives_the_grid_of_its_tiles(tokenise, tmp_path):
+    torch.manual_seed(3)
+    shape = TransformerConfig(width=32, depth=1, heads=1, mlp=32)
+    config = ViTVQGANConfig(image_size=(16, 24), patch_size=4, encoder=shape, decoder=shape, codebook_size=37)
+    ViTVQGAN(config).save(tmp_path / "fixed")
+    store = tokenise(tokenizer=str(tmp_path / "fixed"))
+    store.verify()
+    assert (store.grid, store.manifest["windows"]["tile"]) == ((12, 12), [16, 24])
+    tiling = tiling_of_store(load_tokenizer(tmp_path / "fixed"), store.manifest)
+    images = tiling.decode(store.ids([0, 1]))
+    assert images.shape == (2, 3, 48, 48)
+    assert torch.allclose(images[1, :, 32:, :24], tiling.tokenizer.decode(store.ids([1])[:, 8:, :6])[0], atol=1e-5)
+
+
+def test_a_test_set_has_the_classes_of_its_training_set(tokenise, tmp_path):
+    train = tokenise("train")
+    assert len(tokenise("val", split="val", like=str(train.folder)))
+    layouts.write_voc(tmp_path / "voc")
+    plain = tiny.make_store(tmp_path / "plain", tiny.random_ids(3, tiny.CODES, tiny.GRID))
+    for like, words in (
+        (train.folder, "has 150 classes, the masks have 21 others"),
+        (plain, "is no segmentation store"),
+    ):
+        with pytest.raises(UserError, match=words):
+            tokenise("other", images=str(tmp_path / "voc"), like=str(like))
 
 
 def test_a_coded_store_has_the_same_rows(tokenise):
