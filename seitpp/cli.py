@@ -29,6 +29,11 @@ STAGES = {
     "evaluate": ("seitpp.finetune.evaluation", "measure a classifier on a token store or on images"),
     "predict": ("seitpp.finetune.predict_command", "print the most likely classes of images"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
+    "segmentation": (
+        "seitpp.downstream.segmentation.train",
+        "train and measure semantic segmentation on stored tokens",
+    ),
+    "segment": ("seitpp.downstream.segmentation.predict_command", "draw the classes of the pixels of images"),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "storage-curve": ("seitpp.downstream.storage_curve", "accuracy against bytes: tokens, and JPEGs of as many bytes"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),

@@ -11,6 +11,7 @@ from seitpp.report.methods import KEY
 from seitpp.runtime.results import COLUMNS, results_table
 
 ABLATION, ROBUSTNESS, EVALUATION = "downstream.ablation", "downstream.robustness", "finetune.evaluation"
+SEGMENTATION = "downstream.segmentation"
 STORAGE_CURVE = "downstream.storage_curve"
 _GATHERING = (ABLATION, STORAGE_CURVE)
 """Stages that gather the results of runs of their own, which their rows name."""
@@ -20,9 +21,9 @@ _METHOD = [name for name in KEY if name != "label"]
 def all_results(found: Found) -> pd.DataFrame:
     """Rows of all runs.
 
-    Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "storage_curve"; "robustness"
-        for what runs of that stage measured, clean images among it, and every other row with a shift; "evaluation" for
-        what runs of `seitpp evaluate` measured again, and more of; else "main". `label`: of the run,
+    Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "storage_curve"; "segmentation";
+        "robustness" for what runs of that stage measured, clean images among it, and every other row with a shift;
+        "evaluation" for what runs of `seitpp evaluate` measured again, and more of; else "main". `label`: of the run,
         where within a part and a data set several runs measured the same method; else "".
     """
     frames = []
@@ -37,6 +38,7 @@ def all_results(found: Found) -> pd.DataFrame:
     table["part"] = "main"
     table.loc[(table["stage"] == ROBUSTNESS) | (table["shift"] != ""), "part"] = "robustness"
     table.loc[table["stage"] == EVALUATION, "part"] = "evaluation"
+    table.loc[table["stage"] == SEGMENTATION, "part"] = "segmentation"
     table.loc[table["stage"] == ABLATION, "part"] = "ablation"
     table.loc[table["stage"] == STORAGE_CURVE, "part"] = "storage_curve"
     table.loc[~_measured_twice(table), "label"] = ""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 import tiny
 from seitpp.downstream.ablation import AblationConfig
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.downstream.segmentation.train import SegmentationConfig
 from seitpp.downstream.storage_curve import StorageCurveConfig
 from seitpp.finetune.continual import ContinualConfig
 from seitpp.finetune.evaluation import EvaluateConfig
@@ -46,6 +47,7 @@ STAGES = {
     "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
     "continual": ("seitpp.finetune.continual", ContinualConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
+    "segmentation": ("seitpp.downstream.segmentation.train", SegmentationConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
     "storage_curve": ("seitpp.downstream.storage_curve", StorageCurveConfig),
 }
