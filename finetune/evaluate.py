@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from seitpp.finetune.answers import collect_answers
 from seitpp.finetune.classifier import Classifier
 from seitpp.finetune.labelled import LabelledRows
+from seitpp.finetune.metrics import mean_per_class
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,7 +35,19 @@ def evaluate_classifier(
         accelerator: accelerate.Accelerator.
     Yields: ("accuracy", fraction), ("cross_entropy", nats); numbers that are not finite are left out.
     """
+    yield from _measures(collect_answers(classifier, labelled, batch_size=batch_size, accelerator=accelerator))
+
+
+def evaluate_classes(
+    classifier: Classifier, labelled: LabelledRows, *, batch_size: int, accelerator: "Accelerator"
+) -> Iterator[tuple[str, float]]:
+    """What `evaluate_classifier` yields, and ("mean_per_class", fraction)."""
     answers = collect_answers(classifier, labelled, batch_size=batch_size, accelerator=accelerator)
+    yield from _measures(answers)
+    yield "mean_per_class", mean_per_class(answers)
+
+
+def _measures(answers):
     losses = torch.from_numpy(answers.loss)
     # nll_loss and not mean: it sums as F.cross_entropy over all logits at once would.
     cross_entropy = F.nll_loss(-losses[:, None], torch.zeros(len(losses), dtype=torch.int64))

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 import tiny
 from seitpp.downstream.ablation import AblationConfig
+from seitpp.downstream.fine_grained import FineGrainedConfig
 from seitpp.downstream.robustness import RobustnessConfig
 from seitpp.finetune.continual import ContinualConfig
 from seitpp.finetune.evaluation import EvaluateConfig
@@ -44,6 +45,7 @@ STAGES = {
     "finetune": ("seitpp.finetune.train", FinetuneConfig),
     "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
     "continual": ("seitpp.finetune.continual", ContinualConfig),
+    "fine_grained": ("seitpp.downstream.fine_grained", FineGrainedConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
 }

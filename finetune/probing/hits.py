@@ -1,0 +1,50 @@
+"""Right answers counted class by class, from which accuracy and the mean over the classes follow."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Hits:
+    """Rows and right answers of each class, for several ways to answer at once.
+
+    Args:
+        classes: how many there are.
+        ways: how many ways to answer are counted.
+        device: torch.device of targets and answers.
+    """
+
+    def __init__(self, classes: int, ways: int, device: torch.device):
+        self._rows = torch.zeros(classes, dtype=torch.int64, device=device)
+        self._right = torch.zeros(ways, classes, dtype=torch.int64, device=device)
+
+    def add(self, answers: Tensor, targets: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            answers: (b, ways) int64.
+            targets: (b,) int64.
+        """
+        classes = len(self._rows)
+        self._rows += torch.bincount(targets, minlength=classes)
+        for way, right in enumerate((answers == targets[:, None]).T):
+            self._right[way] += torch.bincount(targets[right], minlength=classes)
+
+    def measures(self, accelerator: "Accelerator") -> list[dict[str, float]]:
+        """Of each way, over all processes: {"accuracy", "mean_per_class"}, fractions.
+
+        The mean is over the classes that have rows.
+        """
+        rows, right = self._rows, self._right
+        if accelerator.num_processes > 1:
+            rows, right = accelerator.reduce(rows), accelerator.reduce(right)
+        there, total = rows > 0, int(rows.sum())
+        fractions = right[:, there].double() / rows[there]
+        return [
+            {"accuracy": int(each.sum()) / total, "mean_per_class": float(share.mean())}
+            for each, share in zip(right, fractions, strict=True)
+        ]
