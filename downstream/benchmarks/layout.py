@@ -76,8 +76,8 @@ def _images(root, classes, rows, listed_in):
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if len(wrong):
         raise UserError(
-            f"{root / listed_in}: {shown(keys[wrong[0]], 80)} is of none of the {len(classes)} classes that the set names: "
-            "its files do not belong together, get them anew"
+            f"{root / listed_in}: {shown(keys[wrong[0]], 80)} is of none of the {len(classes)} classes that the set "
+            "names: its files do not belong together, get them anew"
         )
     astray = [key for key in keys if key.startswith("/") or ".." in key.split("/") or "\0" in key]
     if astray:

@@ -1,11 +1,14 @@
 """Benchmarks: each is read from its official files, in its official split, and what is missing is said first."""
 
 import hashlib
+import http.server
 import json
 import pickle
 import re
 import shutil
 import tarfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -322,14 +325,33 @@ def test_lists_may_not_lead_out_of_the_set(made, tmp_path):
 # Downloads
 
 
-def test_a_missing_set_is_fetched_and_unpacked_and_one_that_is_there_is_not(made, tmp_path, monkeypatch, capsys):
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """A web server of tmp_path."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_missing_set_is_fetched_and_unpacked_and_one_that_is_there_is_not(
+    made, tmp_path, monkeypatch, capsys, address
+):
     data, _, table = made
     archive = tmp_path / "CUB_200_2011.tgz"
     with tarfile.open(archive, "w:gz") as file:
         file.add(data / "CUB_200_2011", "CUB_200_2011")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     sets = choose_sets(["cub"], read_sets(table))
-    monkeypatch.setitem(downloading.ARCHIVES, "cub", Archive(url=archive.as_uri(), sha256=digest))
+    monkeypatch.setitem(downloading.ARCHIVES, "cub", Archive(url=f"{address}/{archive.name}", sha256=digest))
     download(sets, tmp_path / "data")
     assert "cub: downloading to" in capsys.readouterr().out
     opened(tmp_path / "data", table, "cub")
@@ -337,11 +359,12 @@ def test_a_missing_set_is_fetched_and_unpacked_and_one_that_is_there_is_not(made
     assert capsys.readouterr().out == ""
 
 
-def test_an_archive_that_is_not_the_published_one_is_not_unpacked(made, tmp_path, monkeypatch):
+def test_an_archive_that_is_not_the_published_one_is_not_unpacked(made, tmp_path, monkeypatch, address):
     (tmp_path / "CUB_200_2011.tgz").write_bytes(b"something else")
     sets = choose_sets(["cub"], read_sets(made[2]))
-    url = (tmp_path / "CUB_200_2011.tgz").as_uri()
-    monkeypatch.setitem(downloading.ARCHIVES, "cub", Archive(url=url, sha256="0" * 64))
+    monkeypatch.setitem(
+        downloading.ARCHIVES, "cub", Archive(url=f"{address}/CUB_200_2011.tgz", sha256="0" * 64)
+    )  # fmt: skip
     with pytest.raises(UserError, match="is not what its authors published"):
         download(sets, tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["CUB_200_2011.tgz"]
