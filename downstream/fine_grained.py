@@ -123,7 +123,7 @@ def measure_fine_grained(config: FineGrainedConfig) -> None:
     processes.agree(lambda: recipes.check(tokenizer))
     prints = processes.from_main(lambda: _fingerprints(sets, tokenizer))
     run = open_run(config, accelerator, stage="downstream.fine_grained", **_inputs(config, recipes, tokenizer, prints))
-    if run.finished and set(config.names) <= set(run.summary.get("sets", [])):
+    if run.finished and set(config.names) <= set(run.summary.get("sets", {})):
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     run.begin()
@@ -201,7 +201,7 @@ def _write_tables(config: FineGrainedConfig, run: RunFolder, sets: list[CheckedS
     write_results(run.path, results)
     with replacing(run.path / _TABLE) as temporary:
         table.to_csv(temporary, index=False)
-    run.finish({"sets": [each.name for each in sets], "results": len(results)})
+    run.finish({"sets": {each.name: each.metric for each in sets}, "results": len(results)})
     shown = table.drop(columns=["augmentation", "train_images", "test_images"])
     print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
     print(f"{run.path}: {len(sets)} sets are measured, see results.csv and {_TABLE}")

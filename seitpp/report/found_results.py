@@ -11,6 +11,7 @@ from seitpp.report.methods import KEY
 from seitpp.runtime.results import COLUMNS, results_table
 
 ABLATION, ROBUSTNESS, EVALUATION = "downstream.ablation", "downstream.robustness", "finetune.evaluation"
+FINE_GRAINED = "downstream.fine_grained"
 _METHOD = [name for name in KEY if name != "label"]
 
 
@@ -19,7 +20,7 @@ def all_results(found: Found) -> pd.DataFrame:
 
     Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "robustness" for what runs of
         that stage measured, clean images among it, and every other row with a shift; "evaluation" for what runs of
-        `seitpp evaluate` measured again, and more of; else "main". `label`: of the run,
+        `seitpp evaluate` measured again, and more of; "fine_grained"; else "main". `label`: of the run,
         where within a part and a data set several runs measured the same method; else "".
     """
     frames = []
@@ -35,6 +36,7 @@ def all_results(found: Found) -> pd.DataFrame:
     table.loc[(table["stage"] == ROBUSTNESS) | (table["shift"] != ""), "part"] = "robustness"
     table.loc[table["stage"] == EVALUATION, "part"] = "evaluation"
     table.loc[table["stage"] == ABLATION, "part"] = "ablation"
+    table.loc[table["stage"] == FINE_GRAINED, "part"] = "fine_grained"
     table.loc[~_measured_twice(table), "label"] = ""
     return table[[*COLUMNS, "part", "label"]]
 
