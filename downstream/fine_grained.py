@@ -93,7 +93,6 @@ class FineGrainedConfig(StageConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self, "sets", self.sets or self.folders, "and folders name nothing: name a set")
         require(self, "sets", len(set(self.sets)) == len(self.sets), "must name each once")
         require(self, "sets", not self.sets or self.data, "needs --data, the folder in which the sets lie")
         for name in self.folders:
@@ -144,6 +143,7 @@ def measure_fine_grained(config: FineGrainedConfig) -> None:
 
 def _opened(config: FineGrainedConfig, processes: Processes) -> list[CheckedSet]:
     """The sets, downloaded where that is asked for, and checked."""
+    require(config, "sets", config.names, "and folders name nothing: name a set")
     wanted = processes.agree(lambda: choose_sets(config.sets, read_sets(config.table)))
     if config.download:
         processes.from_main(lambda: download(wanted, config.data or "."))

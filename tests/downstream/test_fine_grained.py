@@ -181,7 +181,7 @@ def words_of(config):
 @pytest.mark.slow
 def test_killed_at_several_moments_it_ends_in_the_same_table(world, measured, tmp_path):
     config = make_config(world, tmp_path / "run", scratch=True)
-    moments = ["stores/*/shard-00000.arrow", "sets/cub/probe-weights/summary.json", "sets/pets/*/seed-0/config.yaml"]
+    moments = ["stores/*/shard-00000.arrow", "sets/cub/finetune-weights/seed-1/metrics.jsonl"]
     for moment in moments:
         process = subprocess.Popen(
             [sys.executable, "-m", "seitpp.cli", "fine-grained", *words_of(config)], cwd=tiny.ROOT,
@@ -254,7 +254,6 @@ def test_the_table_is_the_mean_and_deviation_of_the_official_metric_alone():
 @pytest.mark.parametrize(
     ("changes", "matters"),
     [
-        ({"sets": ()}, "and folders name nothing: name a set"),
         ({"sets": ("cub", "cub")}, "must name each once"),
         ({"data": None}, "needs --data"),
         ({"folders": {"a/b": OwnFolders(train="x", test="y")}}, "has 'a/b': choose a name without /"),
@@ -273,6 +272,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(world, tmp_path):
     other = tiny.make_tokenizer(tmp_path / "other", seed=9)
     (tmp_path / "several.yaml").write_text("multi_label: true\nloss: binary\n")
     for changes, matters in (
+        ({"sets": ()}, "and folders name nothing: name a set"),
         ({"sets": ("cup",)}, "--sets has 'cup': did you mean cub"),
         ({"table": None}, "2 of 2 sets can't be used, and nothing was begun: cub: .*; pets: .*"),
         ({"data": str(tmp_path)}, "oxford-iiit-pet is not there: unpack images.tar.gz, annotations.tar.gz there"),
