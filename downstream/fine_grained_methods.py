@@ -93,7 +93,7 @@ def read_recipes(config: "FineGrainedConfig") -> Recipes:
     shape, view, tokenizer = tuning.encoder, tuning.view, None
     if config.weights is not None:
         encoder, shape, tokenizer, _ = trained_encoder(config.weights)
-        view = tuple(encoder.view)
+        view = (encoder.view[0], encoder.view[1])
     return Recipes(
         probe=probing, finetune=tuning, weights=config.weights, encoder=shape, view=view, tokenizer=tokenizer
     )

@@ -1,8 +1,10 @@
 """What a layout is: the parts that a set's folder must have, and how its images are read from its official files."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +12,14 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.schema import shown
 from seitpp.tokenizers.sources.images import ImageFolder
 from seitpp.tokenizers.sources.listing.names import require_utf8
-from seitpp.tokenizers.sources.source import ImageSource
 
 
 @dataclass(frozen=True)
 class SplitImages:
     """Labelled images, divided: two ImageSources of the same class names."""
 
-    train: ImageSource
-    test: ImageSource
+    train: Any
+    test: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def _images(root, classes, rows, listed_in):
     if astray:
         raise UserError(f"{root / listed_in} lists {shown(repr(astray[0]), 80)}, which lies elsewhere: get it anew")
     if len(set(keys)) < len(keys):
-        twice = next(key for place, key in enumerate(keys) if key in set(keys[:place]))
+        twice = Counter(keys).most_common(1)[0][0]
         raise UserError(f"{root / listed_in} lists {shown(twice, 80)} twice: get it anew")
     if not keys:
         raise UserError(f"{root / listed_in} lists no image: get it anew")

@@ -1,6 +1,6 @@
 """Right answers counted class by class, from which accuracy and the mean over the classes follow."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ class Hits:
 
         The mean is over the classes that have rows.
         """
-        rows, right = self._rows, self._right
+        rows: Any = self._rows
+        right: Any = self._right
         if accelerator.num_processes > 1:
             rows, right = accelerator.reduce(rows), accelerator.reduce(right)
         there, total = rows > 0, int(rows.sum())

@@ -5,7 +5,7 @@ The Python version is made of pickles, which run whatever is in them: it is not 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ class CifarImages:
     classes: list[str]
     left_out: list[LeftOut] = field(default_factory=list)
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """File and number of each."""
         return [
@@ -104,7 +104,7 @@ def _images(files, header, classes):
     return CifarImages(list(files), counts, header, numbers, classes)
 
 
-def _layout(train, test, names, header, archive, pickled):
+def _layout(train: list[str], test: list[str], names: str, header: int, archive: str, pickled: str) -> Layout:
     why = f"holds the Python version, which is pickled and is not read: get the binary version, {archive}"
     return Layout(
         parts=dict.fromkeys((*train, *test, names), archive), read=partial(read, train, test, names, header),

@@ -25,11 +25,11 @@ def read(year: int, root: Path) -> SplitImages:
     names: dict[int, str] = {}
     train, test = (_rows(root / f"{part}{year}.json", names) for part in ("train", "val"))
     place = {number: index for index, number in enumerate(sorted(names))}
-    parts = ([(image, place[number]) for image, number in part] for part in (train, test))
+    train, test = ([(image, place[number]) for image, number in part] for part in (train, test))
     texts = [str(names[number]) for number in sorted(names)]
     unique = len(set(texts)) == len(texts)
     classes = texts if unique else [str(number) for number in sorted(names)]
-    return split_images(root, classes, *parts, f"train{year}.json")
+    return split_images(root, classes, train, test, f"train{year}.json")
 
 
 def _rows(file, names):

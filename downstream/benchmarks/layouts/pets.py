@@ -27,7 +27,8 @@ def read(root: Path) -> SplitImages:
         parts.append(rows)
     if sorted(names) != list(range(1, len(names) + 1)):
         raise UserError(f"{root / 'annotations'}: breeds are not numbered from 1: unpack annotations.tar.gz again")
-    return split_images(root, [names[number] for number in sorted(names)], *parts, _TRAIN)
+    train, test = parts
+    return split_images(root, [names[number] for number in sorted(names)], train, test, _TRAIN)
 
 
 LAYOUT = Layout(parts={"images": "images.tar.gz", _TRAIN: "annotations.tar.gz", _TEST: "annotations.tar.gz"}, read=read)
