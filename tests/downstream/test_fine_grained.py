@@ -23,6 +23,7 @@ from seitpp.finetune.answers import collect_answers
 from seitpp.finetune.classifier import read_classifier
 from seitpp.finetune.labelled import open_labelled
 from seitpp.finetune.metrics import mean_per_class
+from seitpp.runtime.command import parse
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.results import Result, read_results, results_table
@@ -226,6 +227,24 @@ def test_every_set_runs_end_to_end(world, tmp_path):
     assert dict(zip(table.dataset, table.metric, strict=True)) == official
 
 
+def test_without_weights_a_network_of_the_recipes_shape_is_measured_from_scratch(world, tmp_path):
+    config = make_config(world, tmp_path / "run", sets=("pets",), weights=None, seeds=1)
+    measure_fine_grained(config)
+    table = table_in(tmp_path / "run")
+    assert list(zip(table.protocol, table.init, strict=True)) == [
+        ("linear", "random"), ("knn3", "random"), ("finetune", "scratch")
+    ]  # fmt: skip
+    described = json.loads((tmp_path / "run/sets/pets/finetune-scratch/seed-0/weights/config.json").read_text())
+    assert described["encoder"]["width"] == 24
+
+
+def test_folders_of_ones_own_are_locations(world, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    words = ["--folders", "{mine: {train: ~/a, test: ~/b}}", "--tokenizer", "t", "--output_dir", "run"]
+    config = parse(FineGrainedConfig, words, recipes="fine_grained")
+    assert config.folders == {"mine": OwnFolders(train="/home/someone/a", test="/home/someone/b")}
+
+
 # The table
 
 
@@ -271,6 +290,7 @@ def test_impossible_values_are_refused_by_name(world, tmp_path, changes, matters
 def test_what_does_not_fit_is_said_before_anything_is_written(world, tmp_path):
     other = tiny.make_tokenizer(tmp_path / "other", seed=9)
     (tmp_path / "several.yaml").write_text("multi_label: true\nloss: binary\n")
+    own = {"mine": OwnFolders(train=str(world / "mine" / "train"), test=str(world / "mine" / "test"))}
     for changes, matters in (
         ({"sets": ()}, "and folders name nothing: name a set"),
         ({"sets": ("cup",)}, "--sets has 'cup': did you mean cub"),
@@ -281,6 +301,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(world, tmp_path):
         ({"finetune": "dmeo"}, "--finetune dmeo: no recipe dmeo for this stage; did you mean demo"),
         ({"finetune": str(tmp_path / "several.yaml")}, "multi_label = True is for rows of several labels"),
         ({"output_dir": str(world / "data" / "run")}, "lies in --data"),
+        ({"output_dir": str(world / "mine" / "test" / "x"), "folders": own}, "lies in --folders"),
     ):
         with pytest.raises(UserError, match=matters) as caught:
             measure_fine_grained(replace(make_config(world, tmp_path / "run"), **changes))

@@ -22,9 +22,9 @@ def read(root: Path) -> SplitImages:
 
 def _rows(file, folder):
     records = records_of(mat_of(file, "annotations")[0], ("fname", "class"), file)
-    if not all(isinstance(name, str) and isinstance(number, int) for name, number in records):
+    if not all(isinstance(name, str) and isinstance(number, int | float) for name, number in records):
         raise UserError(f"{file}: a file name is no text, or a class no number: get it anew")
-    return [(f"{folder}/{name}", number - 1) for name, number in records]
+    return [(f"{folder}/{name}", int(number) - 1) for name, number in records]
 
 
 LAYOUT = Layout(
