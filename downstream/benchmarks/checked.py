@@ -119,6 +119,8 @@ def _unknown_folders(images: SplitImages, root: Path):
                 for depth in range(1, len(parts)):
                     known.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
     for parent, names in known.items():
+        if not (root / parent).is_dir():
+            continue  # its images are missing, which is said
         entries = [entry for entry in os.scandir(root / parent) if entry.is_dir() and not is_hidden(entry.name)]
         unknown = sorted(entry.name for entry in entries if entry.name not in names)
         if unknown:

@@ -95,7 +95,9 @@ def _torchvision() -> Any:
     try:
         from torchvision import datasets
     except ModuleNotFoundError as error:
-        raise UserError("--download needs its extra: pip install 'seitpp[download]'; or get the sets by hand") from error
+        raise UserError(
+            "--download needs its extra: pip install 'seitpp[download]'; or get the sets by hand"
+        ) from error
     return datasets
 
 

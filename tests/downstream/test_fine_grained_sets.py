@@ -250,11 +250,18 @@ def test_an_image_that_a_half_unpacked_archive_lacks_is_named(made, tmp_path, na
     assert f"1 of {total} listed images are not there (first: {key}): an archive was not unpacked whole" in said
 
 
-def test_a_whole_folder_of_images_that_is_missing_is_counted(made, tmp_path):
-    data, _, table = made
-    shutil.copytree(data / "food-101", tmp_path / "food-101")
-    shutil.rmtree(tmp_path / "food-101" / "images" / "waffles")
-    assert "7 of 14 listed images are not there (first: images/waffles/1001.jpg)" in refused(tmp_path, table, "food101")
+@pytest.mark.parametrize(
+    ("name", "gone", "matters"),
+    [
+        ("food101", "images/waffles", "7 of 14 listed images are not there (first: images/waffles/1001.jpg)"),
+        ("sun397", "z", "5 of 15 listed images are not there (first: z/zen_garden/sun_a1.jpg)"),
+    ],
+)
+def test_a_whole_folder_of_images_that_is_missing_is_counted(made, tmp_path, name, gone, matters):
+    data, written, table = made
+    shutil.copytree(data / written[name].folder, tmp_path / written[name].folder)
+    shutil.rmtree(tmp_path / written[name].folder / gone)
+    assert matters in refused(tmp_path, table, name)
 
 
 @pytest.mark.parametrize(
