@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ class Hits:
             answers: (b, ways) int64.
             targets: (b,) int64.
         """
-        classes = len(self._rows)
-        self._rows += torch.bincount(targets, minlength=classes)
-        for way, right in enumerate((answers == targets[:, None]).T):
-            self._right[way] += torch.bincount(targets[right], minlength=classes)
+        right = (answers == targets[:, None]).to(torch.int64)
+        self._rows.scatter_add_(0, targets, torch.ones_like(targets))
+        self._right.scatter_add_(1, repeat(targets, "b -> w b", w=len(self._right)), rearrange(right, "b w -> w b"))
 
     def measures(self, accelerator: "Accelerator") -> list[dict[str, float]]:
         """Of each way, over all processes: {"accuracy", "mean_per_class"}, fractions.
