@@ -28,6 +28,7 @@ STAGES = {
     "continual": ("seitpp.finetune.continual", "learn classes task after task, with a memory of few bytes"),
     "evaluate": ("seitpp.finetune.evaluation", "measure a classifier on a token store or on images"),
     "predict": ("seitpp.finetune.predict_command", "print the most likely classes of images"),
+    "fine-grained": ("seitpp.downstream.fine_grained", "transfer to other data sets: probes and fine-tuning on each"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
     "segmentation": (
         "seitpp.downstream.segmentation.train",

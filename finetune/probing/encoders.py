@@ -29,7 +29,7 @@ def open_encoder(name: str, config: "ProbeConfig", store: TokenStore) -> TokenEn
     """
     shape, view = config.encoder, config.view
     if config.weights is not None:
-        encoder, shape, tokenizer, codes = _trained(config.weights)
+        encoder, shape, tokenizer, codes = trained_encoder(config.weights)
         store.check_tokenizer(tokenizer, f"the model in {config.weights}", codes)
         if name == "mtm":
             return encoder
@@ -54,8 +54,11 @@ def origin_of(name: str, weights: str | Path | None) -> dict[str, str]:
     return {"init": "mtm", "augmentation": described.get("augmentation", "")}
 
 
-def _trained(weights):
-    """(encoder, its EncoderConfig, fingerprint of its tokenizer, how many codes) of a pre-training or a classifier."""
+def trained_encoder(weights: str | Path) -> tuple[TokenEncoder, EncoderConfig, str, int]:
+    """(encoder, its EncoderConfig, fingerprint of its tokenizer, how many codes) of a pre-training or a classifier.
+
+    Raises: UserError if there is no encoder.
+    """
     model = load(weights)
     if not isinstance(model, MaskedTokenModel | Classifier):
         raise UserError(f"{weights} is a {type(model).__name__}, which has no encoder: give a run of seitpp pretrain")

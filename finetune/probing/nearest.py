@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seitpp.finetune.probing.feature_set import FeatureSet
+from seitpp.finetune.probing.hits import Hits
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -21,7 +22,6 @@ QUERIES, BANK = 1024, 65536
 TEMPERATURE = 0.07
 
 
-@torch.no_grad()
 def nearest_neighbours(
     train: FeatureSet, test: FeatureSet, ks: Iterable[int], *, accelerator: "Accelerator",
     temperature: float = TEMPERATURE, blocks: tuple[int, int] = (QUERIES, BANK),
@@ -38,18 +38,25 @@ def nearest_neighbours(
     Returns: {k: accuracy}.
     Source: DINO (arXiv 2104.14294), after Wu et al. (arXiv 1805.01978).
     """
+    found = measure_neighbours(train, test, ks, accelerator=accelerator, temperature=temperature, blocks=blocks)
+    return {k: measured["accuracy"] for k, measured in found.items()}
+
+
+@torch.no_grad()
+def measure_neighbours(
+    train: FeatureSet, test: FeatureSet, ks: Iterable[int], *, accelerator: "Accelerator",
+    temperature: float = TEMPERATURE, blocks: tuple[int, int] = (QUERIES, BANK),
+) -> dict[int, dict[str, float]]:  # fmt: skip
+    """What `nearest_neighbours` measures, and more: {k: {"accuracy", "mean_per_class"}}; its arguments."""
     ks, classes, device = sorted(ks), len(train.labelled.classes), accelerator.device
     targets = torch.from_numpy(train.labelled.targets).to(device)
-    right = torch.zeros(len(ks), dtype=torch.int64, device=device)
+    hits = Hits(classes, len(ks), device)
     layout = {"device": device, "rank": accelerator.process_index, "world_size": accelerator.num_processes}
     for features, wanted in test.chunks(blocks[0], **layout):
         bank = (F.normalize(each, dim=1) for each, _ in train.chunks(blocks[1], device=device))
         found = most_similar(F.normalize(features, dim=1), bank, ks[-1])
-        answers = votes(*found, targets, ks, classes=classes, temperature=temperature)
-        right += (answers == wanted[:, None]).sum(0)
-    if accelerator.num_processes > 1:
-        right = accelerator.reduce(right)
-    return {k: count / len(test) for k, count in zip(ks, right.tolist(), strict=True)}
+        hits.add(votes(*found, targets, ks, classes=classes, temperature=temperature), wanted)
+    return dict(zip(ks, hits.measures(accelerator), strict=True))
 
 
 def most_similar(queries: Tensor, bank: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:

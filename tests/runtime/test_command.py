@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 import tiny
 from seitpp.downstream.ablation import AblationConfig
+from seitpp.downstream.fine_grained import FineGrainedConfig
 from seitpp.downstream.robustness import RobustnessConfig
 from seitpp.downstream.segmentation.train import SegmentationConfig
 from seitpp.downstream.storage_curve import StorageCurveConfig
@@ -46,6 +47,7 @@ STAGES = {
     "finetune": ("seitpp.finetune.train", FinetuneConfig),
     "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
     "continual": ("seitpp.finetune.continual", ContinualConfig),
+    "fine_grained": ("seitpp.downstream.fine_grained", FineGrainedConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
     "segmentation": ("seitpp.downstream.segmentation.train", SegmentationConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),

@@ -29,6 +29,7 @@ STAGES = {  # folder of recipes: module, its configuration's class, flags that i
         ["--classifiers", "[r]", "--tokenizer", "t", "--images", "i"],
     ),
     "ablation": ("seitpp.downstream.ablation", "AblationConfig", ["--store", "s", "--eval_store", "s"]),
+    "fine_grained": ("seitpp.downstream.fine_grained", "FineGrainedConfig", ["--tokenizer", "t"]),
 }  # fmt: skip
 RECIPES = [(stage, file.stem) for stage in STAGES for file in sorted(recipes_folder(stage).glob("*.yaml"))]
 STEP = ["--steps", "1", "--warmup_steps", "0", "--batch_size", "4"]
