@@ -29,8 +29,7 @@ def open_encoder(name: str, config: "ProbeConfig", store: TokenStore) -> TokenEn
     """
     shape, view = config.encoder, config.view
     if config.weights is not None:
-        encoder, shape, tokenizer, codes = _trained(config.weights)
-        store.check_tokenizer(tokenizer, f"the model in {config.weights}", codes)
+        encoder, shape = trained_encoder(config.weights, store)
         if name == "mtm":
             return encoder
         view = encoder.view
@@ -54,15 +53,21 @@ def origin_of(name: str, weights: str | Path | None) -> dict[str, str]:
     return {"init": "mtm", "augmentation": described.get("augmentation", "")}
 
 
-def _trained(weights):
-    """(encoder, its EncoderConfig, fingerprint of its tokenizer, how many codes) of a pre-training or a classifier."""
+def trained_encoder(weights: str | Path, store: TokenStore) -> tuple[TokenEncoder, EncoderConfig]:
+    """The encoder of a pre-training or a classifier, and its shape.
+
+    Args:
+        weights: a run of one, or its weights/.
+        store: the TokenStore that it is to read.
+    Raises: UserError if the weights are of another tokenizer or have no encoder.
+    """
     model = load(weights)
     if not isinstance(model, MaskedTokenModel | Classifier):
         raise UserError(f"{weights} is a {type(model).__name__}, which has no encoder: give a run of seitpp pretrain")
     described = _described(weights)
     shape = described["encoder"] if isinstance(model, Classifier) else described["model"]["encoder"]
-    codes = described["codebook_size"]
-    return model.encoder, from_dict(EncoderConfig, shape, weights), described["tokenizer"], codes
+    store.check_tokenizer(described["tokenizer"], f"the model in {weights}", described["codebook_size"])
+    return model.encoder, from_dict(EncoderConfig, shape, weights)
 
 
 def _described(weights):

@@ -27,6 +27,7 @@ _FILES = (
         "micro_batch.json",
     ),
     *("completions.png", "reconstructions.png", "agreement.csv", "views.png"),
+    *("neighbours.csv", "neighbours.png", "feature_map.csv"),
 )
 """But for config.yaml, which proves that the folder is a run, and goes last."""
 _STEP = re.compile(r"step-\d{8,}")
