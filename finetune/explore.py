@@ -112,7 +112,7 @@ def explore(config: ExploreConfig) -> None:
         features.append(FeatureSet(layout.pick(made), each))
     told = team.from_main(lambda: look(*features, config, pictures, device=accelerator.device))
     if accelerator.is_main_process:
-        counts = row_counts(*sets) | {"test_images": told["map"]["rows"]}
+        counts = row_counts(*sets) | {"test_images": told["feature_map"]["rows"]}
         agreement = Result(
             dataset=config.dataset, metric="neighbour_agreement", value=told["neighbour_agreement"], seed=config.seed,
             protocol=f"knn{told['neighbours']}", **origin_of("mtm", config.weights), **counts, run=config.output_dir,

@@ -114,7 +114,7 @@ def look(
     same = train.labelled.targets[found[len(queries) :]] == test.labelled.targets[mapped][:, None]
     return {
         "seed": config.seed, "queries": len(queries), "neighbours": found.shape[1],
-        "neighbour_agreement": float(same.mean()), "map": {"rows": len(mapped), **told},
+        "neighbour_agreement": float(same.mean()), "feature_map": {"rows": len(mapped), **told},
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from seitpp.report.ablation import ablation_sections
 from seitpp.report.evaluations import evaluation_sections
 from seitpp.report.found_runs import Found
+from seitpp.report.looks import looks_sections
 from seitpp.report.page_results import dataset_sections
 from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
 from seitpp.report.provenance import attribution_section, command_section, environment_section
@@ -104,6 +105,8 @@ QUESTIONS = (
                     gather=lambda given: dataset_sections(given.found, given.results), there=_measured),
             Section(name="evaluations", anchor="evaluation", title="Evaluation",
                     gather=lambda given: evaluation_sections(given.results)),
+            Section(name="looks", anchor="looks", title="Classes and feature space",
+                    gather=lambda given: looks_sections(given.found)),
         ),
     ),
     Question(

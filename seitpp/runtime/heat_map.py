@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 _LETTER, _LINE = 6.8, 16
 """width and height of a letter of the page's charts, in their units"""
-_LONGEST_LABEL, _GAP, _LEAST_SIDE = 22, 6, 20
+_LONGEST_LABEL, _GAP = 22, 6
 _INVERTED_FROM = 0.7
 """opacity from which a number is paper on colour"""
 
@@ -27,6 +27,7 @@ def heat_map(
     row_label: str = "",
     column_label: str = "",
     colour: str = "mtm",
+    side: float = 20,
 ) -> Markup:
     """Draw a matrix of numbers.
 
@@ -41,6 +42,7 @@ def heat_map(
         row_label: what the rows are, such as "true class".
         column_label: what the columns are.
         colour: name of the CSS class, without "c-".
+        side: of a cell, at least; wider where a text needs it.
     Returns: Markup of one `<svg>` of its own width; empty where there is no row or no column.
     """
     if not rows or not columns:
@@ -49,7 +51,7 @@ def heat_map(
     top = max(finite, default=low) if high is None else high
     names = [[_shortened(each) for each in some] for some in (rows, columns)]
     widest = max((len(text) for line in texts or () for text in line), default=0)
-    width, height = max(_LEAST_SIDE, widest * _LETTER + 8), _LEAST_SIDE + 4 * bool(texts)
+    width, height = max(side, widest * _LETTER + 8), side + 2 * bool(texts)
     upwards = max(map(len, names[1])) * _LETTER + _GAP > width
     left = max(map(len, names[0])) * _LETTER + 2 * _GAP
     left = max(left, len(row_label) * _LETTER + _GAP)

@@ -90,7 +90,7 @@ def test_the_map_has_every_test_row_once_with_its_class(explored, test_images):
     assert sorted(table.key) == open_image_folder(test_images).keys
     assert table["class"].tolist() == [key.split("/")[0] for key in table.key]
     assert np.isfinite(table[["x", "y"]].to_numpy()).all()
-    told = read_json(explored / "summary.json")["map"]
+    told = read_json(explored / "summary.json")["feature_map"]
     assert (told["rows"], told["method"]) == (12, "tsne")
 
 
@@ -113,7 +113,7 @@ def test_without_a_tokenizer_neighbours_are_read_from_the_images(world, tmp_path
         expected = np.asarray(image.convert("RGB").resize(shown.size, Image.Resampling.BICUBIC), float)
     assert np.abs(np.asarray(shown, float) - expected).mean() < 12
     assert len(pd.read_csv(tmp_path / "run" / "feature_map.csv")) == 5
-    assert len(read_json(tmp_path / "run" / "summary.json")["map"]["explained_variance"]) == 2
+    assert len(read_json(tmp_path / "run" / "summary.json")["feature_map"]["explained_variance"]) == 2
 
 
 def test_without_either_there_is_no_picture_and_an_old_one_goes(world, tmp_path, tokenizer_folder):
