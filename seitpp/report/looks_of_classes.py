@@ -96,15 +96,22 @@ def _class_table(shown, counts, run, seeds):
                 text=words.percent(row.accuracy, std), value=100 * row.accuracy, std=None if std is None else 100 * std
             ),
             Cell(text=f"{int(row.images):,}", value=float(row.images)),
-            None if mistaken is None else Cell(text=mistaken["predicted"], note=f"{mistaken['share']:.0f} %"),
+            *_mistaken(mistaken),
         ]
         rows.append((name, cells))
         bars.append(bar(row.accuracy, 1, colour="mtm", std=std))
     caption = "Accuracy of each class in percent" + (", mean over seeds and standard deviation" if seeds > 1 else "")
     return Table(
         name=slug(f"classes-{run.label}"), caption=caption, rows=rows, bars=bars,
-        columns=("class", "accuracy", "images", "mistaken most for"),
+        columns=("class", "accuracy", "images", "mistaken most for", "as often, %"),
     )  # fmt: skip
+
+
+def _mistaken(pair):
+    """Cells of the commonest wrong answer to a class and its share; of none where there is no wrong one."""
+    if pair is None:
+        return None, None
+    return Cell(text=pair["predicted"]), Cell(text=f"{pair['share']:.1f}", value=float(pair["share"]))
 
 
 def _pair_tables(counts, run):
@@ -115,7 +122,7 @@ def _pair_tables(counts, run):
             [
                 Cell(text=row.predicted),
                 Cell(text=f"{int(row.images):,}", value=float(row.images)),
-                Cell(text=f"{row.share:.1f}", value=row.share),
+                Cell(text=f"{row.share:.1f}", value=float(row.share)),
             ],
         )
         for row in _confused(counts)[:PAIRS].itertuples()

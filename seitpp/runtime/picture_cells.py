@@ -49,7 +49,7 @@ class Cells:
 def cells_of(picture: Image.Image) -> Cells | None:
     """What an opened PNG says of its cells; None if it says nothing.
 
-    Raises: ValueError if that is no such text, or a cell lies outside the picture.
+    Raises: ValueError if that is no such text, or cells overlap or lie outside the picture.
     """
     text = getattr(picture, "text", {}).get(_KEY)
     if text is None:
@@ -58,6 +58,8 @@ def cells_of(picture: Image.Image) -> Cells | None:
     _CELLS(content, "its cells")
     pairs = {name: tuple(content[name]) for name in ("first", "size", "step")}
     cells = Cells(count=content["count"], columns=content["columns"], **pairs)
+    if any(step < size for step, size in zip(cells.step, cells.size, strict=True)):
+        raise ValueError("its cells overlap")
     last = [cells.box(min(cells.count, cells.columns) - 1), cells.box(cells.count - 1)]
     if min(cells.size) < 1 or any(right > picture.width or bottom > picture.height for _, _, right, bottom in last):
         raise ValueError("its cells lie outside of it")

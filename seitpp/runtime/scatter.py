@@ -12,6 +12,8 @@ from markupsafe import Markup, escape
 
 MOST_MARKS = 12
 """groups that are told apart by their marks"""
+MOST_NAMES = 20
+"""that stand in the plot, where there are more groups than marks"""
 WIDTH, HEIGHT = 560, 440
 _MARGIN = 12
 _HUES = (("#0072b2", "#5aa9e6"), ("#d55e00", "#f08a4b"), ("#009e73", "#35c79f"), ("#b8578f", "#e39ac4"),
@@ -95,10 +97,12 @@ def _triangle(x, y):
 
 
 def _labels(placed, groups, names):
-    """Names at the medians of their points, the largest groups first; those that would touch another are left out."""
+    """Names at the medians of their points, the largest groups first; one that would touch another is left out."""
     taken = []
     labels, counts = np.unique(groups, return_counts=True)
     for group in labels[np.argsort(-counts, kind="stable")].tolist():
+        if len(taken) == MOST_NAMES:
+            return
         name = names[group]
         text = name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "\u2026"
         half = len(text) * _LETTER / 2
