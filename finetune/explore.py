@@ -20,7 +20,7 @@ from typing import Literal
 from seitpp.finetune.exploring import Pictures, look, open_pictures
 from seitpp.finetune.labelled import fingerprints, open_train_and_test, row_counts
 from seitpp.finetune.load import model_folder
-from seitpp.finetune.probing.encoders import origin_of, trained_encoder
+from seitpp.finetune.probing.encoders import feature_origin, trained_encoder
 from seitpp.finetune.probing.feature_file import feature_file
 from seitpp.finetune.probing.feature_map import Way
 from seitpp.finetune.probing.feature_set import FeatureSet
@@ -115,7 +115,8 @@ def explore(config: ExploreConfig) -> None:
         counts = row_counts(*sets) | {"test_images": told["feature_map"]["rows"]}
         agreement = Result(
             dataset=config.dataset, metric="neighbour_agreement", value=told["neighbour_agreement"], seed=config.seed,
-            protocol=f"knn{told['neighbours']}", **origin_of("mtm", config.weights), **counts, run=config.output_dir,
+            protocol=f"knn{told['neighbours']}", **feature_origin("mtm", config.weights), **counts,
+            run=config.output_dir,
         )  # fmt: skip
         write_results(run.path, [agreement])
         run.finish(told)

@@ -7,16 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import tiny
 from seitpp.finetune import explore as stage
+from seitpp.finetune import probe
+from seitpp.finetune.classifier import Classifier, save_classifier
 from seitpp.finetune.exploring import query_places
 from seitpp.finetune.labelled import LabelledRows, open_labelled
 from seitpp.finetune.load import load_encoder
 from seitpp.finetune.probing.feature_map import feature_map
 from seitpp.finetune.probing.feature_set import FeatureSet
 from seitpp.finetune.probing.nearest import neighbours_of
+from seitpp.mtm.encoder import EncoderConfig
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.picture_cells import cells_of
@@ -136,6 +140,30 @@ def test_a_finished_exploration_is_not_run_again_and_a_seed_repeats_it(
     for name in ("neighbours.csv", "feature_map.csv"):
         assert (tmp_path / "same" / name).read_bytes() == (explored / name).read_bytes()
     assert (tmp_path / "other" / "neighbours.csv").read_bytes() != (explored / "neighbours.csv").read_bytes()
+
+
+def test_a_fine_tuning_of_several_seeds_is_explored_as_probed_by_its_first(world, tmp_path):
+    fingerprint = open_labelled(world / "train").store.tokenizer["fingerprint"]
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        shape = EncoderConfig(width=24, depth=1, heads=3, embedding_std=0.5)
+        classifier = Classifier(shape, view=tiny.GRID, codebook_size=tiny.CODES, embedding_dim=5, classes=3)
+        save_classifier(
+            tmp_path / "tuned" / f"seed-{seed}" / "weights", classifier, tokenizer=fingerprint,
+            class_names=["ant", "bee", "cow"], origin={"init": "mtm", "augmentation": "coloradapt"},
+        )  # fmt: skip
+    config = replace(make_config(world, tmp_path / "run", method="pca"), weights=str(tmp_path / "tuned"))
+    stage.explore(config)
+    probed = {"store": config.store, "eval_store": config.eval_store, "weights": config.weights, "neighbours": (1,)}
+    probe.probe(
+        probe.ProbeConfig(
+            **probed, protocols=("knn",), features_folder=config.features_folder, mixed_precision="no",
+            output_dir=str(tmp_path / "probe"),
+        )
+    )  # fmt: skip
+    said = [read_results([tmp_path / name])[["init", "augmentation"]].to_numpy().tolist() for name in ("run", "probe")]
+    assert said == [[["classifier", "coloradapt"]]] * 2
+    assert not (tmp_path / "probe" / "features").exists()  # they were those of the exploration
 
 
 @pytest.mark.parametrize(("count", "most"), [(3, 1), (4, 2), (6, 2), (12, 5)])
