@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from seitpp.finetune.labelled import fingerprints, open_train_and_test
+from seitpp.finetune.load import model_folder
 from seitpp.finetune.probing.heads import HeadsConfig
 from seitpp.finetune.probing.logistic import Solver
 from seitpp.finetune.probing.protocols import Probing
@@ -163,7 +164,7 @@ def _further_fingerprints(config):
     weights, pixels = config.weights, "pixels" in config.features
     folders = {"images": config.images, "eval_images": config.eval_images} if pixels else {}
     return {
-        "weights": weights and weights_fingerprint(weights),
+        "weights": weights and weights_fingerprint(model_folder(weights)),
         **{name: source_fingerprint(open_image_folder(folder)) for name, folder in folders.items()},
     }
 

@@ -23,6 +23,7 @@ STAGES = {
     ),
     "embed": ("seitpp.finetune.embed", "write the features of a store as Parquet"),
     "probe": ("seitpp.finetune.probe", "linear and attentive probes, k-NN, few labels, simple baselines"),
+    "explore": ("seitpp.finetune.explore", "nearest neighbours of a few images, and a 2-D map of features"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
     "train-on-jpegs": ("seitpp.finetune.pixels", "train the same classifier on images, as JPEGs within a byte budget"),
     "continual": ("seitpp.finetune.continual", "learn classes task after task, with a memory of few bytes"),

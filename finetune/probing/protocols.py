@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seitpp.finetune.labelled import LabelledRows, row_counts, rows_by_class, split_labelled
-from seitpp.finetune.probing.encoders import open_encoder, origin_of
+from seitpp.finetune.probing.encoders import feature_origin, open_encoder
 from seitpp.finetune.probing.feature_file import FeatureRecipe, feature_file
 from seitpp.finetune.probing.feature_set import FeatureSet
 from seitpp.finetune.probing.features import (
@@ -153,7 +153,7 @@ class Probing:
     def _encoder(self, name):
         config, store = self.config, self.train_set.store
         torch.manual_seed(config.seed)  # a random encoder is drawn
-        encoder, origin = open_encoder(name, config, store), origin_of(name, config.weights)
+        encoder, origin = open_encoder(name, config, store), feature_origin(name, config.weights)
         frozen = FrozenEncoder(
             encoder, store, device=self.accelerator.device, autocast=self.accelerator.autocast
         )  # fmt: skip

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from seitpp.report import words
+from seitpp.report import tables, words
 from seitpp.report.found_results import ABLATION
 from seitpp.report.found_runs import Found, Run
+from seitpp.report.tables import Cell, Table
 
 _BEGINNING = re.compile(rb"(## [^\n]*\n\n)?(A rehearsal [^\n]*\n\n)?Accuracy in %, ")
 
@@ -20,16 +21,15 @@ _BEGINNING = re.compile(rb"(## [^\n]*\n\n)?(A rehearsal [^\n]*\n\n)?Accuracy in 
 def ablation_sections(found: Found) -> list[dict[str, Any]]:
     """What each ablation measured, a section a run and data set.
 
-    Returns: [{label, legend, rehearsal, tables}]; tables, one a label fraction: [{title, counts, measures, rows}];
-        rows, one a start of the network: [{name, cells}]; cells, one a measure: {mean, difference, best}, or None where
-        nothing was measured.
+    Returns: [{label, legend, rehearsal, tables}]; a Table for each label fraction, a row a start of the network, a column
+        a measure; differences to plain masked token modelling, paired by seed, are the cells' notes.
     """
     return [
         {
             "label": run.label,
             "legend": _legend(run, results),
             "rehearsal": bool(run.config.get("quick")),
-            "tables": _tables(dataset, results),
+            "tables": _tables(run.label, dataset, results),
         }
         for run in found.of(ABLATION)
         for dataset, results in run.results.groupby("dataset", sort=False)
@@ -45,15 +45,7 @@ def as_markdown(sections: list[dict[str, Any]]) -> str:
         if section["rehearsal"]:
             lines += ["A rehearsal of a few steps: these numbers mean nothing.", ""]
         lines += [section["legend"], ""]
-        for table in section["tables"]:
-            lines += [
-                f"**{table['title']}** ({table['counts']})",
-                "",
-                f"| | {' | '.join(table['measures'])} |",
-                f"|---|{'---|' * len(table['measures'])}",
-                *(f"| {row['name']} | {' | '.join(map(_cell_text, row['cells']))} |" for row in table["rows"]),
-                "",
-            ]
+        lines += [tables.as_markdown(table) for table in section["tables"]]
     return "\n".join(lines)
 
 
@@ -63,47 +55,43 @@ def is_ablation_markdown(file: Path) -> bool:
         return bool(_BEGINNING.match(content.read(1 << 12)))
 
 
-def _tables(dataset, results):
+def _tables(label, dataset, results):
     # Imported here, as it brings torch, which a report without an ablation does not need.
     from seitpp.downstream.ablation_table import ablation_table
 
     means = ablation_table(results)
     accuracies = means[means["metric"] == "accuracy"]
     return [
-        {
-            "title": f"{dataset}, {words.label_fraction(fraction)}",
-            "counts": f"{part['train_images'].max():,} images; {_test_images(part):,} test images",
-            "measures": [words.measure(*each) for each in _distinct(part, "protocol", "shift")],
-            "rows": _rows(part),
-        }
+        _table(f"ablation-{label}-{dataset}-{100 * fraction:.3g}", dataset, fraction, part)
         for fraction, part in accuracies.groupby("label_fraction", sort=False)
     ]
 
 
-def _rows(part):
+def _table(name, dataset, fraction, part):
     cells = {(row.protocol, row.shift, row.init, row.augmentation): row for row in part.itertuples()}
     measures = _distinct(part, "protocol", "shift")
     best = {each: max(row.mean for key, row in cells.items() if key[:2] == each) for each in measures}
-    return [
-        {
-            "name": words.start(*start),
-            "cells": [_cell(cells.get((*each, *start)), best[each]) for each in measures],
-        }
-        for start in _distinct(part, "init", "augmentation")
-    ]
+    return Table(
+        name=name,
+        caption=f"{dataset}, {words.label_fraction(fraction)} ({part['train_images'].max():,} images; "
+        f"{_test_images(part):,} test images)",
+        columns=("start", *(words.measure(*each) for each in measures)),
+        rows=[
+            (words.start(*start), [_cell(cells.get((*each, *start)), best[each]) for each in measures])
+            for start in _distinct(part, "init", "augmentation")
+        ],
+    )
 
 
 def _cell(row, best):
     if row is None:
         return None
-    difference = None if pd.isna(row.difference) else words.points(row.difference, _known(row.difference_std))
-    return {"mean": words.percent(row.mean, _known(row.std)), "difference": difference, "best": row.mean == best}
-
-
-def _cell_text(cell):
-    if cell is None:
-        return "\u2013"
-    return cell["mean"] if cell["difference"] is None else f"{cell['mean']} ({cell['difference']})"
+    std = _known(row.std)
+    difference = "" if pd.isna(row.difference) else words.points(row.difference, _known(row.difference_std))
+    return Cell(
+        text=words.percent(row.mean, std), value=100 * row.mean, std=None if std is None else 100 * std,
+        note=difference, best=row.mean == best,
+    )  # fmt: skip
 
 
 def _test_images(part):

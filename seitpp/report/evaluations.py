@@ -10,6 +10,7 @@ import pandas as pd
 
 from seitpp.report import words
 from seitpp.report.methods import KEY, method_of
+from seitpp.report.tables import Cell, Table
 from seitpp.runtime.results import mean_and_std
 
 
@@ -18,7 +19,7 @@ def evaluation_sections(results: pd.DataFrame) -> list[dict[str, Any]]:
 
     Args:
         results: rows of all runs, as from `all_results`.
-    Returns: dicts with dataset, methods (names), test_images (of each), seeds (of each) and rows, (metric, values).
+    Returns: [{dataset, tables}], one table each.
     """
     sections = []
     evaluated = results[results["part"] == "evaluation"]
@@ -27,24 +28,28 @@ def evaluation_sections(results: pd.DataFrame) -> list[dict[str, Any]]:
         cells = {(method_of(row), row.metric): row for row in table.itertuples()}
         methods = list(dict.fromkeys(method for method, _ in cells))
         names = words.method_names(methods)
-        first = [next(row for (method, _), row in cells.items() if method == each) for each in methods]
-        sections.append(
-            {
-                "dataset": dataset,
-                "methods": [names[each] for each in methods],
-                "test_images": [int(row.test_images) for row in first],
-                "seeds": [int(row.seeds) for row in first],
-                "rows": [
-                    (words.metric(metric), [_text(metric, cells.get((each, metric))) for each in methods])
-                    for metric in dict.fromkeys(metric for _, metric in cells)
-                ],
-            }
+        counts = {each: next(row for (method, _), row in cells.items() if method == each) for each in methods}
+        headings = [
+            f"{names[each]}; {int(counts[each].test_images):,} images, seeds: {int(counts[each].seeds)}"
+            for each in methods
+        ]
+        table = Table(
+            name=f"evaluation-{dataset}",
+            caption=f"Measured on {dataset} by seitpp evaluate, mean ± standard deviation over seeds",
+            columns=("measure", *headings),
+            rows=[
+                (words.metric(metric), [_cell(metric, cells.get((each, metric))) for each in methods])
+                for metric in dict.fromkeys(metric for _, metric in cells)
+            ],
         )
+        sections.append({"dataset": dataset, "tables": [table]})
     return sections
 
 
-def _text(metric, row):
-    """A cell; a dash for what was not measured."""
+def _cell(metric, row):
+    """None for what was not measured."""
     if row is None:
-        return "\u2013"
-    return words.with_unit(metric, row.mean, None if pd.isna(row.std) else row.std)
+        return None
+    scale, std = 1 if metric == "cross_entropy" else 100, None if pd.isna(row.std) else row.std
+    text = words.with_unit(metric, row.mean, std)
+    return Cell(text=text, value=scale * row.mean, std=None if std is None else scale * std)

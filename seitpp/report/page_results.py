@@ -19,6 +19,7 @@ from seitpp.report.findings import (
 from seitpp.report.found_runs import Found
 from seitpp.report.methods import Method
 from seitpp.report.scores import differences, scores, shift_scores
+from seitpp.report.tables import Cell, Table
 from seitpp.runtime.charts import bar, curve, line_chart
 
 COLOURS = {"pretrained": "mtm", "frozen": "mtm", "scratch": "scratch", "baseline": "baseline"}
@@ -39,12 +40,11 @@ def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]
         sets = shift_scores(rows[rows["part"] == "robustness"])
         if not measured and not sets:
             continue
-        limit = max((score.mean + (score.std or 0) for score in measured), default=0)
         sections.append(
             {
                 "dataset": dataset,
                 "scores": measured,
-                "bars": [bar(score.mean, limit, colour=COLOURS[score.kind], std=score.std) for score in measured],
+                "tables": [_results_table(dataset, measured)] if measured else [],
                 "drawn": {COLOURS[score.kind] for score in measured},
                 "differences": differences(measured),
                 "sentences": [difference_sentence(each) for each in differences(measured)]
@@ -59,6 +59,27 @@ def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]
             }
         )
     return sections
+
+
+def _results_table(dataset, measured):
+    limit = max(score.mean + (score.std or 0) for score in measured)
+    return Table(
+        name=f"results-{dataset}",
+        caption=f"Accuracy on {dataset}, %, mean ± standard deviation over seeds, best first",
+        columns=("method", "accuracy, %", "seeds", "images, train / test"),
+        rows=[
+            (
+                score.name,
+                [
+                    Cell(text=score.text, value=100 * score.mean, std=None if score.std is None else 100 * score.std),
+                    Cell(text=str(score.seeds), value=score.seeds),
+                    Cell(text=f"{score.train_images:,} / {score.test_images:,}"),
+                ],
+            )
+            for score in measured
+        ],
+        bars=[bar(score.mean, limit, colour=COLOURS[score.kind], std=score.std) for score in measured],
+    )
 
 
 def _methods(sets):

@@ -13,16 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from seitpp.report import words
 from seitpp.report.findings import entropy_sentence, view_sentences
 from seitpp.report.found_runs import Found, reading
 from seitpp.report.picture_rows import picture_rows
 from seitpp.report.storage import break_even, folder_bytes, storage_table
+from seitpp.report.tables import Cell, Table
 from seitpp.runtime.charts import Rule, bar, curve, line_chart
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.tables import read_table
 
 CHEAP = ("naive embedding", "naive id", "TokenAdapt")
 REFERENCES = ("decode, warp, encode", "tokenizer")
+WAYS = {
+    "naive embedding": "embeddings warped", "naive id": "ids warped", "TokenAdapt": "TokenAdapt",
+    "decode, warp, encode": "decode, warp, encode", "tokenizer": "tokenizer\u2019s limit",
+}  # fmt: skip
+"""What tables call the methods of agreement.csv."""
 
 
 def tokenizer_sections(found: Found) -> list[dict[str, Any]]:
@@ -57,8 +64,6 @@ def storage_sections(found: Found, images: str | Path | None = None) -> list[dic
         table = _storage(stores, images, root / "images")
         if table.empty:
             continue
-        limit = table["bytes_per_image"].max()
-        packed = table["bytes_per_image"].iloc[0]
         jpeg = table.loc[table["kind"].str.startswith("JPEG"), "bytes_per_image"]
         weights = [
             folder_bytes(run.path / "weights")
@@ -75,13 +80,10 @@ def storage_sections(found: Found, images: str | Path | None = None) -> list[dic
                 "images": sum(store.rows for store in stores),
                 "measured": int(table["measured_images"].min()),
                 "rows": [
-                    {
-                        "kind": row.kind, "per_image": row.bytes_per_image, "total": row.total_bytes,
-                        "ratio": row.bytes_per_image / packed,
-                        "bar": bar(row.bytes_per_image, limit, colour="mtm" if place < 2 else "baseline"),
-                    }
-                    for place, row in enumerate(table.itertuples())
+                    {"kind": row.kind, "per_image": row.bytes_per_image, "total": row.total_bytes}
+                    for row in table.itertuples()
                 ],
+                "tables": [_storage_figures(stores, table)],
                 "codebook": (stores[0].path / "codebook.safetensors").stat().st_size,
                 "weights": weights[0] if weights else None,
                 "pays_off": break_even(weights[0], per_image, jpeg.iloc[0]) if weights and len(jpeg) else None,
@@ -89,6 +91,38 @@ def storage_sections(found: Found, images: str | Path | None = None) -> list[dic
             }
         )  # fmt: skip
     return sections
+
+
+def _storage_figures(stores, table):
+    """The Table of `storage_table`."""
+    manifest = stores[0].manifest
+    packed, limit = table["bytes_per_image"].iloc[0], table["bytes_per_image"].max()
+    names = {
+        "packed tokens": "packed tokens alone", "coded tokens": "coded tokens alone",
+        "token store": "token store, whole folder",
+    }  # fmt: skip
+    size, label = manifest.get("preprocessing", {}).get("image_size"), " + ".join(store.label for store in stores)
+    return Table(
+        name=f"storage-{label}",
+        caption=f"{sum(store.rows for store in stores):,} images{f' of {words.by(size)} pixels' if size else ''} "
+        f"({label}), {words.by(manifest['grid'])} tokens each, one of {manifest['codebook_size']:,} codes",
+        columns=("stored as", "bytes per image", "times packed", "bytes in total"),
+        rows=[
+            (
+                names.get(row.kind, row.kind),
+                [
+                    Cell(text=f"{row.bytes_per_image:,.0f}", value=row.bytes_per_image),
+                    Cell(text=f"{row.bytes_per_image / packed:,.1f}", value=row.bytes_per_image / packed),
+                    Cell(text=words.size(row.total_bytes), value=row.total_bytes),
+                ],
+            )
+            for row in table.itertuples()
+        ],
+        bars=[
+            bar(row.bytes_per_image, limit, colour="mtm" if place < 2 else "baseline")
+            for place, row in enumerate(table.itertuples())
+        ],
+    )
 
 
 def _shard_folders(store):
@@ -124,28 +158,45 @@ def view_sections(found: Found) -> list[dict[str, Any]]:
                 "label": run.label,
                 "rows": picture_rows(run.path, "views.png"),
                 "sentences": [] if table is None else view_sentences(table["agreement"].unstack("method", sort=False)),
-                "agreement": None if table is None else _by_geometry(table["agreement"]),
-                "psnr": None if table is None else _by_geometry(table["psnr"]),
+                "tables": [] if table is None else _view_tables(run.label, table),
             }
         )
     return sections
 
 
-def _by_geometry(column):
-    """[{geometry, cells: [{value, best}], references: [value]}]; the best of the cheap ways is marked."""
+def _view_tables(label, table):
+    """Agreement in percent and PSNR in dB. Of the agreement the tokenizer's limit is left out: it is all."""
+    agreement = _by_geometry(
+        100 * table["agreement"], REFERENCES[:1], name=f"views-agreement-{label}",
+        caption="Agreement with the tokens of the transformed image, %",
+    )  # fmt: skip
+    psnr = _by_geometry(
+        table["psnr"], REFERENCES, name=f"views-psnr-{label}",
+        caption="PSNR of the decoded tokens against the transformed image, dB",
+    )  # fmt: skip
+    return [agreement, psnr]
+
+
+def _by_geometry(column, references, *, name, caption):
+    """The Table of a measure, a row a geometry; the best of the cheap ways is marked."""
     table = column.unstack("method", sort=False)
     rows = []
     for geometry, row in table.iterrows():
-        cheap = [float(row.get(method, math.nan)) for method in CHEAP]
-        best = max((value for value in cheap if math.isfinite(value)), default=None)
-        rows.append(
-            {
-                "geometry": geometry,
-                "cells": [{"value": value, "best": value == best} for value in cheap],
-                "references": [float(row.get(method, math.nan)) for method in REFERENCES],
-            }
-        )
-    return rows
+        values = [float(row.get(method, math.nan)) for method in (*CHEAP, *references)]
+        best = max((value for value in values[: len(CHEAP)] if math.isfinite(value)), default=None)
+        cells = [
+            Cell(text=words.number(value), value=value, best=place < len(CHEAP) and value == best)
+            if math.isfinite(value)
+            else None
+            for place, value in enumerate(values)
+        ]
+        rows.append(("all together" if geometry == "all" else geometry, cells))
+    return Table(
+        name=name, caption=caption, columns=("geometry", *(WAYS[method] for method in (*CHEAP, *references))),
+        rows=rows, muted=range(len(CHEAP), len(CHEAP) + len(references)),
+        groups=(("from tokens alone", len(CHEAP)), ("for reference", len(references))),
+        totals=[place for place, geometry in enumerate(table.index) if geometry == "all"],
+    )  # fmt: skip
 
 
 def pretraining_sections(found: Found) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
-"""Where a report's numbers come from: the commands, the seconds they took, and what they ran on."""
+"""Where a report's numbers come from: the commands, the seconds they took, what they ran on, whose images they are."""
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from seitpp.report.found_runs import Found
@@ -45,6 +47,13 @@ def environment_section(found: Found) -> list[dict[str, Any]]:
         if facts:
             groups.setdefault(tuple(facts.items()), []).append(run.label)
     return [{"runs": labels, "facts": dict(facts)} for facts, labels in groups.items()]
+
+
+def attribution_section(images: str | Path | None, folders: Sequence[str | Path]) -> list[str]:
+    """Contents of the ATTRIBUTION.txt of folders of images: the one that was named, or `images` in those given."""
+    places = [images] if images else [Path(folder) / "images" for folder in folders]
+    files = [Path(place) / "ATTRIBUTION.txt" for place in places]
+    return [file.read_text(encoding="utf-8", errors="replace").strip() for file in files if file.is_file()]
 
 
 def _facts(environment):

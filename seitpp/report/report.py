@@ -1,4 +1,4 @@
-"""One self-contained page, and results.csv, of any runs and token stores; of an ablation its table in Markdown, too.
+"""One self-contained page of any runs and token stores; beside it results.csv and each table as CSV, Markdown, LaTeX.
 
     python -m seitpp.report.report runs/demo --out report.html
     python -m seitpp.report.report runs/mtm runs/finetune stores/train --out report.html --images photos
@@ -20,14 +20,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from seitpp.report.ablation import ablation_sections, as_markdown, is_ablation_markdown
-from seitpp.report.evaluations import evaluation_sections
+from seitpp.report.ablation import as_markdown, is_ablation_markdown
 from seitpp.report.found_results import all_results
 from seitpp.report.found_runs import Found, find_runs
-from seitpp.report.page_results import dataset_sections
-from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
 from seitpp.report.page_summary import steps, summary_sentences, tiles
-from seitpp.report.provenance import command_section, environment_section
+from seitpp.report.sections import Given, gather, shown
+from seitpp.report.table_files import refuse_foreign_tables, write_tables
+from seitpp.report.tables import Table, table_names
 from seitpp.report.words import MINUS, TIMES, size
 from seitpp.runtime.command import explain
 from seitpp.runtime.errors import UserError
@@ -41,14 +40,14 @@ _TITLE = b": a seitpp report</title>"
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str | Path | None = None) -> list[Path]:
-    """Write the page, and beside it results.csv and, where there is an ablation, ablation.md.
+    """Write the page, and beside it results.csv, the folder `tables` and, where there is an ablation, ablation.md.
 
     Args:
         folders: runs, token stores, or folders that hold some.
         out: the HTML file.
         images: the folder that was tokenised, or the one that holds train and test; None: `images` in a folder of
             `folders`, where it holds the images of the stores beside it.
-    Returns: the files that were written.
+    Returns: the files that were written, and the folder of tables, where there are any.
     Raises: UserError where there is nothing to report, a file is broken, or `out` cannot be written.
     """
     if "://" in str(out):
@@ -61,7 +60,9 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str 
         raise UserError(f"{out} is a folder: give --out a file, such as {out / 'report.html'}")
     results = all_results(found)
     page = page_of(found, results, images=images, folders=folders)
-    _refuse_foreign_files(out, page, found)
+    names = table_names(tables_of(page))
+    tables = {names[id(table)]: table for table in tables_of(page)}
+    _refuse_foreign_files(out, page, found, tables)
     with replacing(out) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
     write_results(out.parent, results)
@@ -69,10 +70,10 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, images: str 
     if page["ablations"]:
         written.append(out.parent / "ablation.md")
         write_text(written[-1], as_markdown(page["ablations"]))
-    return written
+    return written + write_tables(out.parent, tables)
 
 
-def _refuse_foreign_files(out, page, found):
+def _refuse_foreign_files(out, page, found, tables):
     """Refuse to replace what no report wrote: a run's table of results, and files that are something else."""
     if is_run(out.parent) or any(run.path.resolve() == out.resolve().parent for run in found.runs):
         raise UserError(f"{out.parent} is a run, whose results.csv would be replaced: give --out another folder")
@@ -81,33 +82,30 @@ def _refuse_foreign_files(out, page, found):
     refuse_foreign_file(out.parent / "results.csv", is_results, "a table of results", remedy)
     if page["ablations"]:
         refuse_foreign_file(out.parent / "ablation.md", is_ablation_markdown, "an ablation's table", remedy)
+    refuse_foreign_tables(out.parent, tables)
 
 
 def page_of(
     found: Found, results: pd.DataFrame, *, images: str | Path | None = None, folders: Sequence[str | Path] = ()
 ) -> dict[str, Any]:
     """Everything that the template shows: the sections, and what sums them up."""
-    page = {
-        "tokenizers": tokenizer_sections(found),
-        "storage": storage_sections(found, images),
-        "views": view_sections(found),
-        "pretrainings": pretraining_sections(found),
-        "datasets": dataset_sections(found, results),
-        "evaluations": evaluation_sections(results),
-        "ablations": ablation_sections(found),
-        "commands": command_section(found),
-        "environments": environment_section(found),
-        "attributions": _attributions([images] if images else [Path(folder) / "images" for folder in folders]),
-        "runs": found.runs,
-        "rows": len(results),
-        "version": _version(),
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-    }
+    given = Given(found=found, results=results, images=images, folders=folders)
+    page = gather(given)
+    page |= {"runs": found.runs, "rows": len(results), "version": _version(), "questions": shown(page)}
+    page["date"] = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     return page | {"summary": summary_sentences(page), "tiles": tiles(page), "steps": steps(page)}
+
+
+def tables_of(page: dict[str, Any]) -> list[Table]:
+    """The tables of the sections that are shown, in the page's order."""
+    sections = [section for question in page["questions"] for section in question.sections]
+    parts = [part for section in sections for part in page[section.name] if isinstance(part, dict)]
+    return [table for part in parts for table in part.get("tables", ())]
 
 
 def render(page: dict[str, Any]) -> str:
     """The page as HTML; every text of a run is escaped."""
+    names = table_names(tables_of(page))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("seitpp.report", "templates"),
         autoescape=True,
@@ -121,14 +119,9 @@ def render(page: dict[str, Any]) -> str:
         "size": size,
         "duration": _duration,
         "unbroken": _unbroken,
+        "file_name": lambda table: names.get(id(table)),
     }
     return environment.get_template("report.html.j2").render(page)
-
-
-def _attributions(folders):
-    """Contents of the ATTRIBUTION.txt of folders of images."""
-    files = [Path(folder) / "ATTRIBUTION.txt" for folder in folders]
-    return [file.read_text(encoding="utf-8", errors="replace").strip() for file in files if file.is_file()]
 
 
 def _version():

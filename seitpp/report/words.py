@@ -190,5 +190,15 @@ def size(value: float) -> str:
     return f"{value:.0f} bytes"
 
 
+def number(value: float, digits: int = 1) -> str:
+    """A number with its digits, thousands apart: "1,234.5"."""
+    return f"{value:,.{digits}f}".replace("-", MINUS)
+
+
+def by(sizes: Iterable[int]) -> str:
+    """Sides of a grid or an image: "16 x 24", with a real cross."""
+    return f" {TIMES} ".join(map(str, sizes))
+
+
 def _plain(name):
     return name.replace("_", " ")

@@ -19,7 +19,7 @@ def test_all_measures_of_a_classifier_are_in_one_table(tmp_path):
     page = report(tmp_path)
     assert "Evaluation" in page.headings
     text = page.text.replace("\u00a0", " ")
-    assert "fine-tuned from MTM 5,000 images, seeds: 2 from scratch 5,000 images, seeds: 1" in text
+    assert "fine-tuned from MTM; 5,000 images, seeds: 2 from scratch; 5,000 images, seeds: 1" in text
     for line in (
         "top-1 accuracy 62.0 ± 2.8 % 50.0 %",
         f"top-5 accuracy 90.0 ± 0.0 % {DASH}", f"calibration error 5.0 ± 0.1 % {DASH}",

@@ -38,7 +38,9 @@ def test_bad_input_is_explained_in_one_line(demo, tmp_path, capsys):
 
 def test_the_command_says_what_it_wrote(demo, tmp_path, capsys):
     cli([str(demo / "probe"), "--out", str(tmp_path / "page.html")])
-    assert tiny.one_line(capsys.readouterr().out).endswith(f"{tmp_path / 'page.html'}, {tmp_path / 'results.csv'}")
+    assert tiny.one_line(capsys.readouterr().out).endswith(
+        f"{tmp_path / 'page.html'}, {tmp_path / 'results.csv'}, {tmp_path / 'tables'}"
+    )
 
 
 def test_results_of_an_older_version_are_named(demo, capsys):
@@ -104,6 +106,6 @@ def test_a_link_is_followed_and_a_url_is_refused(demo, tmp_path, capsys, monkeyp
     (tmp_path / "link.html").symlink_to(tmp_path / "disk" / "page.html")
     cli([str(demo / "probe"), "--out", "link.html"])
     assert (tmp_path / "link.html").is_symlink()
-    assert {path.name for path in (tmp_path / "disk").iterdir()} == {"page.html", "results.csv"}
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {"page.html", "results.csv", "tables"}
     assert "is a URL" in one_line_error(capsys, demo / "probe", "--out", "s3://bucket/page.html")
     assert not (tmp_path / "s3:").exists()

@@ -24,6 +24,7 @@ STAGES = {  # folder of recipes: module, its configuration's class, flags that i
         "seitpp.finetune.probe", "ProbeConfig",
         ["--store", "s", "--eval_store", "s", "--weights", "w", "--images", "i", "--eval_images", "i"],
     ),
+    "explore": ("seitpp.finetune.explore", "ExploreConfig", ["--store", "s", "--eval_store", "s", "--weights", "w"]),
     "robustness": (
         "seitpp.downstream.robustness", "RobustnessConfig",
         ["--classifiers", "[r]", "--tokenizer", "t", "--images", "i"],
