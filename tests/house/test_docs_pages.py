@@ -1,0 +1,183 @@
+"""The pages of docs/: links lead somewhere, every page is in the site's list, and the code of `extending.md` runs."""
+
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import tiny
+from seitpp.runtime.results import read_results
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import open_store
+from seitpp.training.random_streams import Draws
+from tiny_demo import make_demo
+
+DOCS = tiny.ROOT / "docs"
+PAGES = {path.name: path.read_text() for path in sorted(DOCS.glob("*.md"))}
+_FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+# Links
+
+
+def anchors(text):
+    """What the headings of a page are called in a link."""
+    titles = re.findall(r"^#+ (.+)$", _FENCED.sub("", text), re.M)
+    words = [re.sub(r"[^\w\s-]", "", title.replace("`", "")).strip().lower() for title in titles]
+    return {re.sub(r"[-\s]+", "-", each) for each in words} | set(re.findall(r"^::: ([\w.]+)$", text, re.M))
+
+
+def listed(navigation):
+    """The pages that the site's list of pages names."""
+    for value in navigation.values() if isinstance(navigation, dict) else navigation:
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from listed(value)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_to_a_page_and_to_a_heading_of_it(name):
+    wrong = []
+    for target in _LINK.findall(_FENCED.sub("", PAGES[name])):
+        page, _, anchor = target.partition("#")
+        if "://" in target or (page and (DOCS / page).is_file() and not anchor):
+            continue
+        text = PAGES.get(page or name)
+        if text is None or (anchor and anchor not in anchors(text)):
+            wrong.append(target)
+    assert wrong == []
+
+
+def test_the_list_of_pages_names_every_page_once():
+    site = yaml.load((tiny.ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)
+    assert sorted(listed(site["nav"])) == sorted(PAGES)
+
+
+def test_the_site_asks_for_nothing_from_elsewhere_when_it_is_read():
+    site = yaml.load((tiny.ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)
+    assert site["theme"]["font"] == "false"
+    assert "http" not in str([site.get("extra_javascript"), site.get("extra_css"), site["plugins"]])
+
+
+# The code of extending.md
+
+FILES = {
+    re.match(r"# (\w+\.py)\n", block)[1]: block
+    for block in re.findall(r"^```python\n(.*?)^```", PAGES["extending.md"], re.DOTALL | re.MULTILINE)
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, images, test_images, tokenizer_folder):
+    """A folder with the page's files and a tiny demo in it."""
+    folder = tmp_path_factory.mktemp("extending")
+    for name, content in FILES.items():
+        (folder / name).write_text(content)
+    make_demo(folder, images, test_images, tokenizer_folder)
+    return folder
+
+
+@pytest.fixture
+def here(world, monkeypatch):
+    """In that folder, as a user is."""
+    monkeypatch.chdir(world)
+    monkeypatch.syspath_prepend(str(world))
+    return world
+
+
+def in_folder(folder, *words):
+    """Run `python words...` in a folder."""
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_page_has_these_files():
+    assert list(FILES) == ["colour_blocks.py", "holes.py", "loop.py", "selective.py"]
+
+
+def test_the_tokenizer_gives_back_a_picture_of_its_own_colours(here):
+    tokenizer = load_tokenizer("colour_blocks:ColourBlocks")
+    ids = torch.from_numpy(np.random.default_rng(0).integers(64, size=(3, 8, 8)))
+    pictures = tokenizer.decode(ids)
+    assert pictures.shape == (3, 3, 64, 64)
+    assert pictures[1, :, 9, 17].tolist() == tokenizer.codebook[ids[1, 1, 2]].tolist()
+    assert torch.equal(tokenizer.encode(pictures), ids)
+    assert tokenizer.encode(torch.zeros(1, 3, 64, 64)).unique().tolist() == [0]
+    assert tokenizer.encode(torch.ones(1, 3, 64, 64)).unique().tolist() == [63]
+
+
+def test_a_store_of_the_tokenizer_is_one_like_any_other(here, images):
+    tokenizer = "colour_blocks:ColourBlocks"
+    in_folder(here, "-m", "seitpp.cli", "tokenize", "--images", images, "--tokenizer", tokenizer, "--output_dir", "own")
+    store = open_store(here / "own")
+    assert (len(store), store.grid, store.codebook_size) == (30, (8, 8), 64)
+    assert store.tokenizer["fingerprint"] == load_tokenizer(tokenizer).fingerprint
+    store.verify()
+
+
+def test_holes_are_those_of_a_loop_over_samples(here):
+    from holes import fill_holes, sample_holes  # pyright: ignore[reportMissingImports] - of the page
+
+    ids = tiny.random_ids(64, 37, (4, 6), seed=1) + 1
+    draws = Draws(5, 3, torch.arange(64))
+    top, left = sample_holes(draws, (4, 6), 2)
+    assert (sorted(top.unique().tolist()), sorted(left.unique().tolist())) == ([0, 1, 2], [0, 1, 2, 3, 4])
+    expected = ids.clone()
+    for sample in range(64):
+        for y in range(2):
+            for x in range(2):
+                expected[sample, top[sample] + y, left[sample] + x] = 0
+    assert torch.equal(fill_holes(ids, top, left, side=2, code=0), expected)
+
+
+def test_two_processes_draw_the_holes_that_one_draws(here):
+    from holes import sample_holes  # pyright: ignore[reportMissingImports] - of the page
+
+    whole = sample_holes(Draws(5, 3, torch.arange(16)), (4, 6), 2)
+    parts = [sample_holes(Draws(5, 3, torch.arange(start, 16, 2)), (4, 6), 2) for start in (0, 1)]
+    for one, first, second in zip(whole, *parts, strict=True):
+        assert (one[0::2].tolist(), one[1::2].tolist()) == (first.tolist(), second.tolist())
+    assert whole[0].tolist() != sample_holes(Draws(5, 4, torch.arange(16)), (4, 6), 2)[0].tolist()
+
+
+def test_the_loop_runs_on_a_store_and_every_view_has_its_hole(here):
+    lines = in_folder(here, "loop.py", here / "store" / "train").splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["0", "1", "2"]
+    assert all("(8, 4, 6)" in line and int(line.split()[-1]) >= 4 for line in lines)
+
+
+def test_accuracy_on_the_surest_rows_is_that_of_a_count_by_hand(here):
+    from selective import selective_accuracy  # pyright: ignore[reportMissingImports] - of the page
+
+    answers = Answered(confidence=np.array([0.9, 0.2, 0.8, 0.5]), right=np.array([True, False, False, True]))
+    assert [selective_accuracy(answers, part) for part in (0.25, 0.5, 0.75, 1.0)] == [1.0, 0.5, 2 / 3, 0.5]
+
+
+class Answered(SimpleNamespace):
+    """The two attributes of Answers that count."""
+
+    def __len__(self):
+        return len(self.right)
+
+
+@pytest.mark.slow
+def test_the_evaluator_is_a_stage_whose_results_the_report_has(here):
+    command = ["selective.py", "--classifier", "finetune-categories", "--store", "store/test", "--output_dir", "own-run"]
+    said = in_folder(here, *command)
+    assert len(said.splitlines()) == 2
+    assert "finished before" in in_folder(here, *command)
+    results = read_results([here / "own-run"])
+    assert results["metric"].tolist() == ["accuracy_at_0.5"] * 2
+    assert results["test_images"].tolist() == [12, 12]
+    in_folder(here, "-m", "seitpp.cli", "report", "own-run", "store", "--out", "own-report.html")
+    assert "accuracy_at_0.5" in set(read_results([here])["metric"])
