@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
 
-.PHONY: demo test test-fast test-gpu wheels lint bench clean
+.PHONY: demo test test-fast test-gpu wheels lint bench docs clean
 
 demo: .venv/demo.stamp
 	$(BIN)/seitpp demo --output_dir $(OUT) $(if $(IMAGES),--images $(IMAGES)) $(if $(QUICK),--quick true)
@@ -38,6 +38,10 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp
 	for name in start loader store coding tokenize pretrain finetune probe; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
+# The documentation as a site, into site/; a broken link ends it.
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .venv/demo.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
@@ -46,9 +50,13 @@ bench: .venv/test.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+.venv/docs.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf .venv .wheels runs build *.egg-info
+	rm -rf .venv .wheels runs site build *.egg-info

@@ -64,7 +64,7 @@ def _extras() -> dict[str, str]:
         return {"-": "seitpp is not installed, so nobody says which extras it has: pip install -e ."}
     said = {}
     for extra in about.get_all("Provides-Extra") or []:
-        if extra == "test":
+        if extra in ("test", "docs"):  # of a checkout
             continue
         needed = [each for each in wanted if each.marker is not None and each.marker.evaluate({"extra": extra})]
         missing = [each.name for each in needed if each.name != "seitpp" and _version_of(each.name) == _ABSENT]

@@ -16,7 +16,10 @@ IMPORTED_AS = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
-IMPORTED_BY = {"tensorboard": "Accelerate", "wandb": "Accelerate", "trackio": "Accelerate", "datasets": "timm"}
+IMPORTED_BY = {
+    "tensorboard": "Accelerate", "wandb": "Accelerate", "trackio": "Accelerate", "datasets": "timm",
+    "mkdocs-material": "mkdocs", "mkdocstrings": "mkdocs",
+}  # fmt: skip
 """What others import for us."""
 
 
