@@ -172,7 +172,8 @@ class Answered(SimpleNamespace):
 
 @pytest.mark.slow
 def test_the_evaluator_is_a_stage_whose_results_the_report_has(here):
-    command = ["selective.py", "--classifier", "finetune-categories", "--store", "store/test", "--output_dir", "own-run"]
+    words = "--classifier finetune-categories --store store/test --output_dir own-run"
+    command = ["selective.py", *words.split()]
     said = in_folder(here, *command)
     assert len(said.splitlines()) == 2
     assert "finished before" in in_folder(here, *command)
