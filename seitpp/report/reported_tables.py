@@ -64,7 +64,9 @@ def ablation_reported(says: str) -> list[Table]:
 def robustness_reported(says: str) -> list[Table]:
     """The papers' classifiers on other images."""
     figures = [each for each in read_reported() if each.shift]
-    rows = {words.shift(shift): {"shift": shift} for shift in dict.fromkeys(["", *(each.shift for each in figures)])}
+    names = {"noise": "Gaussian noise", "blur": "Gaussian blur"}
+    shifts = dict.fromkeys(["", *(each.shift for each in figures)])
+    rows = {names.get(shift, words.shift(shift)): {"shift": shift} for shift in shifts}
     methods = ("SeiT", "SeiT++ without MTM")
     columns = {name: {"method": name} for name in methods}
     caption = f"{says}: top-1 accuracy of classifiers of ImageNet-1k, %"
