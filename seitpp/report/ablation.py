@@ -65,7 +65,7 @@ def _tables(label, dataset, results):
     means = ablation_table(results)
     accuracies = means[means["metric"] == "accuracy"]
     return [
-        _table(f"ablation-{label}-{dataset}-{100 * fraction:.3g}", dataset, fraction, part)
+        _table(f"ablation-{label}-{dataset}-{100 * float(fraction):.3g}", dataset, fraction, part)
         for fraction, part in accuracies.groupby("label_fraction", sort=False)
     ]
 

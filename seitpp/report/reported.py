@@ -13,6 +13,10 @@
 A fact is added as a row, never as a number in code.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
+# The stubs of pandas do not know what a column, a group or a named row is.
+
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -127,9 +127,8 @@ def test_the_page_is_in_order_of_its_questions_and_its_contents_name_each_sectio
     assert questions == [
         "How few bytes?", "How good are the features?", "How robust?", "Which ingredient?", "How was it made?",
     ]  # fmt: skip
-    contents = re.findall(
-        r'<nav class="contents side".*?</nav>|<details class="contents.*?</details>', page.source, re.S
-    )
+    lists = '<nav class="contents side".*?</nav>|<details class="contents.*?</details>'
+    contents = re.findall(lists, page.source, re.DOTALL)
     assert len(contents) == 2
     side, folded = (re.findall(r'<a href="#([^"]+)">([^<]+)</a>', each) for each in contents)
     assert side == folded

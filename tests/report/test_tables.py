@@ -137,7 +137,7 @@ def test_a_folder_or_file_that_no_report_made_is_refused_before_anything_is_writ
     home = tmp_path / "page"
     (home / "tables").mkdir(parents=True)
     (home / "tables" / "results-pets.csv").write_text("of mine")
-    with pytest.raises(UserError, match="tables holds results-pets.csv and is not a report's folder"):
+    with pytest.raises(UserError, match=r"tables holds results-pets\.csv and is not a report's folder"):
         write_report([demo], home / "report.html")
     (home / "tables" / "tables.json").write_text(json.dumps({"these are": "tables of a seitpp report", "files": []}))
     with pytest.raises(UserError, match=r"results-pets\.csv is there already and is not a report's table"):
