@@ -20,6 +20,7 @@ _FILES = (
         "summary.json",
         "metrics.jsonl",
         "results.csv",
+        "robustness.csv",
         "best.json",
         "best_weights.json",
         "tracker_id",
@@ -27,6 +28,7 @@ _FILES = (
         "micro_batch.json",
     ),
     *("completions.png", "reconstructions.png", "agreement.csv", "views.png"),
+    *("jpegs.arrow", "jpegs.json"),
 )
 """But for config.yaml, which proves that the folder is a run, and goes last."""
 _STEP = re.compile(r"step-\d{8,}")
