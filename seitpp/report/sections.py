@@ -19,6 +19,8 @@ from seitpp.report.page_results import dataset_sections
 from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
 from seitpp.report.provenance import attribution_section, command_section, environment_section
 from seitpp.report.reported_tables import ablation_reported, results_reported, robustness_reported, storage_reported
+from seitpp.report.robustness import robustness_sections
+from seitpp.report.storage_curve import storage_curve_sections
 from seitpp.report.tables import Table
 
 
@@ -82,16 +84,8 @@ def _measured(data):
     return any(each["scores"] or each["not_improved"] for each in data)
 
 
-def _shifted(data):
-    return any(each["sets"] for each in data)
-
-
 def _always(data):
     return True
-
-
-def _shifts(given):
-    return [each | {"tables": []} for each in dataset_sections(given.found, given.results)]
 
 
 QUESTIONS = (
@@ -102,6 +96,8 @@ QUESTIONS = (
                     gather=lambda given: storage_sections(given.found, given.images), reported=storage_reported),
             Section(name="tokenizers", anchor="tokenizer", title="Reconstructions",
                     gather=lambda given: tokenizer_sections(given.found)),
+            Section(name="storage_curves", anchor="storage-curve", title="Accuracy against bytes",
+                    gather=lambda given: storage_curve_sections(given.found)),
         ),
     ),
     Question(
@@ -119,8 +115,8 @@ QUESTIONS = (
     Question(
         anchor="other-images", title="How robust?",
         sections=(
-            Section(name="shifts", anchor="robustness", title="Robustness", gather=_shifts, there=_shifted,
-                    reported=robustness_reported),
+            Section(name="robustness", anchor="robustness", title="Robustness",
+                    gather=lambda given: robustness_sections(given.results), reported=robustness_reported),
         ),
     ),
     Question(

@@ -149,6 +149,17 @@ def test_an_ablation_on_imagenet_has_the_papers_numbers_where_the_recipe_is_thei
     assert "TokenAdapt 80.4" in text
 
 
+def test_robustness_of_imagenet_has_the_papers_numbers_on_the_same_images_beside_it(tmp_path):
+    rows = []
+    for shift, value in (("", 0.7), ("imagenet-r", 0.2), ("objectnet", 0.1)):
+        rows += measured("scratch", [value], dataset="imagenet-1k", shift=shift)
+    page = report(write_run(tmp_path / "run", "downstream.robustness", summary={}, results=rows))
+    assert "from scratch, reported by the paper" in page.text
+    assert "ImageNet-R (50 images) 20.0 25.5" in page.text
+    assert "clean (50 images) 70.0 74.0" in page.text
+    assert "ObjectNet (50 images) 10.0 \u2013" in page.text
+
+
 def test_the_papers_robustness_stands_below_ours(demo):
     page = report(demo)
     after = page.text[page.text.index("top-1 accuracy of classifiers of ImageNet-1k") :]
