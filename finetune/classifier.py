@@ -96,7 +96,7 @@ class Classifier(nn.Module):
         self.class_names: list[str] = []
         self.tokenizer = ""
         self.encoder = TokenEncoder(
-            config, _make_stem(stem, config, codebook_size, embedding_dim), view=view, position_view=position_view,
+            config, make_stem(stem, config, codebook_size, embedding_dim), view=view, position_view=position_view,
             learned_positions=learned_positions, final_norm=False, drop_path=drop_path,
         )  # fmt: skip
         self.norm = LAYER_NORM(config.width)
@@ -137,7 +137,11 @@ class Classifier(nn.Module):
         return len(self.encoder.blocks) + 1
 
 
-def _make_stem(name: AnyStemName, config: EncoderConfig, codebook_size: int | None, embedding_dim: int) -> Stem:
+def make_stem(name: AnyStemName, config: EncoderConfig, codebook_size: int | None, embedding_dim: int) -> Stem:
+    """The stem of an encoder by its name.
+
+    Raises: ValueError if there is none of that name, or it needs a codebook's size.
+    """
     if name == "pixels":
         return PixelStem(config)
     if name == "adapter":

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from seitpp.finetune.answers import Answers, collect_answers
 from seitpp.finetune.classifier import Classifier
 from seitpp.finetune.labelled import LabelledRows
+from seitpp.finetune.metrics import mean_per_class
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -52,3 +53,12 @@ def measures_of(answers: Answers) -> Iterator[tuple[str, float]]:
     for metric, value in (("accuracy", answers.right.mean()), ("cross_entropy", cross_entropy)):
         if math.isfinite(value):
             yield metric, float(value)
+
+
+def evaluate_classes(
+    classifier: Classifier, labelled: LabelledRows, *, batch_size: int, accelerator: "Accelerator"
+) -> Iterator[tuple[str, float]]:
+    """What `evaluate_classifier` yields, and ("mean_per_class", fraction)."""
+    answers = collect_answers(classifier, labelled, batch_size=batch_size, accelerator=accelerator)
+    yield from measures_of(answers)
+    yield "mean_per_class", mean_per_class(answers)

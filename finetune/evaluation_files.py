@@ -16,6 +16,7 @@ from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.images import read_all
 from seitpp.tokenizers.sources.source import ImageSource
 from seitpp.tokenizers.tokenizer import Tokenizer
+from seitpp.tokens.store import TokenStore
 
 
 def write_details(
@@ -51,7 +52,6 @@ def write_details(
         captioned_images(folder / "worst.png", _pixels(rows, keys, labelled, images, tokenizer), captions)
 
 
-@torch.no_grad()
 def _pixels(rows, keys, labelled, images, tokenizer):
     """Images of some rows as the tokenizer saw them, or else as it decodes them: (n, 3, h, w) in [0, 1]."""
     if images is not None:
@@ -59,8 +59,14 @@ def _pixels(rows, keys, labelled, images, tokenizer):
         return read_all(
             images, [place[key] for key in keys], tuple(tokenizer.image_size), resize_of(tokenizer.preprocessing)
         )
-    ids = labelled.store.ids(rows).to(tokenizer.codebook.device)
-    return torch.cat([tokenizer.decode(part).float().cpu() for part in ids.split(8)])
+    return decoded_rows(labelled.store, rows, tokenizer)
+
+
+@torch.no_grad()
+def decoded_rows(store: TokenStore, rows: Sequence[int] | np.ndarray, tokenizer: Tokenizer) -> torch.Tensor:
+    """A few rows of a store as pictures, (n, 3, h, w) in [0, 1], eight decoded at a time."""
+    ids = store.ids(rows).to(tokenizer.codebook.device)
+    return torch.cat([tokenizer.decode(part).float().cpu().clamp(0, 1) for part in ids.split(8)])
 
 
 def write_per_class(path: str | Path, answers: Answers, confusion: Confusion, names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
 from seitpp.runtime.files import replacing
+from seitpp.runtime.picture_cells import Cells
 
 MOST_CLASSES = 100
 """of a confusion matrix as a picture"""
@@ -53,30 +54,34 @@ def confusion_picture(path: str | Path, matrix: np.ndarray, names: Sequence[str]
     _save(picture, path)
 
 
-def captioned_images(path: str | Path, images: torch.Tensor, captions: Sequence[Sequence[str]]) -> None:
-    """Draw images in rows of eight, each above its caption.
+def captioned_images(
+    path: str | Path, images: torch.Tensor, captions: Sequence[Sequence[str]], *, columns: int = _COLUMNS
+) -> None:
+    """Draw images in rows, each above its caption; the PNG says where they lie in it.
 
     Args:
         path: the PNG.
         images: (n, 3, h, w) in [0, 1], n at least 1.
         captions: lines of each, the same number.
+        columns: images in a row.
     """
     font = ImageFont.load_default(_FONT)
     height, width = images.shape[-2:]
     scale = max(1.0, _LEAST_SIDE / width)
     size = (round(width * scale), round(height * scale))
     cell = (size[0] + _GAP, size[1] + len(captions[0]) * (_FONT + 3) + 2 * _GAP)
-    columns = min(_COLUMNS, len(images))
+    columns = min(columns, len(images))
+    cells = Cells(count=len(images), columns=columns, first=(_GAP, _GAP), size=size, step=cell)
     picture = Image.new("RGB", (columns * cell[0] + _GAP, -(-len(images) // columns) * cell[1] + _GAP), "white")
     draw = ImageDraw.Draw(picture)
     pixels = (rearrange(images.float().clamp(0, 1), "n c h w -> n h w c").numpy() * 255.0).round().astype(np.uint8)
     for place, (image, lines) in enumerate(zip(pixels, captions, strict=True)):
-        left, top = _GAP + place % columns * cell[0], _GAP + place // columns * cell[1]
+        left, top, _, _ = cells.box(place)
         picture.paste(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), (left, top))
         for number, line in enumerate(lines):
             baseline = top + size[1] + 3 + number * (_FONT + 3)
             draw.text((left, baseline), _shortened(line, font, size[0]), fill="black", font=font)
-    _save(picture, path)
+    _save(picture, path, pnginfo=cells.png_text())
 
 
 def _shortened(text, font, width):
@@ -95,6 +100,6 @@ def _upwards(text, font, length):
     return strip.transpose(Image.Transpose.ROTATE_90)
 
 
-def _save(picture, path):
+def _save(picture, path, **how):
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", **how)

@@ -145,9 +145,9 @@ def images_of(words: Iterable[str], stdin: TextIO) -> Iterator[Prediction]:
 def _images_at(path: str) -> Iterator[Prediction]:
     """The image at a path, or those below it; with its problem if there is none."""
     try:
-        keys = list_images(path).keys if Path(path).is_dir() else None
+        keys = list_images(path, advice="name images, or a folder of some").keys if Path(path).is_dir() else None
     except UserError as error:
-        yield Prediction(path, problem=str(error))
+        yield Prediction(path, problem=str(error).removeprefix(f"{Path(path)} "))  # the line names it already
         return
     if keys is not None:
         yield from (Prediction(str(Path(path, key))) for key in keys)

@@ -13,10 +13,12 @@ of a grid) is chosen on a held-out part of the training set; nothing reads a lab
     attentive     heads that attend to the patches of the last block, likewise; the encoder runs along
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from seitpp.finetune.labelled import fingerprints, open_train_and_test
+from seitpp.finetune.load import model_folder
 from seitpp.finetune.probing.heads import HeadsConfig
 from seitpp.finetune.probing.logistic import Solver
 from seitpp.finetune.probing.protocols import Probing
@@ -34,6 +36,9 @@ from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 FEATURES = ("mtm", "random", "bag-of-tokens", "pixels", "majority")
 """The encoder of `weights`, the same before any training, counts of codes, 16 x 16 pixels, and none at all."""
@@ -123,6 +128,18 @@ class ProbeConfig(StageConfig, ReadsStores):
 def probe(config: ProbeConfig) -> None:
     """Probe each kind of feature, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
+    probe_features(config, accelerator)
+    accelerator.end_training()
+
+
+def probe_features(config: ProbeConfig, accelerator: "Accelerator", *, metrics: Sequence[str] = ("accuracy",)) -> None:
+    """What `probe` does, within a stage that goes on afterwards; a finished run is not measured again.
+
+    Args:
+        config: a ProbeConfig.
+        accelerator: of its precision.
+        metrics: what is noted of each probe of an encoder: accuracy, mean_per_class.
+    """
     train_set, test_set = open_train_and_test(config)
     known = fingerprints(train_set, test_set)
     known["data"] |= _further_fingerprints(config)
@@ -132,7 +149,7 @@ def probe(config: ProbeConfig) -> None:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return
     run.begin()
-    probing = Probing(config, accelerator, train_set, test_set)
+    probing = Probing(config, accelerator, train_set, test_set, metrics)
     for name in config.features:
         probing.measure(name)
     if accelerator.is_main_process:
@@ -140,7 +157,6 @@ def probe(config: ProbeConfig) -> None:
         run.finish(probing.summary())
         for line in probing.lines():
             print(line)
-    accelerator.end_training()
 
 
 def _further_fingerprints(config):
@@ -148,7 +164,7 @@ def _further_fingerprints(config):
     weights, pixels = config.weights, "pixels" in config.features
     folders = {"images": config.images, "eval_images": config.eval_images} if pixels else {}
     return {
-        "weights": weights and weights_fingerprint(weights),
+        "weights": weights and weights_fingerprint(model_folder(weights)),
         **{name: source_fingerprint(open_image_folder(folder)) for name, folder in folders.items()},
     }
 

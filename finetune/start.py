@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from seitpp.finetune.classifier import (
     DESCRIBED,
@@ -68,13 +69,23 @@ def origin_of(weights: str | None) -> dict[str, str]:
     """
     if weights is None:
         return {"init": "scratch", "augmentation": ""}
+    is_classifier, origin = own_origin(weights)
+    if not is_classifier:
+        return origin
+    init = "supervised" if origin["init"] == "scratch" else f"{origin['init']}+supervised"
+    return origin | {"init": init}
+
+
+def own_origin(weights: str | Path) -> tuple[bool, dict[str, str]]:
+    """Whether weights are a classifier's, and what they themselves come from: {"init", "augmentation"}.
+
+    The encoder of a pre-training comes from "mtm"; a classifier from what its training began with.
+    """
     folder = model_folder(weights)
-    if "class_names" in read_config(folder, record({})):
-        origin = read_config(folder, DESCRIBED).get("origin") or {}
-        first = origin.get("init") or "scratch"
-        init = "supervised" if first == "scratch" else f"{first}+supervised"
-        return {"init": init, "augmentation": origin.get("augmentation", "")}
-    return {"init": "mtm", "augmentation": augmentation_of(folder)}
+    if "class_names" not in read_config(folder, record({})):
+        return False, {"init": "mtm", "augmentation": augmentation_of(folder)}
+    origin = read_config(folder, DESCRIBED).get("origin") or {}
+    return True, {"init": origin.get("init") or "scratch", "augmentation": origin.get("augmentation", "")}
 
 
 def _dropping(encoder: EncoderConfig, token_dropout: float | None) -> EncoderConfig:

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +20,7 @@ from seitpp.finetune.classifier import (
     StemName,
     save_classifier,
 )
-from seitpp.finetune.evaluate import evaluate_classifier
+from seitpp.finetune.evaluate import Evaluator, evaluate_classifier
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test, row_counts, split_labelled
 from seitpp.finetune.load import model_folder
 from seitpp.finetune.multi_label import evaluate_multi_label
@@ -44,6 +45,9 @@ from seitpp.training.best_weights import Better
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import batch_layout, fit
 from seitpp.training.optimizer import parameter_groups
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +124,18 @@ class FinetuneConfig(TrainConfig, ReadsStores):
 def finetune(config: FinetuneConfig) -> None:
     """Choose the learning rate, train each seed, write results.csv."""
     accelerator = make_accelerator(config.mixed_precision)
+    finetune_seeds(config, accelerator)
+    accelerator.end_training()
+
+
+def finetune_seeds(config: FinetuneConfig, accelerator: "Accelerator", *, evaluator: Evaluator | None = None) -> None:
+    """What `finetune` does, within a stage that goes on afterwards; a finished run is not trained again.
+
+    Args:
+        config: a FinetuneConfig.
+        accelerator: of its precision.
+        evaluator: what is measured; None: accuracy and cross-entropy, or of several labels a row what suits them.
+    """
     train_set, test_set = open_train_and_test(config)
     run = open_run(config, accelerator, stage="finetune.train", **_inputs(config, train_set, test_set))
     if run.finished:
@@ -129,7 +145,9 @@ def finetune(config: FinetuneConfig) -> None:
     results = []
     for seed in range(config.seed, config.seed + config.seeds):
         each = replace(config, blr=blr, seed=seed, output_dir=str(run.path / f"seed-{seed}"))
-        measures = fit_classifier(each, train_set, test_set, title=f"{config.dataset}, seed {seed}", within=run)
+        measures = fit_classifier(
+            each, train_set, test_set, title=f"{config.dataset}, seed {seed}", within=run, evaluator=evaluator
+        )
         results += [
             Result(
                 dataset=config.dataset, metric=metric, value=value, seed=seed, protocol="finetune",
@@ -145,7 +163,6 @@ def finetune(config: FinetuneConfig) -> None:
         run.finish({measure: mean, "blr": blr, "held_out": tried})
         name = measure.replace("_", " ")
         print(f"{config.dataset}: {name} {mean:.3f}, mean of {len(values)} seeds (blr {blr:g})")
-    accelerator.end_training()
 
 
 def best_by(config: FinetuneConfig) -> Better:
@@ -186,6 +203,7 @@ def fit_classifier(
     *,
     title: str,
     within: RunFolder | None = None,
+    evaluator: Evaluator | None = None,
 ) -> dict[str, float]:
     """Train one classifier in a run folder of its own; a finished run is not trained again.
 
@@ -195,6 +213,7 @@ def fit_classifier(
         test_set: LabelledRows to measure on.
         title: what the progress line calls this training.
         within: the run that this one is a part of.
+        evaluator: what is measured; None: what suits the labels.
     Returns: the last evaluation on `test_set`: {"accuracy", "cross_entropy"}, or {"mean_average_precision",
         "binary_cross_entropy"} where rows have several labels; with `_ema` beside where weights are averaged.
     """
@@ -222,7 +241,7 @@ def fit_classifier(
         return TrainingBatches(store, **batch_layout(config, accelerator), rows=rows, labels=train_set.labels)
 
     def evaluate(model):
-        measure = evaluate_multi_label if config.multi_label else evaluate_classifier
+        measure = evaluator or (evaluate_multi_label if config.multi_label else evaluate_classifier)
         return dict(measure(model, test_set, batch_size=run.config.batch_size, accelerator=accelerator))
 
     counts = row_counts(train_set, test_set)

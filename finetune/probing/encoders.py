@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from seitpp.finetune.classifier import Classifier
 from seitpp.finetune.load import load, model_folder
+from seitpp.finetune.start import own_origin
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder, fitting_view
 from seitpp.mtm.model import MaskedTokenModel
 from seitpp.mtm.stems import PatchStem
@@ -29,7 +30,7 @@ def open_encoder(name: str, config: "ProbeConfig", store: TokenStore) -> TokenEn
     """
     shape, view = config.encoder, config.view
     if config.weights is not None:
-        encoder, shape, tokenizer, codes = _trained(config.weights)
+        encoder, shape, tokenizer, codes = trained_encoder(config.weights)
         store.check_tokenizer(tokenizer, f"the model in {config.weights}", codes)
         if name == "mtm":
             return encoder
@@ -41,30 +42,26 @@ def open_encoder(name: str, config: "ProbeConfig", store: TokenStore) -> TokenEn
     return untrained
 
 
-def origin_of(name: str, weights: str | Path | None) -> dict[str, str]:
+def feature_origin(name: str, weights: str | Path | None) -> dict[str, str]:
     """Where features come from, as results say it: {"init", "augmentation"}.
 
     The encoder of a pre-training is "mtm"; of a classifier "classifier", with the augmentation of its pre-training.
     """
     if name != "mtm" or weights is None:
         return {"init": name, "augmentation": ""}
-    described = _described(weights)
-    if "class_names" in described:
-        return {"init": "classifier", "augmentation": described.get("origin", {}).get("augmentation", "")}
-    return {"init": "mtm", "augmentation": described.get("augmentation", "")}
+    is_classifier, origin = own_origin(weights)
+    return origin | {"init": "classifier"} if is_classifier else origin
 
 
-def _trained(weights):
-    """(encoder, its EncoderConfig, fingerprint of its tokenizer, how many codes) of a pre-training or a classifier."""
+def trained_encoder(weights: str | Path) -> tuple[TokenEncoder, EncoderConfig, str, int]:
+    """(encoder, its EncoderConfig, fingerprint of its tokenizer, how many codes) of a pre-training or a classifier.
+
+    Raises: UserError if there is no encoder.
+    """
     model = load(weights)
     if not isinstance(model, MaskedTokenModel | Classifier):
         raise UserError(f"{weights} is a {type(model).__name__}, which has no encoder: give a run of seitpp pretrain")
-    described = _described(weights)
+    described = read_config(model_folder(weights), record({}))
     shape = described["encoder"] if isinstance(model, Classifier) else described["model"]["encoder"]
     codes = described["codebook_size"]
     return model.encoder, from_dict(EncoderConfig, shape, weights), described["tokenizer"], codes
-
-
-def _described(weights):
-    """config.json of weights; of a fine-tuning with several seeds the first's, as `load` reads it."""
-    return read_config(model_folder(weights), record({}))

@@ -14,6 +14,7 @@ from seitpp.finetune.labelled import LabelledRows
 from seitpp.finetune.probing.feature_set import Device, Examples
 from seitpp.finetune.probing.features import FrozenEncoder
 from seitpp.finetune.probing.heads import Head, Heads, HeadsConfig, head_groups, heads_loss
+from seitpp.finetune.probing.hits import Hits
 from seitpp.mtm.augmentation.augment import Augment
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.run_folder import open_run
@@ -147,6 +148,19 @@ def measure_heads(
     return accuracy, cross_entropy
 
 
+@torch.no_grad()
+def measure_head(
+    heads: Heads, place: int, source: ExampleSource, *, batch_size: int, accelerator: "Accelerator"
+) -> dict[str, float]:
+    """What one head of a grid answers, each row once, over all processes: {"accuracy", "mean_per_class"}."""
+    hits = Hits(len(source.labelled.classes), 1, accelerator.device)
+    layout = {"device": accelerator.device, "rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    for features, targets in source.chunks(batch_size, **layout):
+        answers = torch.cat([each.argmax(dim=2) for each in heads(features)], dim=1)
+        hits.add(answers[:, place : place + 1], targets)
+    return hits.measures(accelerator)[0]
+
+
 def _cross_entropies(logits, targets):
     """Sum over the batch, head by head: (b, g, c) to (g,)."""
     wanted = repeat(targets, "b -> b g", g=logits.shape[1])
@@ -178,7 +192,7 @@ class HeadSources:
 def probe_with_heads(
     folder: Path, make: Callable[[Sequence[Head]], Heads], grid: Sequence[Head], sources: HeadSources,
     config: HeadsConfig, *, accelerator: "Accelerator", made_of: dict[str, Any], title: str, **stage: Any,
-) -> tuple[float, dict[str, Any]]:  # fmt: skip
+) -> tuple[dict[str, float], dict[str, Any]]:  # fmt: skip
     """Train a grid, choose a head on the held-out part, train it on all training rows, measure it on the test set.
 
     Args:
@@ -191,7 +205,7 @@ def probe_with_heads(
         made_of: what tells the inputs from others, for the run folders.
         title: what progress lines say.
         stage: fields of the stage's configuration that trainings share: seed, resume, mixed_precision.
-    Returns: (accuracy on the test set, {"grid", "choice", "held_out"} for the summary).
+    Returns: ({"accuracy", "mean_per_class"} on the test set, {"grid", "choice", "held_out"} for the summary).
     """
     measure = {"batch_size": config.batch_size, "accelerator": accelerator}
 
@@ -204,7 +218,7 @@ def probe_with_heads(
     place = choose_head(grid, accuracy, cross_entropy)
     if config.refit:
         heads = trained("chosen", [grid[place]], sources.train)
-    measured = measure_heads(heads, sources.test, **measure)[0][0 if config.refit else place]
+    measured = measure_head(heads, 0 if config.refit else place, sources.test, **measure)
     summary = {
         "grid": asdict(config),
         "choice": grid[place].described,
@@ -213,7 +227,7 @@ def probe_with_heads(
             for head, right, loss in zip(grid, accuracy, cross_entropy, strict=True)
         ],
     }
-    return float(measured), summary
+    return measured, summary
 
 
 def _training(folder, grid, source, config, accelerator, made_of, stage):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seitpp.finetune.probing.feature_set import FeatureSet
+from seitpp.finetune.probing.hits import Hits
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -99,11 +100,17 @@ def _sum_over_processes(loss, linear, accelerator):
 @torch.no_grad()
 def accuracy(answers: Answers, test: FeatureSet, *, accelerator: "Accelerator") -> float:
     """Fraction of rows that are answered rightly, each row once, over all processes."""
+    return measure_answers(answers, test, accelerator=accelerator)["accuracy"]
+
+
+@torch.no_grad()
+def measure_answers(answers: Answers, test: FeatureSet, *, accelerator: "Accelerator") -> dict[str, float]:
+    """Accuracy and mean accuracy of the classes, each row once, over all processes: {"accuracy", "mean_per_class"}."""
     layout = {"device": accelerator.device, "rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    right = torch.zeros((), dtype=torch.int64, device=accelerator.device)
+    hits = Hits(len(test.labelled.classes), 1, accelerator.device)
     for features, targets in test.chunks(CHUNK, **layout):
-        right += (answers(features) == targets).sum()
-    return int(accelerator.reduce(right) if accelerator.num_processes > 1 else right) / len(test)
+        hits.add(answers(features)[:, None], targets)
+    return hits.measures(accelerator)[0]
 
 
 def choose_strength(

@@ -7,21 +7,24 @@ block only the k largest live on.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seitpp.finetune.probing.feature_set import FeatureSet
+from seitpp.finetune.probing.hits import Hits
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+Device = torch.device | str
 
 QUERIES, BANK = 1024, 65536
 """Rows of a block of similarities (268 MB)."""
 TEMPERATURE = 0.07
 
 
-@torch.no_grad()
 def nearest_neighbours(
     train: FeatureSet, test: FeatureSet, ks: Iterable[int], *, accelerator: "Accelerator",
     temperature: float = TEMPERATURE, blocks: tuple[int, int] = (QUERIES, BANK),
@@ -38,18 +41,57 @@ def nearest_neighbours(
     Returns: {k: accuracy}.
     Source: DINO (arXiv 2104.14294), after Wu et al. (arXiv 1805.01978).
     """
+    found = measure_neighbours(train, test, ks, accelerator=accelerator, temperature=temperature, blocks=blocks)
+    return {k: measured["accuracy"] for k, measured in found.items()}
+
+
+@torch.no_grad()
+def measure_neighbours(
+    train: FeatureSet, test: FeatureSet, ks: Iterable[int], *, accelerator: "Accelerator",
+    temperature: float = TEMPERATURE, blocks: tuple[int, int] = (QUERIES, BANK),
+) -> dict[int, dict[str, float]]:  # fmt: skip
+    """What `nearest_neighbours` measures, and more: {k: {"accuracy", "mean_per_class"}}; its arguments."""
     ks, classes, device = sorted(ks), len(train.labelled.classes), accelerator.device
     targets = torch.from_numpy(train.labelled.targets).to(device)
-    right = torch.zeros(len(ks), dtype=torch.int64, device=device)
+    hits = Hits(classes, len(ks), device)
     layout = {"device": device, "rank": accelerator.process_index, "world_size": accelerator.num_processes}
     for features, wanted in test.chunks(blocks[0], **layout):
         bank = (F.normalize(each, dim=1) for each, _ in train.chunks(blocks[1], device=device))
         found = most_similar(F.normalize(features, dim=1), bank, ks[-1])
-        answers = votes(*found, targets, ks, classes=classes, temperature=temperature)
-        right += (answers == wanted[:, None]).sum(0)
-    if accelerator.num_processes > 1:
-        right = accelerator.reduce(right)
-    return {k: count / len(test) for k, count in zip(ks, right.tolist(), strict=True)}
+        hits.add(votes(*found, targets, ks, classes=classes, temperature=temperature), wanted)
+    return dict(zip(ks, hits.measures(accelerator), strict=True))
+
+
+@torch.no_grad()
+def neighbours_of(
+    train: FeatureSet, test: FeatureSet, places: np.ndarray, k: int, *, device: Device,
+    blocks: tuple[int, int] = (QUERIES, BANK),
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The k training rows that are most similar to each of some test rows, by cosine; a row is no neighbour of itself.
+
+    Args:
+        train: FeatureSet that is searched, of (rows, d) features.
+        test: FeatureSet that asks.
+        places: in its labelled rows, (q,) int64.
+        k: how many; of fewer rows all.
+        device: where similarities are computed.
+        blocks: rows of `test` and of `train` that are compared at a time.
+    Returns: (similarities, (q, k) float32, largest first; places in the labelled rows of `train`, (q, k) int64).
+    """
+    same = train.labelled.store.fingerprint == test.labelled.store.fingerprint
+    similarities, found = [], []
+    for start in range(0, len(places), blocks[0]):
+        part = places[start : start + blocks[0]]
+        queries = F.normalize(test.examples(part, device)[0], dim=1)
+        bank = (F.normalize(each, dim=1) for each, _ in train.chunks(blocks[1], device=device))
+        values, rows = (each.cpu().numpy() for each in most_similar(queries, bank, k + same))
+        if same:
+            itself = train.labelled.rows[rows] == test.labelled.rows[part][:, None]
+            others = np.argsort(itself, axis=1, kind="stable")[:, : min(k, rows.shape[1] - 1)]
+            values, rows = (np.take_along_axis(each, others, axis=1) for each in (values, rows))
+        similarities.append(values)
+        found.append(rows)
+    return np.concatenate(similarities), np.concatenate(found)
 
 
 def most_similar(queries: Tensor, bank: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seitpp.finetune.labelled import LabelledRows, row_counts, rows_by_class, split_labelled
-from seitpp.finetune.probing.encoders import open_encoder, origin_of
+from seitpp.finetune.probing.encoders import feature_origin, open_encoder
 from seitpp.finetune.probing.feature_file import FeatureRecipe, feature_file
 from seitpp.finetune.probing.feature_set import FeatureSet
 from seitpp.finetune.probing.features import (
@@ -24,8 +24,8 @@ from seitpp.finetune.probing.features import (
 from seitpp.finetune.probing.few_labels import label_fraction, labels_per_class
 from seitpp.finetune.probing.head_training import HeadSources, ViewSet, probe_with_heads
 from seitpp.finetune.probing.heads import AttentiveHeads, Head, Heads, HeadsConfig, LinearHeads
-from seitpp.finetune.probing.logistic import accuracy, choose_strength, fit_logistic
-from seitpp.finetune.probing.nearest import nearest_neighbours
+from seitpp.finetune.probing.logistic import choose_strength, fit_logistic, measure_answers
+from seitpp.finetune.probing.nearest import measure_neighbours
 from seitpp.mtm.augmentation.augment import Augment
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.results import Result
@@ -44,16 +44,19 @@ class Probing:
         accelerator: accelerate.Accelerator.
         train_set: LabelledRows to learn from.
         test_set: LabelledRows to measure on.
+        metrics: what is noted of each probe of an encoder: accuracy, and mean_per_class besides where it is asked for.
 
     Attributes:
         results: list of Result.
     """
 
     def __init__(
-        self, config: "ProbeConfig", accelerator: "Accelerator", train_set: LabelledRows, test_set: LabelledRows
-    ):
+        self, config: "ProbeConfig", accelerator: "Accelerator", train_set: LabelledRows, test_set: LabelledRows,
+        metrics: Sequence[str] = ("accuracy",),
+    ):  # fmt: skip
         self.config, self.accelerator, self.team = config, accelerator, Processes(accelerator)
         self.train_set, self.test_set = train_set, test_set
+        self.metrics = tuple(metrics)
         self.results: list[Result] = []
         self._strengths: dict[str, Any] = {}
         self._heads: dict[str, Any] = {}
@@ -63,7 +66,7 @@ class Probing:
         stores = self.train_set.store, self.test_set.store
         if name == "majority":
             value = majority_accuracy(self.train_set.targets, self.test_set.targets)
-            self._note("majority", value, self.train_set, {"init": ""})
+            self._note("majority", {"accuracy": value}, self.train_set, {"init": ""})
         elif name == "bag-of-tokens":
             self._linear(*self._feature_sets([bag_of_tokens(each) for each in stores], name), {"init": name})
         elif name == "pixels":
@@ -75,7 +78,7 @@ class Probing:
 
     def summary(self) -> dict[str, Any]:
         """What was chosen, of what, and what came of it."""
-        whole = [each for each in self.results if each.train_images == len(self.train_set.rows)]
+        whole = [each for each in self._accuracies if each.train_images == len(self.train_set.rows)]
         return {
             "seed": self.config.seed,
             "C": {name: each["choice"] for name, each in self._strengths.items()},
@@ -98,10 +101,14 @@ class Probing:
                 f"({protocol} of {init}, {images} labels, {spread['seeds']} choices)"
             )
 
+    @property
+    def _accuracies(self):
+        return [each for each in self.results if each.metric == "accuracy"]
+
     def _few_labels_measured(self):
         """{(protocol, init, training images): mean and deviation over choices of labels}."""
         groups: dict[tuple[str, str, int], list[float]] = {}
-        for each in self.results:
+        for each in self._accuracies:
             if each.train_images != len(self.train_set.rows):
                 groups.setdefault((each.protocol, each.init, each.train_images), []).append(each.value)
         return {
@@ -113,15 +120,16 @@ class Probing:
             for key, values in groups.items()
         }
 
-    def _note(self, protocol, value, learned_from, origin, *, seed=None, part=1.0):
+    def _note(self, protocol, measured, learned_from, origin, *, seed=None, part=1.0):
         counts = row_counts(self.train_set, self.test_set)
         counts |= {"train_images": len(learned_from.rows), "label_fraction": counts["label_fraction"] * part}
-        self.results.append(
+        self.results += [
             Result(
-                dataset=self.config.dataset, metric="accuracy", value=value, protocol=protocol,
+                dataset=self.config.dataset, metric=metric, value=measured[metric], protocol=protocol,
                 seed=self.config.seed if seed is None else seed, **origin, **counts, run=self.config.output_dir,
             )
-        )  # fmt: skip
+            for metric in self.metrics if metric in measured
+        ]  # fmt: skip
 
     def _feature_sets(self, recipes: list[FeatureRecipe], name: str) -> list[FeatureSet]:
         """The features of both stores, in files."""
@@ -145,7 +153,7 @@ class Probing:
     def _encoder(self, name):
         config, store = self.config, self.train_set.store
         torch.manual_seed(config.seed)  # a random encoder is drawn
-        encoder, origin = open_encoder(name, config, store), origin_of(name, config.weights)
+        encoder, origin = open_encoder(name, config, store), feature_origin(name, config.weights)
         frozen = FrozenEncoder(
             encoder, store, device=self.accelerator.device, autocast=self.accelerator.autocast
         )  # fmt: skip
@@ -181,7 +189,7 @@ class Probing:
             self._linear(train, test, origin, **noted)
         if "knn" in self.config.protocols:
             ks = [each for each in self.config.neighbours if each <= len(train)] or [min(self.config.neighbours)]
-            for k, measured in nearest_neighbours(train, test, ks, accelerator=self.accelerator).items():
+            for k, measured in measure_neighbours(train, test, ks, accelerator=self.accelerator).items():
                 self._note(f"knn{k}", measured, train.labelled, origin, **noted)
 
     def _linear(self, train, test, origin, **noted):
@@ -193,7 +201,7 @@ class Probing:
         best, tried = choose_strength(*parts, config.inverse_regularisation, **how)
         if not noted:
             self._strengths[origin["init"]] = {"choice": best, "held_out": tried}
-        measured = accuracy(fit_logistic(train, best, **how), test, accelerator=self.accelerator)
+        measured = measure_answers(fit_logistic(train, best, **how), test, accelerator=self.accelerator)
         self._note("linear", measured, train.labelled, origin, **noted)
 
     def _linear_grid(self, name, frozen, train, test, heads, origin):

@@ -15,12 +15,9 @@ from functools import partial
 import torch
 from einops import rearrange
 
-from seitpp.coloradapt.color_adapt import color_adapt
-from seitpp.coloradapt.noise import add_noise
+from seitpp.mtm.augmentation.appearance import AppearanceConfig, recolour
 from seitpp.mtm.augmentation.eda import EdaConfig, TokenEda
 from seitpp.mtm.augmentation.mixing import Mix, MixConfig, Mixing
-from seitpp.mtm.augmentation.partners import Pairing, sample_partners
-from seitpp.runtime.config import require
 from seitpp.runtime.devices import compile_in_place
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.fingerprints import file_fingerprint, weights_fingerprint
@@ -34,7 +31,7 @@ from seitpp.training.random_streams import Draws
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(AppearanceConfig):
     """How training views are made from stored tokens."""
 
     token_adapt: Location | None = None
@@ -43,30 +40,10 @@ class AugmentConfig:
     """crops of all samples; flips and affine maps of those that TokenAdapt transforms"""
     crop: bool = True
     """random resized crops; without, samples that TokenAdapt leaves alone are cut to the view at their centre"""
-    color_adapt: float = 0.0
-    """probability of ColorAdapt"""
-    partners: Pairing = "neighbour"
-    """whose statistics ColorAdapt takes and whom a sample is mixed with. neighbour: in pairs, whatever the number of
-    processes; reversed (as published) and random: within a process's batch, so that a run depends on their number"""
-    noise: float = 0.0
-    """probability of Emb-Noise; the two exclude each other"""
-    noise_channel: float = 1.0
-    """std of the noise that a channel shares, in stds of the codebook"""
-    noise_element: float = 1.0
-    """std of the noise of each element, in stds of the codebook"""
     eda: EdaConfig = field(default_factory=EdaConfig)
     """edits of the stored ids"""
     mix: MixConfig = field(default_factory=MixConfig)
     """mixtures of two samples, and of their labels where there are any"""
-
-    def __post_init__(self):
-        require(self, "noise", self.noise >= 0, "must not be below 0")
-        require(
-            self, "noise", self.noise + self.color_adapt <= 1, f"+ color_adapt = {self.color_adapt} must be at most 1"
-        )
-        require(self, "color_adapt", 0 <= self.color_adapt <= 1, "must be a probability")
-        for name in ("noise_channel", "noise_element"):
-            require(self, name, getattr(self, name) >= 0, "must not be below 0")
 
     @property
     def name(self) -> str:
@@ -174,13 +151,12 @@ class Augment:
         self._check_pairs(len(ids))
         if self.eda is not None:
             ids = self.eda(ids, draws)
-        recolours = config.color_adapt + config.noise > 0
-        if not (recolours or config.crop or self.token_adapt or config.mix.mixup > 0):
+        if not (config.recolours or config.crop or self.token_adapt or config.mix.mixup > 0):
             mix, views = _sample(self.mixing, draws), centre(ids, self.view)
             return self._looked_up(views if mix is None else mix.ids(views)), mix
         embeddings = embed(ids, self.codebook)
-        if recolours:
-            embeddings = self._recolour(embeddings, draws)
+        if config.recolours:
+            embeddings = recolour(embeddings, draws, config, codebook_std=self.codebook_std)
         if self.token_adapt is None:
             mix = _sample(self.mixing, draws)
             return self._crop(embeddings, draws, mix), mix
@@ -200,26 +176,6 @@ class Augment:
                 f"ColorAdapt, TokenAdapt and mixing work on pairs of samples: --batch_size {count} must be "
                 f"{'even' if multiple == 2 else 'a multiple of 4, as each half has pairs of its own'}"
             )
-
-    def _recolour(self, embeddings, draws):
-        config, choice = self.config, draws.uniform("recolour", 1)[:, 0]
-        result = embeddings
-        if config.color_adapt > 0:
-            own = torch.arange(len(draws), device=draws.device)
-            partners = sample_partners(config.partners, draws, "recolour partner")
-            result = color_adapt(embeddings, torch.where(choice < config.color_adapt, partners, own))
-        if config.noise > 0:
-            chosen = (choice >= config.color_adapt) & (choice < config.color_adapt + config.noise)
-            channels = embeddings.shape[1]
-            result = add_noise(
-                result,
-                chosen,
-                draws.normal("channel noise", channels, 1, 1),
-                draws.normal("element noise", *embeddings.shape[1:]),
-                channel_scale=config.noise_channel * self.codebook_std,
-                element_scale=config.noise_element * self.codebook_std,
-            )
-        return result
 
     def _crop(self, embeddings, draws, mix):
         if self.config.crop:

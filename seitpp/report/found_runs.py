@@ -1,8 +1,8 @@
 """What a report is made of: the runs, token stores and command logs that lie in some folders.
 
 A folder with a `config.yaml` that names a `stage` is a run, one with a `store.json` is a token store. The folders in
-which a run keeps its own things (`seed-0`, `choice`, `checkpoints`, `weights`; `stores` inside a run) belong to it and
-are not searched.
+which a run keeps its own things (`seed-0`, `choice`, `checkpoints`, `weights`; `stores` and `sets` inside a run) belong
+to it and are not searched.
 """
 
 import os
@@ -170,7 +170,7 @@ def _folders_below(folder, skipped):
         names[:] = [
             name
             for name in sorted(names)
-            if not (_OWNED.match(name) or (in_run and name == "stores") or (here / name).resolve() in skipped)
+            if not (_OWNED.match(name) or (in_run and name in ("stores", "sets")) or (here / name).resolve() in skipped)
         ]
         yield here
 

@@ -4,6 +4,7 @@ from seitpp.runtime.schema import (
     anything,
     boolean,
     integer,
+    listing,
     measured,
     number,
     one_of,
@@ -15,6 +16,11 @@ from seitpp.runtime.schema import (
 
 _MEASURE = optional(measured)
 _STEPS = dict.fromkeys(("steps", "epochs", "batch_size", "accum_iter"), _MEASURE)
+
+_FEATURE_MAP = record(
+    {},
+    {"method": text(), "trustworthiness": _MEASURE, "explained_variance": listing(measured, 2)},
+)
 
 CONFIG = record(
     {"stage": text(r"[\w./-]+", "the name of a stage")},
@@ -30,7 +36,8 @@ SUMMARY = record(
     {
         "psnr": _MEASURE, "codes_used": _MEASURE, "codebook_size": _MEASURE, "held_out_images": _MEASURE,
         "eval_cross_entropy": _MEASURE, "eval_accuracy": _MEASURE, "unigram_baseline": _MEASURE,
-        "position_baseline": _MEASURE, "fingerprint": optional(text()),
+        "position_baseline": _MEASURE, "fingerprint": optional(text()), "neighbour_agreement": _MEASURE,
+        "neighbours": optional(integer(0)), "feature_map": _FEATURE_MAP,
     },
 )  # fmt: skip
 """summary.json."""

@@ -14,7 +14,9 @@ import pandas as pd
 
 from seitpp.report.ablation import ablation_sections
 from seitpp.report.evaluations import evaluation_sections
+from seitpp.report.fine_grained import fine_grained_sections
 from seitpp.report.found_runs import Found
+from seitpp.report.looks import looks_sections
 from seitpp.report.page_results import dataset_sections
 from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
 from seitpp.report.provenance import attribution_section, command_section, environment_section
@@ -108,8 +110,12 @@ QUESTIONS = (
             Section(name="datasets", anchor="results", title="Results",
                     gather=lambda given: dataset_sections(given.found, given.results), there=_measured,
                     reported=results_reported),
+            Section(name="fine_grained", anchor="fine-grained", title="Other data sets",
+                    gather=lambda given: fine_grained_sections(given.found)),
             Section(name="evaluations", anchor="evaluation", title="Evaluation",
                     gather=lambda given: evaluation_sections(given.results)),
+            Section(name="looks", anchor="looks", title="Classes and feature space",
+                    gather=lambda given: looks_sections(given.found)),
         ),
     ),
     Question(

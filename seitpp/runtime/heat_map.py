@@ -1,7 +1,6 @@
-"""A heat map as SVG: a table whose cells are the deeper in colour the larger their numbers, which stand in them.
+"""A heat map as SVG: rows by columns of numbers, stronger the larger the number; its colours are the page's.
 
-Colours are those of `charts`: CSS classes of the page, so it follows the page's light and dark scheme. Shades are
-opacities up to a half, so that the page's ink is readable on each.
+A cell is the page's colour (`fill c-mtm`), more or less opaque, so light and dark scheme both run from paper to colour.
 """
 
 import math
@@ -9,67 +8,120 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-LEFT, TOP, CELL_WIDTH, CELL_HEIGHT, BOTTOM = 138, 24, 56, 24, 22
-_DEEPEST = 0.5
-_LONGEST_NAME = 22
-_MINUS = "\u2212"
+_LETTER, _LINE = 6.8, 16
+"""width and height of a letter of the page's charts, in their units"""
+_LONGEST_LABEL, _GAP = 22, 6
+_INVERTED_FROM = 0.7
+"""opacity from which a number is paper on colour"""
 
 
 def heat_map(
-    rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]], *, title: str, x_label: str,
-    limit: float | None = None, signed: bool = False,
-) -> Markup:  # fmt: skip
-    """Draw a table of numbers.
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    *,
+    title: str,
+    texts: Sequence[Sequence[str]] | None = None,
+    low: float = 0.0,
+    high: float | None = None,
+    row_label: str = "",
+    column_label: str = "",
+    colour: str = "mtm",
+    signed: bool = False,
+    side: float = 20,
+) -> Markup:
+    """Draw a matrix of numbers.
 
     Args:
-        rows: names of the rows.
-        columns: names of the columns.
-        values: a number a row and column, as it is written, with one digit; None: not measured.
+        rows: names, written at the left.
+        columns: names, written above; upwards where one is wider than a cell.
+        values: (rows, columns); where one is None or not finite, the cell has no colour.
         title: what it shows, in words, for those who don't see it.
-        x_label: what the columns are.
-        limit: the number of the deepest shade; None: the largest size of `values`.
-        signed: whether signs are written and have a colour each: above 0 that of MTM, below 0 that of training from
-            scratch. Else all are of MTM's colour.
-    Returns: Markup of one `<svg>`; empty where there is no number.
+        texts: written into the cells, (rows, columns); "" for none. None: into no cell.
+        low: the number of a cell without colour.
+        high: the number of a cell of full colour; None: the largest of `values`.
+        row_label: what the rows are, such as "true class".
+        column_label: what the columns are.
+        colour: name of the CSS class, without "c-".
+        signed: whether colours tell the sign: above 0 that of MTM, below 0 that of training from scratch, the stronger
+            the larger the size of the number.
+        side: of a cell, at least; wider where a text needs it.
+    Returns: Markup of one `<svg>` of its own width; empty where there is no row or no column.
     """
-    known = [abs(value) for row in values for value in row if value is not None and math.isfinite(value)]
-    if not known:
+    if not rows or not columns:
         return Markup("")
-    limit = limit if limit is not None else max(known)
-    width, height = LEFT + CELL_WIDTH * len(columns), TOP + CELL_HEIGHT * len(rows) + BOTTOM
-    parts = [
-        f'<text class="tick" {_centred(place * CELL_WIDTH + LEFT, TOP - 8)}>{escape(name)}</text>'
-        for place, name in enumerate(columns)
-    ]
-    for number, (name, row) in enumerate(zip(rows, values, strict=True)):
-        top = TOP + CELL_HEIGHT * number
-        parts.append(f'<text x="{LEFT - 8}" y="{top + 16}" text-anchor="end">{escape(_short(name))}</text>')
-        for place, value in enumerate(row):
-            parts.append(_cell(value, LEFT + CELL_WIDTH * place, top, limit, signed))
-    parts.append(f'<text class="axis" x="{width}" y="{height - 6}" text-anchor="end">{escape(x_label)}</text>')
+    sizes = [[_size(value, signed) for value in line] for line in values]
+    finite = [size for line in sizes for size in line if math.isfinite(size)]
+    top = max(finite, default=low) if high is None else high
+    names = [[_shortened(each) for each in some] for some in (rows, columns)]
+    widest = max((len(text) for line in texts or () for text in line), default=0)
+    width, height = max(side, widest * _LETTER + 8), side + 2 * bool(texts)
+    upwards = max(map(len, names[1])) * _LETTER + _GAP > width
+    left = max(map(len, names[0])) * _LETTER + 2 * _GAP
+    left = max(left, len(row_label) * _LETTER + _GAP)
+    above = max(map(len, names[1])) * _LETTER + _GAP if upwards else _LINE
+    above += _LINE * bool(row_label or column_label) + _GAP
+
+    parts = [f'<text class="axis" x="{left:.0f}" y="12">{escape(column_label)}</text>'] if column_label else []
+    if row_label:
+        parts.append(f'<text class="axis" x="{left - _GAP:.0f}" y="{above - _GAP:.0f}" text-anchor="end">')
+        parts.append(f"{escape(row_label)}</text>")
+    for place, name in enumerate(names[1]):
+        x, y = left + (place + 0.5) * width, above - _GAP
+        turned = f' transform="rotate(-90 {x + 4:.1f} {y:.1f})" x="{x + 4:.1f}"' if upwards else f' x="{x:.1f}"'
+        anchor = "start" if upwards else "middle"
+        parts.append(f'<text class="tick"{turned} y="{y:.1f}" text-anchor="{anchor}">{escape(name)}</text>')
+    for line, name in enumerate(names[0]):
+        y = above + line * height
+        parts.append(_text(left - _GAP, y + height / 2, name, anchor="end"))
+        for place, value in enumerate(values[line]):
+            x = left + place * width
+            share = _share(sizes[line][place], low, top)
+            shade = ("scratch" if (value or 0.0) < 0 else "mtm") if signed else colour
+            text = texts[line][place] if texts else ""
+            told = f"{rows[line]}, {columns[place]}: {text or _number(value)}"
+            parts.append(
+                f'<g><title>{escape(told)}</title><rect class="fill c-{escape(shade)}" x="{x:.1f}" y="{y:.1f}" '
+                f'width="{width - 1:.1f}" height="{height - 1:.1f}" fill-opacity="{share:.3g}"/>'
+                f"{_text(x + (width - 1) / 2, y + height / 2, text, inverted=share > _INVERTED_FROM)}</g>"
+            )
+    box = (
+        f'x="{left - 1:.1f}" y="{above - 1:.1f}" width="{len(columns) * width + 1:.1f}" '
+        f'height="{len(rows) * height + 1:.1f}"'
+    )
+    parts.insert(0, f'<rect class="grid" fill="none" {box}/>')
+    size = (math.ceil(left + len(columns) * width + 1), math.ceil(above + len(rows) * height + 1))
     return Markup(
-        f'<svg class="chart heat" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+        f'<svg class="chart" viewBox="0 0 {size[0]} {size[1]}" style="width:{size[0]}px;max-width:none" role="img" '
+        f'aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
     )
 
 
-def _cell(value, left, top, limit, signed):
-    middle = _centred(left, top + 16)
-    if value is None or not math.isfinite(value):
-        return f'<text class="tick" {middle}>\u2013</text>'
-    share = min(abs(value) / limit, 1.0) if limit > 0 else 0.0
-    colour = "scratch" if signed and value < 0 else "mtm"
-    text = (f"{value:+.1f}" if signed else f"{value:.1f}").replace("-", _MINUS)
-    return (
-        f'<rect class="fill c-{colour}" x="{left + 1}" y="{top + 1}" width="{CELL_WIDTH - 2}" '
-        f'height="{CELL_HEIGHT - 2}" fill-opacity="{_DEEPEST * share:.3f}"/><text {middle}>{text}</text>'
-    )
+def _size(value, signed):
+    """A number, or its size where colours tell the sign; nan where nothing was measured."""
+    if value is None:
+        return math.nan
+    return abs(value) if signed else value
 
 
-def _centred(left, y):
-    """Attributes of a text in the middle of a column."""
-    return f'x="{left + CELL_WIDTH / 2:g}" y="{y}" text-anchor="middle"'
+def _share(value, low, high):
+    """How far a number is on the way from `low` to `high`, in [0, 1]."""
+    if not math.isfinite(value) or high <= low:
+        return 0.0
+    return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def _short(name):
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
+def _text(x, y, text, *, anchor="middle", inverted=False):
+    """A text whose middle is at the height y."""
+    if not text:
+        return ""
+    style = ' style="fill:var(--paper,#fff)"' if inverted else ""
+    return f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
+
+
+def _shortened(text):
+    return text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "\u2026"
+
+
+def _number(value):
+    return f"{value:.4g}" if value is not None and math.isfinite(value) else "\u2013"

@@ -15,7 +15,8 @@ from seitpp.runtime.ownership import is_ours, refuse_foreign
 
 _WRITTEN = ("output_dir", "out", "stores", "root")
 _READ = (
-    *("images", "masks", "eval_images", "domains", "store", "eval_store", "like", "labels", "weights", "classifiers"),
+    *("images", "masks", "eval_images", "domains", "folders", "store", "eval_store", "like", "labels", "weights"),
+    "classifiers",
     *("tokenizer", "token_adapt", "augment.token_adapt", "data", "checkpoint", "codebook", "synonyms", "mask_classes"),
 )
 _PATTERN = re.compile(r"[*?\[{]")
@@ -96,7 +97,8 @@ def _refuse_overlap(name: str, output: str | Path, values: dict[str, Any]) -> No
 def _specs(value: Any) -> list[str]:
     """Texts of a field that names one place or several."""
     if isinstance(value, dict):
-        value = tuple(value.values())
+        parts = (vars(each).values() if is_dataclass(each) else [each] for each in value.values())
+        value = tuple(part for each in parts for part in each)
     parts = value if isinstance(value, tuple | list) else (value,)
     return [str(part) for part in parts if isinstance(part, str | Path) and str(part) and "://" not in str(part)]
 

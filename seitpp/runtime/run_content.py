@@ -29,6 +29,7 @@ _FILES = (
     ),
     *("completions.png", "reconstructions.png", "agreement.csv", "views.png"),
     *("jpegs.arrow", "jpegs.json"),
+    *("neighbours.csv", "neighbours.png", "feature_map.csv"),
 )
 """But for config.yaml, which proves that the folder is a run, and goes last."""
 _STEP = re.compile(r"step-\d{8,}")

@@ -27,7 +27,12 @@ class TrainConfig(StageConfig):
     lr: float | None = None
     """absolute peak learning rate, instead of `blr`"""
     min_lr: float = 0.0
-    """learning rate at the end of the cosine"""
+    """learning rate at the end"""
+    lr_decay: Literal["cosine", "poly"] = "cosine"
+    """how the learning rate falls after the warm-up. cosine: half a cosine; poly: (1 - progress) to the power of
+    `poly_power`, as is usual in semantic segmentation"""
+    poly_power: float = 1.0
+    """exponent of poly; 1: a straight line"""
     warmup_epochs: float = 0.0
     """linear warm-up, in epochs; ignored where `warmup_steps` is given"""
     warmup_steps: int | None = None
@@ -79,5 +84,6 @@ class TrainConfig(StageConfig):
         require(self, rate, getattr(self, rate) > 0, "must be above 0")
         peak = math.inf if self.lr is None else self.lr  # that of `blr` is known with the number of processes only
         require(self, "min_lr", 0 <= self.min_lr <= peak, "must lie in [0, lr]")
+        require(self, "poly_power", self.poly_power > 0, "must be above 0")
         require(self, "weight_decay", self.weight_decay >= 0, "must not be below 0")
         require(self, "betas", all(0 <= beta < 1 for beta in self.betas), "must lie in [0, 1)")

@@ -12,13 +12,18 @@ _SCALINGS = {"linear": lambda batch: batch / 256, "sqrt": lambda batch: math.sqr
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A training's length and learning rate, in optimizer steps; `lr_at(step)` is warm-up, then half a cosine."""
+    """A training's length and learning rate, in optimizer steps; `lr_at(step)` is warm-up, then the decay.
+
+    Attributes:
+        poly_power: of the decay (1 - progress)^power; None: half a cosine.
+    """
 
     total_steps: int
     warmup_steps: int
     steps_per_epoch: int
     lr: float
     min_lr: float
+    poly_power: float | None = None
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step in [0, total_steps)."""
@@ -26,7 +31,9 @@ class Schedule:
             return self.lr * (step + 1) / self.warmup_steps
         if step >= self.total_steps:  # 2. after the end
             return self.min_lr
-        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)  # 3. cosine down to min_lr
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)  # 3. down to min_lr
+        if self.poly_power is not None:
+            return self.min_lr + (self.lr - self.min_lr) * (1.0 - progress) ** self.poly_power
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
@@ -56,5 +63,6 @@ def make_schedule(config: TrainConfig, *, samples: int, world_size: int) -> Sche
     if config.min_lr > lr:
         raise UserError(f"min_lr = {config.min_lr:g} is above the peak of {lr:g} that blr makes: lower --min_lr")
     return Schedule(
-        total_steps=total_steps, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch, lr=lr, min_lr=config.min_lr
-    )
+        total_steps=total_steps, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch, lr=lr,
+        min_lr=config.min_lr, poly_power=config.poly_power if config.lr_decay == "poly" else None,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ import tiny
 from seitpp.finetune.classifier import Classifier, save_classifier
 from seitpp.finetune.labelled import open_labelled
 from seitpp.finetune.probe import ProbeConfig
-from seitpp.finetune.probing.encoders import open_encoder, origin_of
+from seitpp.finetune.probing.encoders import feature_origin, open_encoder
 from seitpp.finetune.probing.feature_file import FeatureRecipe, feature_file
 from seitpp.finetune.probing.feature_set import FeatureSet
 from seitpp.finetune.probing.features import (
@@ -137,8 +137,8 @@ def test_a_classifiers_encoder_can_be_probed_and_says_so(store, tmp_path):
     encoder = open_encoder("mtm", config, store)
     assert torch.equal(encoder.cls_token, classifier.encoder.cls_token)
     assert open_encoder("random", config, store).width == SHAPE.width
-    assert origin_of("mtm", weights) == {"init": "classifier", "augmentation": "coloradapt"}
-    assert origin_of("random", weights) == {"init": "random", "augmentation": ""}
+    assert feature_origin("mtm", weights) == {"init": "classifier", "augmentation": "coloradapt"}
+    assert feature_origin("random", weights) == {"init": "random", "augmentation": ""}
 
 
 def test_weights_without_an_encoder_are_refused(store, tmp_path):

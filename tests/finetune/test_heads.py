@@ -194,8 +194,8 @@ def test_a_grid_on_features_with_a_known_answer_finds_it(features, tmp_path, ref
     config = HeadsConfig(blr=(1e-6, 1.0), weight_decay=(0.0,), blocks=(1, 2), batch_size=12, steps=30, refit=refit)
     fit_part, held_out = (features.part(each) for each in split_labelled(features.labelled, 0.3, seed=0))
     sources = HeadSources(fit_part, held_out, features, held_out)
-    accuracy, summary = probed(tmp_path, make_linear, config.linear_grid(), sources, config)
-    assert accuracy == 1.0
+    measured, summary = probed(tmp_path, make_linear, config.linear_grid(), sources, config)
+    assert measured == {"accuracy": 1.0, "mean_per_class": 1.0}
     assert summary["choice"]["blr"] == 1.0
     assert summary["choice"]["inputs"] in ("mean", "both")  # cls knows nothing
     tried = {(each["blr"], each["blocks"], each["inputs"]): each["accuracy"] for each in summary["held_out"]}
@@ -223,8 +223,8 @@ def test_an_attentive_head_finds_the_one_patch_that_tells_the_class(frozen, tmp_
     fit_part, held_out = split_labelled(labelled, 0.3, seed=0)
     sources = HeadSources(views(fit_part), views(held_out), views(labelled), views(held_out))
     make = partial(AttentiveHeads, width=24, classes=3, attention_heads=2)
-    accuracy, _ = probed(tmp_path / "run", make, config.attentive_grid(), sources, config)
-    assert accuracy > 0.8
+    measured, _ = probed(tmp_path / "run", make, config.attentive_grid(), sources, config)
+    assert measured["accuracy"] > 0.8
 
 
 def test_views_that_are_not_augmented_are_those_of_the_features_in_the_file(frozen, labelled):

@@ -140,7 +140,8 @@ def test_broken_images_are_a_line_each_and_the_rest_goes_on(world, told, tmp_pat
     assert len(errors) == 3
     for name, line in zip(("none.png", "broken.png", "empty"), errors, strict=True):
         assert line.startswith("error: ")
-        assert name in line
+        assert line.count(name) == 1
+    assert errors[2] == f"error: {tmp_path / 'empty'}: holds no images: name images, or a folder of some"
 
 
 def test_nothing_but_broken_images_is_no_traceback(told, tmp_path):

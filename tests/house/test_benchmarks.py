@@ -313,6 +313,16 @@ def test_codings_are_measured_on_the_same_rows():
 
 
 @pytest.mark.slow
+def test_segmentation_is_measured_against_its_bare_network():
+    read = measures("segmentation", "--quick")
+    ratio = read["training step / bare forward and backward pass"]
+    assert ratio["value"] == pytest.approx(ratio["ours"] / ratio["theirs"], rel=2e-3)
+    assert read["bytes a row: tokens"]["value"] == 32 * 32 * 9 / 8
+    assert read["bytes a row: place"]["value"] == 28
+    assert read["rows read with label maps"]["at_once"] == 16
+
+
+@pytest.mark.slow
 def test_probes_are_measured():
     read = measures("probe", "--quick")
     for name in ("features / bare forward pass", "k-NN / bare matrix product"):

@@ -12,6 +12,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tiny
+from seitpp.mtm.augmentation import appearance as appearance_module
 from seitpp.mtm.augmentation import augment as pipeline_module
 from seitpp.mtm.augmentation import eda as eda_module
 from seitpp.mtm.augmentation import mixing as mixing_module
@@ -121,14 +122,14 @@ def test_what_is_off_is_not_computed(store, ids, token_adapt, monkeypatch, netwo
         return run
 
     names = {
-        pipeline_module: "embed nearest_code warp sample_crop sample_geometry adapt_ids color_adapt add_noise",
+        pipeline_module: "embed nearest_code warp sample_crop sample_geometry adapt_ids",
+        appearance_module: "color_adapt add_noise sample_partners",
         eda_module: "replace_by_synonyms sample_swap take_places",
         mixing_module: "at_quantile cutmix_boxes sample_partners",
     }
     for module, words in names.items():
         for name in words.split():
             monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
-    monkeypatch.setattr(pipeline_module, "sample_partners", noted("sample_partners", pipeline_module.sample_partners))
     pipeline(ids, draws())
     assert ran - ({"warp"} if networks else set()) == expected
 

@@ -12,10 +12,13 @@ from safetensors import SafetensorError
 
 import tiny
 from seitpp.downstream.ablation import AblationConfig
+from seitpp.downstream.fine_grained import FineGrainedConfig
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.downstream.segmentation.train import SegmentationConfig
 from seitpp.downstream.storage_curve import StorageCurveConfig
 from seitpp.finetune.continual import ContinualConfig
 from seitpp.finetune.evaluation import EvaluateConfig
+from seitpp.finetune.explore import ExploreConfig
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.pretrain import PretrainConfig
@@ -42,10 +45,13 @@ STAGES = {
     "tokenadapt": ("seitpp.tokenadapt.train", TrainTokenAdaptConfig),
     "pretrain": ("seitpp.mtm.pretrain", PretrainConfig),
     "probe": ("seitpp.finetune.probe", ProbeConfig),
+    "explore": ("seitpp.finetune.explore", ExploreConfig),
     "finetune": ("seitpp.finetune.train", FinetuneConfig),
     "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
     "continual": ("seitpp.finetune.continual", ContinualConfig),
+    "fine_grained": ("seitpp.downstream.fine_grained", FineGrainedConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
+    "segmentation": ("seitpp.downstream.segmentation.train", SegmentationConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
     "storage_curve": ("seitpp.downstream.storage_curve", StorageCurveConfig),
 }
@@ -372,6 +378,9 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
         ("storage_curve", ["--jpegs", "[gif]"], "'gif' is no way to store images"),
         ("probe", ["--features", "[mtm, wavelets]"], "wavelets"),
         ("probe", ["--features", "[pixels]"], "--images and --eval_images"),
+        ("explore", ["--images", "photos"], "--images and --eval_images belong together"),
+        ("explore", ["--queries", "0"], "queries = 0 must be at least 1"),
+        ("explore", ["--map_rows", "1"], "map_rows = 1 must be at least 2"),
     ],
 )
 def test_stages_refuse_impossible_values_by_name(capsys, stage, words, matters):

@@ -28,6 +28,16 @@ def test_the_learning_rate_is_this_table():
     assert [rates.lr_at(step) for step in range(12)] == pytest.approx(table, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("power", "table"),
+    [(1.0, [0.4, 0.8, 0.8, 0.625, 0.45, 0.275, 0.1]), (2.0, [0.4, 0.8, 0.8, 0.49375, 0.275, 0.14375, 0.1])],
+)
+def test_the_polynomial_decay_is_this_table(power, table):
+    """0.1 + 0.7 (1 - t / 4)^power after two steps of warm-up."""
+    rates = schedule(batch_size=10, steps=6, warmup_steps=2, lr=0.8, min_lr=0.1, lr_decay="poly", poly_power=power)
+    assert [rates.lr_at(step) for step in range(7)] == pytest.approx(table, abs=1e-9)
+
+
 def test_without_warm_up_the_first_step_has_the_whole_rate():
     rates = schedule(batch_size=10, steps=4, lr=0.8)
     expected = [0.8, 0.4 * (1 + math.sqrt(0.5)), 0.4, 0.4 * (1 - math.sqrt(0.5))]

@@ -28,7 +28,7 @@ _OLD_STREAMS: dict[str, tuple[int, ...]] = {
 Their keys stay as they were, as every measured loss depends on them; so they may coincide: the validation rows of
 class 3 are chosen as epoch 3 of as many samples is ordered.
 """
-_NAMED_STREAMS = ("subset", "class balance", "task order", "few labels")
+_NAMED_STREAMS = ("subset", "class balance", "task order", "few labels", "benchmark split", "explored rows")
 """Streams whose keys hold the name's CRC-32, which keeps them apart from all others."""
 STREAMS = (*_OLD_STREAMS, *_NAMED_STREAMS)
 

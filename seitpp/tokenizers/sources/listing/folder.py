@@ -26,9 +26,12 @@ class Listing:
     left_out: list[LeftOut]
 
 
-def list_images(folder: str | Path) -> Listing:
+def list_images(folder: str | Path, *, advice: str = "expected one folder of images a class") -> Listing:
     """List the images at any depth of a folder. Links are followed; no folder is listed twice.
 
+    Args:
+        folder: the root.
+        advice: what to do where it holds none.
     Raises: UserError if there is no such folder, a folder in it can't be read, it holds no image, or a name can't be
         stored.
     """
@@ -50,7 +53,7 @@ def list_images(folder: str | Path) -> Listing:
     left_out += [LeftOut(name, "class folder without images") for name in _empty_classes(folder, keys, left_out)]
     if not keys:
         found = f", but {counted(left_out)}" if left_out else ""
-        raise UserError(f"{folder} holds no images{found}: expected one folder of images a class")
+        raise UserError(f"{folder} holds no images{found}: {advice}")
     return Listing(sorted(keys, key=_as_path), sorted(left_out, key=lambda each: _as_path(each.file)))
 
 
