@@ -27,7 +27,7 @@ from seitpp.runtime.tables import read_table
 
 REPORTED = Path(__file__).with_name("reported.csv")
 IMAGENET, IMAGENET_100 = "imagenet-1k", "imagenet-100"
-TOKENS = ("SeiT", "SeiT + MTM", "SeiT++ without MTM", "SeiT++", "ViT-S")
+TOKENS = ("SeiT", "SeiT + MTM", "SeiT++, no MTM", "SeiT++", "ViT-S")
 """Methods of the papers that learn from tokens."""
 _AS_MANY = 0.1
 """How far the bytes of a run may lie from a paper's, which are rounded, as a fraction."""

@@ -67,7 +67,7 @@ def robustness_reported(says: str) -> list[Table]:
     names = {"noise": "Gaussian noise", "blur": "Gaussian blur"}
     shifts = dict.fromkeys(["", *(each.shift for each in figures)])
     rows = {names.get(shift, words.shift(shift)): {"shift": shift} for shift in shifts}
-    methods = ("SeiT", "SeiT++ without MTM")
+    methods = ("SeiT", "SeiT++, no MTM")
     columns = {name: {"method": name} for name in methods}
     caption = f"{says}: top-1 accuracy of classifiers of ImageNet-1k, %"
     return [
