@@ -12,6 +12,8 @@ import pandas as pd
 from seitpp.report import words
 from seitpp.report.findings import robustness_sentences
 from seitpp.report.methods import KEY, Method, method_of
+from seitpp.report.reported import read_reported, reported_of
+from seitpp.report.reported_tables import HEADING, cell_of, with_reported
 from seitpp.report.scores import Score, ShiftScores, differences, scores, shift_scores
 from seitpp.report.tables import Cell, Table
 from seitpp.runtime.heat_map import heat_map
@@ -100,7 +102,12 @@ def _accuracy_table(dataset: str, sets: list[ShiftScores], name: str) -> Table:
     caption = (
         f"Accuracy on {dataset} in %, mean ± standard deviation over seeds, on images that no classifier learned from"
     )
-    return Table(name=name, caption=caption, columns=["images", *columns], rows=rows)
+    table = Table(name=name, caption=caption, columns=["images", *columns], rows=rows)
+    figures, methods = read_reported(), {score.name: score.method for each in sets for score in each.scores}
+    for column in columns:
+        papers = [cell_of(reported_of(figures, dataset, methods[column], shift=each.shift)) for each in sets]
+        table = with_reported(table, papers, f"{column}, {HEADING}")
+    return table
 
 
 def _score_cell(score: Score, *, best: bool) -> Cell:
