@@ -33,6 +33,7 @@ from seitpp.runtime.config import from_dict
 from seitpp.runtime.recipes import find_recipe
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 from seitpp.tokenizers.shard_job import ShardJob
+from seitpp.tokenizers.shard_rows import image_rows
 from seitpp.tokenizers.sources.decode_ahead import decoded_batches
 from seitpp.tokenizers.sources.images import to_float
 from seitpp.tokenizers.sources.source import open_source
@@ -114,7 +115,7 @@ def measure(case, folder, device):
                 wait(device)
 
         def work():
-            shard.make(images, tokenizer, device, threads, batch_size=case.batch_size)
+            shard.make(images, tokenizer, image_rows(tokenizer), device, threads, batch_size=case.batch_size)
 
         bare()  # warm
         seconds = {bare: [], work: [], decode: []}

@@ -8,7 +8,7 @@ import seitpp
 CHAPTERS = {
     "Stores": ("open_store", "TokenLoader", "TokenDataset"),
     "Images and tokens": ("load_tokenizer", "tokenize_images", "decode"),
-    "Models": ("load", "load_encoder", "load_classifier", "embed", "predict", "Predictions"),
+    "Models": ("load", "load_encoder", "load_classifier", "embed", "predict", "Predictions", "Bundle"),
     "Training loops of your own": ("Augment", "AugmentConfig"),
     "Errors": ("UserError",),
 }

@@ -20,8 +20,10 @@ or label fractions, and other lanes. Finished runs keep their weights, not their
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -62,6 +64,7 @@ from seitpp.tokenizers.tokenize_job import remove_job
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.subset import remove_subset, write_subset
 
+Recipe = TypeVar("Recipe")
 STAGES = {
     "pretrain": (PretrainConfig, pretrain),
     "finetune": (FinetuneConfig, finetune),
@@ -141,7 +144,7 @@ def main(config: AblationConfig) -> None:
     for seed in config.all_seeds:
         for fraction in [each for each in config.label_fractions if each < 1]:
             write_fraction(folder_of(config, seed, fraction, "labels"), train_set, fraction, seed=seed)
-    lanes = config.lanes or _usual_lanes()
+    lanes = config.lanes or usual_lanes()
     StepRunner(make_steps(config, recipes), run.path, lanes=lanes, on_finish=drop_checkpoints, call=run_step).run()
     results = gather(config)
     table = ablation_table(results)
@@ -178,9 +181,9 @@ def read_inputs(config: AblationConfig) -> tuple[LabelledRows, LabelledRows, Rec
         )
     stores = ["--store", config.store, "--eval_store", config.eval_store]
     labels = [] if config.labels is None else ["--labels", config.labels]
-    pretraining = _recipe(config, "pretrain", PretrainConfig, stores)
-    finetuning = _recipe(config, "finetune", FinetuneConfig, [*stores, *labels])
-    probing = _recipe(config, "probe", ProbeConfig, [*stores, "--features", "[random]"])
+    pretraining = recipe_of(config, "pretrain", PretrainConfig, stores)
+    finetuning = recipe_of(config, "finetune", FinetuneConfig, [*stores, *labels])
+    probing = recipe_of(config, "probe", ProbeConfig, [*stores, "--features", "[random]"])
     train_set, test_set = open_train_and_test(finetuning)
     store = train_set.store
     if "://" in config.store and min(config.label_fractions) < 1:
@@ -226,8 +229,16 @@ def write_fraction(folder: str | Path, labelled: LabelledRows, fraction: float, 
     write_subset(folder, labelled.store, rows, how={"fraction": fraction, "by": "class", "seed": seed})
 
 
-def _recipe(config, stage, config_class, words):
-    """A stage's configuration as its recipe resolves, or its defaults."""
+def recipe_of(config: Any, stage: str, config_class: type[Recipe], words: Sequence[str]) -> Recipe:
+    """A stage's configuration as its recipe resolves, or its defaults.
+
+    Args:
+        config: has a field of the stage's name, which names the recipe, and `output_dir`.
+        stage: name of the stage.
+        config_class: its configuration.
+        words: flags besides.
+    Raises: UserError naming recipe and fault.
+    """
     name = getattr(config, stage)
     recipe = [] if name is None else ["--config", name]
     try:
@@ -267,7 +278,7 @@ def _further_fingerprints(config, recipes):
 
 
 def forget_runs(folder: Path) -> None:
-    """Remove the runs of a former ablation and the record of its steps; what else lies among them stays."""
+    """Remove the runs in a folder's seed-… and the record of its steps; what else lies among them stays."""
     for seed in folder.glob("seed-*"):
         for parent, _, _ in os.walk(seed, topdown=False):
             path = Path(parent)
@@ -286,7 +297,8 @@ def drop_checkpoints(step: Step) -> None:
             remove_checkpoints(Path(parent))
 
 
-def _usual_lanes():
+def usual_lanes() -> int:
+    """Trainings at a time: one on a GPU, one a core without."""
     return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 

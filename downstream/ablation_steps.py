@@ -7,15 +7,17 @@ seed-0/all/probe-0.2          and a probe
 seed-0/robustness-0.2         all fine-tuned classifiers of a fraction on images
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.pretrain import PretrainConfig
 from seitpp.runtime.steps.step import Step, flag_words
+from seitpp.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from seitpp.downstream.ablation import AblationConfig
@@ -117,21 +119,21 @@ def _pretraining(config, recipes, seed, ingredient):
     flags = {
         "store": config.store, "eval_store": config.eval_store,
         **{f"augment.{name}": value for name, value in own.items() if value != recipe[name]},
-        **_training(config, recipes.pretrain, recipes.images, seed),
+        **training_flags(config, recipes.pretrain, recipes.images, seed),
         "output_dir": str(folder_of(config, seed, None, "pretrain", ingredient)),
     }  # fmt: skip
     name = f"{ingredient}, seed {seed}, pre-training"
-    return Step(name=name, command=_command("pretrain", config.pretrain, flags), after=(), seconds=120)
+    return Step(name=name, command=command_of("pretrain", config.pretrain, flags), after=(), seconds=120)
 
 
 def _finetuning(config, recipes, seed, fraction, ingredient, after):
     flags = {
         **_labelled(config, seed, fraction), **_start(config, recipes, seed, ingredient),
-        **_training(config, recipes.finetune, recipes.labelled[fraction], seed), "seeds": 1,
+        **training_flags(config, recipes.finetune, recipes.labelled[fraction], seed), "seeds": 1,
         "output_dir": str(folder_of(config, seed, fraction, "finetune", ingredient)),
     }  # fmt: skip
     name = _finetuning_name(ingredient, seed, fraction)
-    return Step(name=name, command=_command("finetune", config.finetune, flags), after=after, seconds=60)
+    return Step(name=name, command=command_of("finetune", config.finetune, flags), after=after, seconds=60)
 
 
 def _probe(config, recipes, seed, fraction, ingredient, after):
@@ -142,7 +144,7 @@ def _probe(config, recipes, seed, fraction, ingredient, after):
         "output_dir": str(folder_of(config, seed, fraction, "probe", ingredient)),
     }  # fmt: skip
     name = f"{ingredient}, seed {seed}, probe, fraction {fraction:g}"
-    return Step(name=name, command=_command("probe", config.probe, flags), after=after, seconds=15)
+    return Step(name=name, command=command_of("probe", config.probe, flags), after=after, seconds=15)
 
 
 def _robustness(config, seed, fraction):
@@ -155,7 +157,7 @@ def _robustness(config, seed, fraction):
     }  # fmt: skip
     after = tuple(_finetuning_name(each, seed, fraction) for each in config.ingredients)
     name = f"seed {seed}, robustness, fraction {fraction:g}"
-    return Step(name=name, command=_command("robustness", None, flags), after=after, seconds=60)
+    return Step(name=name, command=command_of("robustness", None, flags), after=after, seconds=60)
 
 
 def _finetuning_name(ingredient, seed, fraction):
@@ -176,13 +178,21 @@ def _start(config, recipes, seed, ingredient):
     return {**{f"encoder.{name}": value for name, value in encoder.items()}, "view": recipes.view}
 
 
-def _training(config, recipe, rows, seed):
-    """Flags of one training; batches of at most a third of its rows, in fours, as pairs of pairs need them, or of 2."""
+def training_flags(config: Any, recipe: TrainConfig, rows: int, seed: int) -> dict[str, Any]:
+    """Flags of one training; batches of at most a third of its rows, in fours, as pairs of pairs need them, or of 2.
+
+    Args:
+        config: of the stage that has steps: its `quick` counts.
+        recipe: the training's configuration as its recipe resolves.
+        rows: that it learns from.
+        seed: of the training.
+    """
     flags = {"seed": seed, "keep_checkpoints": 1, **(QUICK if config.quick else {})}
     fitting = rows // 3 // recipe.accum_iter // 4 * 4 or 2
     return flags | ({"batch_size": fitting} if fitting < flags.get("batch_size", recipe.batch_size) else {})
 
 
-def _command(stage, recipe, flags):
+def command_of(stage: str, recipe: str | None, flags: Mapping[str, Any]) -> tuple[str, ...]:
+    """The command of a stage with a recipe and flags."""
     named = flags if recipe is None else {"config": recipe, **flags}
     return ("seitpp", stage, *flag_words(named))

@@ -5,17 +5,13 @@ imagecorruptions-imaug.
 """
 
 import threading
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from einops import rearrange
 
+from seitpp.downstream.altered import AlteredImages, image_seed
 from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.sources.decoding.resize import Resize
-from seitpp.tokenizers.sources.listing.left_out import LeftOut
-from seitpp.tokenizers.sources.source import ImageSource
 
 LEAST_SIDE = 32
 """pixels a side that the package takes at least"""
@@ -26,65 +22,32 @@ _GLOBAL_GENERATOR = threading.Lock()
 
 
 @dataclass(frozen=True)
-class CorruptedImages:
+class CorruptedImages(AlteredImages):
     """An ImageSource whose images are those of another, corrupted. What is read does not depend on who reads when.
 
     Attributes:
-        images: the ImageSource.
         name: of the corruption, such as "gaussian_noise".
         severity: 1 to 5.
         seed: of the noise; each image has its own, by its index.
     """
 
-    images: ImageSource
     name: str
     severity: int
     seed: int
 
-    @property
-    def keys(self) -> list[str]:
-        """A name for each image."""
-        return self.images.keys
+    def alter(self, pixels: np.ndarray, index: int) -> np.ndarray:
+        """The image corrupted.
 
-    @property
-    def labels(self) -> np.ndarray:
-        """Class index of each, (n,) int32."""
-        return self.images.labels
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names."""
-        return self.images.classes
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """What gives no image."""
-        return self.images.left_out
-
-    def __len__(self):
-        return len(self.images)
-
-    def read(self, index: int, size: tuple[int, int], resize: Resize = "crop") -> np.ndarray:
-        """Corrupted pixels of one image, (3, height, width) uint8.
-
-        Raises: UserError where the corruption fails; what the source raises where the image can't be decoded.
+        Raises: UserError where the corruption fails.
         """
-        pixels = self.images.read(index, size, resize)
-        seed = zlib.crc32(f"{self.seed} {self.name} {self.severity} {index}".encode())
         try:
-            return corrupt(pixels, self.name, self.severity, seed=seed)
+            return corrupt(
+                pixels, self.name, self.severity, seed=image_seed(self.seed, self.name, self.severity, index)
+            )
         except Exception as error:  # whatever the package raises: it must not count as an image that can't be decoded
             raise UserError(
                 f"{self.name} fails on {self.where(index)} ({error}): leave it out of --corruptions"
             ) from error
-
-    def where(self, index: int) -> str:
-        """Where one image lies, for messages."""
-        return self.images.where(index)
-
-    def sizes(self, rows: Sequence[int]) -> np.ndarray:
-        """Bytes of some images before they are corrupted, (rows,) int64."""
-        return self.images.sizes(rows)
 
 
 def corrupt(pixels: np.ndarray, name: str, severity: int, *, seed: int) -> np.ndarray:

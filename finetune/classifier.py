@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Pooling, Stem, TokenEncoder, pool
 from seitpp.mtm.model import load_model
-from seitpp.mtm.stems import PatchStem, StemAdapter
+from seitpp.mtm.stems import PatchStem, PixelStem, StemAdapter
 from seitpp.runtime.config import from_dict
 from seitpp.runtime.foreign.conversion import built
 from seitpp.runtime.schema import (
@@ -32,11 +32,13 @@ from seitpp.tokens.format.manifest_schema import CODES, EMBEDDING_DIM, FINGERPRI
 
 StemName = Literal["patches", "adapter"]
 """patches: ids, as SeiT++; adapter: embeddings of the codebook, as SeiT."""
+AnyStemName = StemName | Literal["pixels"]
+"""pixels: the images themselves, (b, 3, height, width), as ViT; views and patches are counted in pixels then."""
 _SIZES = {
     "view": VIEW, "codebook_size": optional(CODES), "embedding_dim": EMBEDDING_DIM, "classes": integer(1, 1 << 24)
 }  # fmt: skip
 _KINDS = {
-    "stem": one_of("patches", "adapter"), "pooling": one_of("mean", "cls"), "position_view": optional(VIEW),
+    "stem": one_of("patches", "adapter", "pixels"), "pooling": one_of("mean", "cls"), "position_view": optional(VIEW),
     "learned_positions": boolean,
 }  # fmt: skip
 _ORIGIN = {
@@ -59,13 +61,14 @@ DESCRIBED: Schema = _described
 class Classifier(nn.Module):
     """Ids (b, h, w) to logits (b, classes). The mean over patches comes before the norm, as in MAE's fine-tuning.
 
-    With SeiT's Stem-Adapter it reads embeddings, (b, c, h, w), and ids if it holds the codebook.
+    With SeiT's Stem-Adapter it reads embeddings, (b, c, h, w), and ids if it holds the codebook; with the stem "pixels"
+    it reads images, (b, 3, h, w) in [0, 1].
 
     Args:
         config: an EncoderConfig.
         view: (h, w) tokens of the input.
-        codebook_size: K; None: a Stem-Adapter without a codebook, which reads embeddings alone.
-        embedding_dim: c.
+        codebook_size: K; None: a Stem-Adapter without a codebook, which reads embeddings alone, or pixels.
+        embedding_dim: c; 3 of pixels.
         classes: how many.
         stem: which stem the encoder has.
         pooling: what the norm and the head get of the encoder's features.
@@ -81,7 +84,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self, config: EncoderConfig, *, view: Sequence[int], codebook_size: int | None, embedding_dim: int,
-        classes: int, stem: StemName = "patches", pooling: Pooling = "mean",
+        classes: int, stem: AnyStemName = "patches", pooling: Pooling = "mean",
         position_view: Sequence[int] | None = None, learned_positions: bool = False, drop_path: float = 0.0,
     ):  # fmt: skip
         super().__init__()
@@ -134,12 +137,14 @@ class Classifier(nn.Module):
         return len(self.encoder.blocks) + 1
 
 
-def _make_stem(name: StemName, config: EncoderConfig, codebook_size: int | None, embedding_dim: int) -> Stem:
+def _make_stem(name: AnyStemName, config: EncoderConfig, codebook_size: int | None, embedding_dim: int) -> Stem:
+    if name == "pixels":
+        return PixelStem(config)
     if name == "adapter":
         return StemAdapter(config, embedding_dim=embedding_dim, codebook_size=codebook_size)
     if name == "patches" and codebook_size is not None:
         return PatchStem(config, codebook_size=codebook_size, embedding_dim=embedding_dim)
-    raise ValueError(f"stem must be patches, with a codebook_size, or adapter; got {name!r}, {codebook_size}")
+    raise ValueError(f"stem must be patches, with a codebook_size, adapter or pixels; got {name!r}, {codebook_size}")
 
 
 def classifier_from_pretraining(

@@ -1,5 +1,6 @@
-"""Write a trained model in a form that others read: the release's file, a timm ViT, the Hub's layout, ONNX, a program.
+"""Write a trained model in a form that others read: a bundle, the release's file, a timm ViT, the Hub's layout, ONNX.
 
+    seitpp export-model --weights runs/finetune --kind bundle --tokenizer runs/tokenizer --out bundle
     seitpp export-model --weights runs/finetune --kind onnx --tokenizer runs/tokenizer --out model.onnx
     seitpp export-model --weights runs/finetune --kind onnx --out from-ids.onnx
     seitpp export-model --weights runs/finetune --kind program --out model.pt2
@@ -39,24 +40,26 @@ class ExportModelConfig:
     weights: Location
     """run of seitpp finetune (of several seeds, the first) or pretrain, or its weights/; for --kind published also of
     train-tokenadapt"""
-    kind: Literal["published", "timm", "hub", "onnx", "program"]
-    """published: a file as the SeiT++ release has it; timm: a folder with a timm ViT, for users without this suite;
-    hub: a folder for the Hugging Face Hub; onnx: an ONNX graph; program: a program of torch.export (.pt2)"""
+    kind: Literal["published", "bundle", "timm", "hub", "onnx", "program"]
+    """bundle: a folder with tokenizer and model, which seitpp predict and seitpp.load take; published: a file
+    as the SeiT++ release has it; timm: a folder with a timm ViT, for users without this suite; hub: a folder for the
+    Hugging Face Hub; onnx: an ONNX graph; program: a program of torch.export (.pt2)"""
     out: Location
     """file (published, onnx, program) or folder to make"""
     token_adapt: Location | None = None
     """run of seitpp.tokenadapt.train or its weights/, whose frozen f and g go into the file, as in the release's; for
     published MTM models"""
     tokenizer: Location | None = None
-    """the model's tokenizer: what is written takes images in [0, 1] instead of ids; for onnx and program"""
+    """the model's tokenizer: what is written takes images instead of ids; for bundle, onnx and program"""
     codebook: Location | None = None
     """store or tokenizer in whose codebook ids are looked up, for a classifier with a Stem-Adapter that has none of its
     own; not needed with --tokenizer"""
     results: tuple[Location, ...] = ()
     """run folders (probe, robustness, …) whose results.csv goes onto the model card, beside that of the model's own
-    run; for timm and hub"""
+    run; for bundle, timm and hub"""
 
     def __post_init__(self):
+        require(self, "tokenizer", self.tokenizer or self.kind != "bundle", "but --kind bundle needs it")
         for field, kinds in _ONLY_FOR.items():
             fits = not getattr(self, field) or self.kind in kinds
             require(self, field, fits, f"is for --kind {' and '.join(kinds)}")
@@ -64,19 +67,41 @@ class ExportModelConfig:
 
 _ONLY_FOR = {
     "token_adapt": ("published",),
-    "tokenizer": ("onnx", "program"),
+    "tokenizer": ("bundle", "onnx", "program"),
     "codebook": ("timm", "onnx", "program"),
-    "results": ("timm", "hub"),
+    "results": ("bundle", "timm", "hub"),
 }
 
 
 def main(config: ExportModelConfig) -> None:
     """Write the file or folder."""
-    out = fresh_output(config, folder=config.kind in ("timm", "hub"))
-    write = {"published": _published, "timm": _folder, "hub": _folder, "onnx": _program, "program": _program}
+    out = fresh_output(config, folder=config.kind in ("bundle", "timm", "hub"))
+    write = {
+        "bundle": _bundle,
+        "published": _published,
+        "timm": _folder,
+        "hub": _folder,
+        "onnx": _program,
+        "program": _program,
+    }
     with replacing(out) as place:
         said = write[config.kind](config, place)
     print(f"{out}: {said}")
+
+
+def _bundle(config, folder):
+    """Tokenizer and model in one folder, read again after writing, with what was measured on its card."""
+    from seitpp.finetune.bundle import save_bundle
+    from seitpp.finetune.formats.card import results_of_model, write_measured
+
+    folder.mkdir()
+    name = Path(config.out).name
+    bundle = save_bundle(folder, model_folder(config.weights), config.tokenizer, title=name)
+    results = results_of_model(model_folder(config.weights), config.results)
+    write_measured(folder / "README.md", results, name)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    classes = f"{len(bundle.class_names)} classes" if bundle.class_names else "features"
+    return f"tokenizer and model, {classes}, {size / 1e6:.1f} MB; seitpp.load({str(config.out)!r}) loads it"
 
 
 def _published(config, file):

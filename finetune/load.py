@@ -1,7 +1,7 @@
 """Load what a stage left, whatever it is."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,20 +14,30 @@ from seitpp.runtime.weights import read_config
 from seitpp.tokenadapt.model import TokenAdapt, load_token_adapt
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
+if TYPE_CHECKING:
+    from seitpp.finetune.bundle import Bundle
+
 Device = torch.device | str
 
 
-def load(path: str | Path, device: Device = "cpu") -> MaskedTokenModel | Classifier | TokenAdapt | Tokenizer:
-    """Load a model in evaluation mode: a masked token model, a classifier, TokenAdapt or a tokenizer.
+def load(path: str | Path, device: Device = "cpu") -> "MaskedTokenModel | Classifier | TokenAdapt | Tokenizer | Bundle":
+    """Load a model in evaluation mode: a masked token model, a classifier, TokenAdapt, a tokenizer or a bundle.
 
         model = load("runs/mtm")
+        model = load("runs/mine/bundle")
 
     Args:
         path: a run or its weights/. Of a fine-tuning with several seeds, the first is loaded; name `RUN/seed-1` for
-            another.
+            another. A bundle (of `seitpp export-model`), a folder that holds one as `bundle/`, or
+            `hf://OWNER/NAME` for one on the Hugging Face Hub.
         device: where it goes.
     Raises: UserError if there is no model.
     """
+    from seitpp.finetune.bundle import is_bundle, load_bundle  # which reads by `predict`, and that by this
+
+    for place in (path, Path(path, "bundle")):
+        if is_bundle(place):
+            return load_bundle(place, device)
     folder = model_folder(path)
     if any((folder / place / "tokenizer.json").is_file() for place in ("", "weights")):
         return load_tokenizer(str(folder), device)
@@ -49,7 +59,7 @@ def load_encoder(path: str | Path, device: Device = "cpu") -> TokenEncoder:
         device: where it goes.
     Raises: UserError if there is no encoder.
     """
-    model: Any = load(path, device)
+    model: Any = _inner(load(path, device))
     if not isinstance(model, MaskedTokenModel | Classifier):
         raise UserError(f"{path} is a {type(model).__name__}, which has no encoder: give a run of seitpp pretrain")
     return model.encoder
@@ -65,10 +75,17 @@ def load_classifier(path: str | Path, device: Device = "cpu") -> Classifier:
         device: where it goes.
     Raises: UserError if there is no classifier.
     """
-    model: Any = load(path, device)
+    model: Any = _inner(load(path, device))
     if not isinstance(model, Classifier):
         raise UserError(f"{path} is a {type(model).__name__}, no classifier: give a run of seitpp finetune")
     return model
+
+
+def _inner(model: Any) -> Any:
+    """What reads the tokens, of a bundle; else the same."""
+    from seitpp.finetune.bundle import Bundle
+
+    return model.model if isinstance(model, Bundle) else model
 
 
 def load_tokenizer_of(fingerprint: str, tokenizer: Tokenizer | str | Path, device: Device = "cpu") -> Any:

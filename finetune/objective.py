@@ -1,17 +1,25 @@
 """What a classifier learns from: the loss of augmented views against labels, mixed ones included."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from seitpp.mtm.augmentation.augment import Augment
 from seitpp.training.batched_draws import BatchedDraws
+from seitpp.training.random_streams import Draws
 
 Loss = Literal["cross_entropy", "binary"]
 """cross_entropy: over classes that exclude each other, against probabilities where samples are mixed; binary: each
 class for itself (arXiv 2110.00476), which rows with several labels need."""
+
+
+class Views(Protocol):
+    """What makes the views of a batch: `seitpp.mtm.augmentation.augment.Augment` of tokens, and others."""
+
+    def mixed(self, inputs: Tensor, labels: Tensor, draws: Draws, /, *, classes: int) -> tuple[Tensor, Tensor]:
+        """(views, targets): labels, (b,), or the share of each class, (b, classes), where samples are mixed."""
+        ...
 
 
 def loss_of(kind: Loss, logits: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
@@ -31,7 +39,7 @@ def loss_of(kind: Loss, logits: Tensor, targets: Tensor, *, smoothing: float) ->
 
 
 def make_step(
-    augment: Augment, *, classes: int, loss: Loss, smoothing: float, seed: int, compiled: bool
+    augment: Views, *, classes: int, loss: Loss, smoothing: float, seed: int, compiled: bool, inputs: str = "ids"
 ) -> Callable[[Any, Any, int], tuple[Tensor, dict[str, Tensor]]]:
     """The step of a training: classify augmented views, with mixed labels where samples are mixed.
 
@@ -42,12 +50,13 @@ def make_step(
         smoothing: of the targets.
         seed: of the run.
         compiled: whether draws are compiled.
+        inputs: which part of a batch views are made of.
     """
     streams = BatchedDraws(seed, compiled=compiled)
 
     def step(model: Any, batch: Any, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         draws = streams.at(index, batch.positions)
-        views, targets = augment.mixed(batch.ids, batch.labels, draws, classes=classes)
+        views, targets = augment.mixed(getattr(batch, inputs), batch.labels, draws, classes=classes)
         logits = model(views).float()
         value = loss_of(loss, logits, targets, smoothing=smoothing)
         if batch.labels.ndim == 2:

@@ -1,5 +1,6 @@
 """Print the most likely classes of images.
 
+    seitpp predict cat.jpg dog.png --classifier runs/mine/bundle
     seitpp predict cat.jpg dog.png --classifier runs/finetune --tokenizer runs/tokenizer
     seitpp predict photos --classifier runs/finetune --tokenizer runs/tokenizer --format jsonl
     find . -name '*.jpg' | seitpp predict - --classifier runs/finetune --tokenizer runs/tokenizer
@@ -17,10 +18,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
+import torch
+
+from seitpp.finetune.bundle import Bundle
 from seitpp.finetune.classifier import Classifier
-from seitpp.finetune.load import load_classifier, load_tokenizer_of
+from seitpp.finetune.load import load, load_tokenizer_of
 from seitpp.finetune.predict import most_likely
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
@@ -28,7 +32,7 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
 from seitpp.runtime.positional import positional_field
-from seitpp.tokenizers.shard_job import encoded_batches
+from seitpp.tokenizers.encoding import encoded_batches
 from seitpp.tokenizers.sources.given import GivenImages
 from seitpp.tokenizers.sources.listing.folder import list_images
 from seitpp.tokenizers.sources.pixels import quiet_decoding
@@ -44,12 +48,13 @@ _BATCHES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Print the most likely classes of images: seitpp predict FILE… | FOLDER… | - --classifier RUN --tokenizer RUN."""
+    """Print the most likely classes of images: seitpp predict FILE… | FOLDER… | - --classifier BUNDLE."""
 
     classifier: Location
-    """run of seitpp.finetune.train (of several seeds, the first), one seed's folder, or weights/"""
-    tokenizer: Location
-    """run or weights of the classifier's tokenizer"""
+    """bundle of seitpp export-model, or a folder that has one as bundle/; run of seitpp.finetune.train (of several
+    seeds, the first), one seed's folder, or weights/"""
+    tokenizer: Location | None = None
+    """run or weights of the classifier's tokenizer; None: that of the bundle"""
     files: tuple[str, ...] = positional_field()
     """image files and folders of images, written without a flag; -: paths from standard input, one a line"""
     top: int = 5
@@ -87,8 +92,7 @@ def main(config: PredictConfig) -> None:
     accelerator = make_accelerator(config.mixed_precision)
     if not accelerator.is_main_process:
         return
-    classifier = load_classifier(config.classifier, accelerator.device)
-    tokenizer = load_tokenizer_of(classifier.tokenizer, config.tokenizer, accelerator.device)
+    classifier, tokenizer = _models(config, accelerator.device)
     show = _JsonLines() if config.format == "jsonl" else _Table()
     done = failed = 0
     paths = images_of(config.files, sys.stdin)
@@ -104,6 +108,23 @@ def main(config: PredictConfig) -> None:
         raise UserError("standard input names no image: expected a path a line")
     if failed:
         sys.exit(1)  # each has had its line
+
+
+def _models(config: PredictConfig, device: torch.device) -> tuple[Classifier, Tokenizer]:
+    """The classifier and its tokenizer, of a bundle or of runs."""
+    model: Any = load(config.classifier, device)
+    classifier, own = (model.model, model.tokenizer) if isinstance(model, Bundle) else (model, None)
+    if not isinstance(classifier, Classifier):
+        raise UserError(
+            f"{config.classifier} is a {type(classifier).__name__}, no classifier: give a run of seitpp finetune"
+        )
+    tokenizer = config.tokenizer or own
+    if tokenizer is None:
+        raise UserError(
+            f"{config.classifier} has no tokenizer beside it: give --tokenizer RUN, or make a bundle of both with "
+            "seitpp export-model --kind bundle"
+        )
+    return classifier, load_tokenizer_of(classifier.tokenizer, tokenizer, device)
 
 
 def images_of(words: Iterable[str], stdin: TextIO) -> Iterator[Prediction]:

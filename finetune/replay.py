@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image
 
 from seitpp.runtime.errors import UserError
+from seitpp.tokenizers.sources.decoding.jpeg import to_jpeg
 from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding
 from seitpp.tokenizers.sources.source import ImageSource
@@ -129,10 +129,3 @@ class JpegMemory(Memory):
         ids = tokenize_images([Image.open(io.BytesIO(each)) for each in jpegs], self.tokenizer)
         assert isinstance(ids, torch.Tensor)
         return ids
-
-
-def to_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """Compress pixels (3, height, width) uint8."""
-    file = io.BytesIO()
-    Image.fromarray(rearrange(pixels, "c h w -> h w c")).save(file, "JPEG", quality=quality)
-    return file.getvalue()

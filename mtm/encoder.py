@@ -31,7 +31,7 @@ class EncoderConfig:
     heads: int = 12
     """attention heads"""
     patch_size: int = 2
-    """tokens a side of a patch"""
+    """tokens a side of a patch (pixels, of an encoder that reads pixels)"""
     token_dropout: float = 0.1
     """dropout of token embeddings"""
     embedding_std: float = 0.02

@@ -31,6 +31,7 @@ from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.views import centre
+from seitpp.training.announce import say_result
 from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.best_weights import Better
 from seitpp.training.config import TrainConfig
@@ -113,6 +114,12 @@ def pretrain(config: PretrainConfig) -> None:
     if config.tokenizer:
         picture(fitted.model, run.path / "completions.png")
     run.finish({**fitted.measures, **{f"{name}_baseline": value for name, value in baselines.items()}})
+    if accelerator.is_main_process:
+        stores = ("--store", config.store, "--eval_store", config.eval_store or "EVAL_STORE")
+        say_result(
+            "MTM", fitted.measures,
+            following=("seitpp", "probe", *stores, "--weights", str(run.path), "--output_dir", "RUN"),
+        )  # fmt: skip
     accelerator.end_training()
 
 

@@ -1,8 +1,9 @@
 """Stems: what turns the input of an encoder into patch embeddings.
 
-`PatchStem` (SeiT++) reads token ids, `StemAdapter` (SeiT) reads embeddings of a codebook.
+`PatchStem` (SeiT++) reads token ids, `StemAdapter` (SeiT) reads embeddings of a codebook, `PixelStem` (ViT) reads
+pixels: it is what the others are compared with.
 
-Shapes: b batch, c embedding dimension, h w token grid, n patches, d width.
+Shapes: b batch, c embedding dimension, h w token grid (or pixels), n patches, d width.
 """
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Stem
 from seitpp.tokens.codebook import embed
+
+PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's channels, red, green, blue, in [0, 1]."""
 
 
 class PatchStem(Stem):
@@ -101,6 +105,35 @@ class StemAdapter(Stem):
 
     def initialise_patches(self) -> None:
         """Xavier uniform for the convolution, as in the other stem."""
+        _xavier(self.patches)
+
+
+class PixelStem(Stem):
+    """Pixels (b, 3, h, w) in [0, 1] to patch embeddings (b, n, d): normalised, then a p x p convolution of stride p.
+
+    With p pixels to a patch of tokens there are as many patches as tokens give, at the same positions.
+
+    Args:
+        config: an EncoderConfig whose patch_size counts pixels; what it says of token embeddings is not used.
+    Source: ViT (arXiv 2010.11929), section 3.1; mean and deviation of ImageNet's channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.patches = nn.Conv2d(3, config.width, kernel_size=self.patch_size, stride=self.patch_size)
+        for name, values in (("mean", PIXEL_MEAN), ("std", PIXEL_STD)):
+            self.register_buffer(name, rearrange(torch.tensor(values), "c -> c 1 1"), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Patch embeddings without positions: (b, 3, h, w) float to (b, n, d)."""
+        return rearrange(self.patches((pixels - self.mean) / self.std), "b d h w -> b (h w) d")
+
+    def initialise_patches(self) -> None:
+        """Xavier uniform for the convolution, as in the other stems."""
         _xavier(self.patches)
 
 

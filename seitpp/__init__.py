@@ -8,6 +8,7 @@ Images become discrete tokens once, the tokens are stored, and everything after 
     images = seitpp.decode(store.ids([0, 1, 2]), "runs/tokenizer")
     features = seitpp.embed("runs/mtm", store)
     seitpp.predict("runs/finetune", ["cat.jpg"], tokenizer="runs/tokenizer")[0]
+    seitpp.load("runs/mine/bundle").predict("cat.jpg")[0]   # tokenizer and model in one, `export-model --kind bundle`
 
 The names below are the library's front door; `seitpp --help` lists the commands. Importing this package imports nothing
 heavy: each name brings what it needs when it is first used.
@@ -17,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seitpp.finetune.bundle import Bundle as Bundle
     from seitpp.finetune.load import load as load
     from seitpp.finetune.load import load_classifier as load_classifier
     from seitpp.finetune.load import load_encoder as load_encoder
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "Augment": "seitpp.mtm.augmentation.augment",
     "AugmentConfig": "seitpp.mtm.augmentation.augment",
+    "Bundle": "seitpp.finetune.bundle",
     "Predictions": "seitpp.finetune.predict",
     "TokenDataset": "seitpp.tokens.dataset",
     "TokenLoader": "seitpp.tokens.loader",
@@ -53,6 +56,7 @@ _PLACES = {
 __all__ = [
     "Augment",
     "AugmentConfig",
+    "Bundle",
     "Predictions",
     "TokenDataset",
     "TokenLoader",

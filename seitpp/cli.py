@@ -25,14 +25,18 @@ STAGES = {
     "probe": ("seitpp.finetune.probe", "linear and attentive probes, k-NN, few labels, simple baselines"),
     "explore": ("seitpp.finetune.explore", "nearest neighbours of a few images, and a 2-D map of features"),
     "finetune": ("seitpp.finetune.train", "fine-tune a pre-trained encoder, or train from scratch"),
+    "train-on-jpegs": ("seitpp.finetune.pixels", "train the same classifier on images, as JPEGs within a byte budget"),
     "continual": ("seitpp.finetune.continual", "learn classes task after task, with a memory of few bytes"),
     "evaluate": ("seitpp.finetune.evaluation", "measure a classifier on a token store or on images"),
     "predict": ("seitpp.finetune.predict_command", "print the most likely classes of images"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
+    "storage-curve": ("seitpp.downstream.storage_curve", "accuracy against bytes: tokens, and JPEGs of as many bytes"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),
     "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),
     "report": ("seitpp.report.report", "one self-contained page and results.csv of many runs"),
+    "recipes": ("seitpp.runtime.list_recipes", "list the recipes that --config knows by name"),
+    "doctor": ("seitpp.doctor", "versions, devices, memory, free disk, extras"),
 }
 OTHERS = {
     "store": "look at a token store, check, export, import or divide it: seitpp store lists how",
@@ -55,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _start(argv):
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
+        return
+    if argv[0] in ("--version", "version"):
+        from seitpp.doctor import version
+
+        print(f"seitpp {version()}")
         return
     stage, rest = argv[0], argv[1:]
     if stage == "store":
@@ -80,7 +89,8 @@ def _help():
             "",
             *lines,
             "",
-            "seitpp STAGE --help lists a stage's flags. Each stage is also a module for Accelerate:",
+            "seitpp STAGE --help lists a stage's flags, seitpp --version says the version.",
+            "Each stage is also a module for Accelerate:",
             "accelerate launch -m seitpp.mtm.pretrain --config vit_base --store STORE --output_dir RUN",
         ]
     )

@@ -40,6 +40,12 @@ ACTIONS = {
         "main",
         "a part of its rows, by count, class or bytes",
     ),
+    "budget": (
+        "seitpp.tokenizers.store_budget",
+        "BudgetConfig",
+        "main",
+        "what each way below so many bytes costs",
+    ),
 }
 
 
@@ -102,13 +108,14 @@ def info(config: InfoConfig) -> None:
         print(json.dumps({**about, **manifest}, indent=2))
         return
     height, width = store.grid
-    labelled = f"{len(store.classes)}: {', '.join(store.classes[:5])}{', …' if len(store.classes) > 5 else ''}"
+    windows = _windows(manifest, len(store))
     lines = {
-        "images": f"{len(store):,}",
+        **(windows or {"images": f"{len(store):,}"}),
         "tokens": f"{height} x {width} of K = {store.codebook_size:,} ({manifest['bits']} bits each)",
-        "an image": _row_bytes(store),
+        "a window" if windows else "an image": _row_bytes(store),
         "shards": f"{len(manifest['shards']):,}",
-        "classes": labelled if store.classes else "none",
+        "classes": _named(store.classes),
+        **({"masks": _masks(manifest["mask"])} if "mask" in manifest else {}),
         "tokenizer": f"{store.tokenizer['name']} {store.tokenizer['fingerprint'][:12]}, {store.lookup} look-up",
         "columns": ", ".join(store.columns),
         "bytes": f"{store.size.total:,}: {_parts(store.size)}",
@@ -116,6 +123,26 @@ def info(config: InfoConfig) -> None:
     print(config.store)
     for name, value in lines.items():
         print(f"  {name:<11} {value}")
+
+
+def _windows(manifest, rows):
+    """The lines of a segmentation store, whose rows are windows of images; {} of another."""
+    if "windows" not in manifest:
+        return {}
+    told = manifest["windows"]
+    size, stride = (" x ".join(map(str, told[name])) for name in ("size", "stride"))
+    side = f"short side {told['short_side']}" if told["short_side"] else "images of their own size"
+    return {"windows": f"{rows:,} of {size} pixels, stride {stride}, {side}"}
+
+
+def _masks(meaning):
+    """The values of masks."""
+    return _named(meaning["classes"]) + (f"; {meaning['ignore']} is ignored" if meaning["ignore"] is not None else "")
+
+
+def _named(classes):
+    """How many names there are and the first of them."""
+    return f"{len(classes)}: {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}" if classes else "none"
 
 
 def _row_bytes(store):

@@ -19,6 +19,7 @@ from PIL import Image
 
 import report_runs
 import tiny
+import tiny_segmentation
 import toy_training
 from seitpp import load, load_tokenizer, open_store, tokenize_images
 from seitpp.finetune.classifier import Classifier, save_classifier
@@ -93,7 +94,8 @@ def read_store(store, out, *, verified=True):
     store.content(everything)
     store.codebook[ids.clamp(max=store.codebook_size - 1)]
     assert store.size.total >= 0
-    for column, read in (("labels", store.label_lists_at), ("mask", store.masks_at)):
+    reads = (("labels", store.label_lists_at), ("mask", store.masks_at), ("window", store.windows_at))
+    for column, read in (*reads, ("truth", store.truths_at)):
         if column in store.columns:
             read(everything)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -370,6 +372,11 @@ TARGETS = {
         make_store,
         lambda folder, out: read_store(open_store(folder / "store", verify_shards=False), out, verified=False),
         weight=4, mended=mend_store, damaged=shards_and_tables,
+    ),
+    "windows": Target(
+        lambda folder: tiny_segmentation.make_segmentation_store(folder / "store"),
+        lambda folder, out: read_store(open_store(folder / "store"), out), mended=mend_store,
+        damaged=shards_and_tables, weight=4,
     ),
     "unfinished store": Target(
         make_unfinished, read_unfinished, damaged=lambda folder: all_files(folder / "store"), weight=2

@@ -34,6 +34,7 @@ from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.codebook import embed
 from seitpp.tokens.views import centre, centre_pixels, put
+from seitpp.training.announce import say_result
 from seitpp.training.batched_draws import BatchedDraws
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Step, batch_layout, fit
@@ -116,6 +117,12 @@ def main(config: TrainTokenAdaptConfig) -> None:
         agreement = {f"agreement, {method}": float(together.agreement[method]) for method in METHODS}
         run.finish({**fitted.measures, **agreement})
         say_left_out(run.path, reader)
+        say_result(
+            "TokenAdapt", fitted.measures,
+            following=(
+                "seitpp", "pretrain", "--store", "STORE", "--augment.token_adapt", str(run.path), "--output_dir", "RUN"
+            ),
+        )  # fmt: skip
     accelerator.end_training()
 
 

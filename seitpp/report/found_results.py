@@ -11,21 +11,24 @@ from seitpp.report.methods import KEY
 from seitpp.runtime.results import COLUMNS, results_table
 
 ABLATION, ROBUSTNESS, EVALUATION = "downstream.ablation", "downstream.robustness", "finetune.evaluation"
+STORAGE_CURVE = "downstream.storage_curve"
+_GATHERING = (ABLATION, STORAGE_CURVE)
+"""Stages that gather the results of runs of their own, which their rows name."""
 _METHOD = [name for name in KEY if name != "label"]
 
 
 def all_results(found: Found) -> pd.DataFrame:
     """Rows of all runs.
 
-    Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "robustness" for what runs of
-        that stage measured, clean images among it, and every other row with a shift; "evaluation" for what runs of
-        `seitpp evaluate` measured again, and more of; else "main". `label`: of the run,
+    Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "storage_curve"; "robustness"
+        for what runs of that stage measured, clean images among it, and every other row with a shift; "evaluation" for
+        what runs of `seitpp evaluate` measured again, and more of; else "main". `label`: of the run,
         where within a part and a data set several runs measured the same method; else "".
     """
     frames = []
     for run in found.runs:
         if len(rows := run.results):
-            if run.stage != ABLATION:  # an ablation gathers the results of runs of its own, which its rows name
+            if run.stage not in _GATHERING:
                 rows = rows.assign(run=run.path.as_posix())
             frames.append(rows.assign(stage=run.stage, label=run.label))
     if not frames:
@@ -35,6 +38,7 @@ def all_results(found: Found) -> pd.DataFrame:
     table.loc[(table["stage"] == ROBUSTNESS) | (table["shift"] != ""), "part"] = "robustness"
     table.loc[table["stage"] == EVALUATION, "part"] = "evaluation"
     table.loc[table["stage"] == ABLATION, "part"] = "ablation"
+    table.loc[table["stage"] == STORAGE_CURVE, "part"] = "storage_curve"
     table.loc[~_measured_twice(table), "label"] = ""
     return table[[*COLUMNS, "part", "label"]]
 

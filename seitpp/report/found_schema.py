@@ -46,7 +46,7 @@ ENVIRONMENT = record(
     {
         "command": optional(text()), "packages": optional(table(optional(text()))), "git_commit": optional(text()),
         "device": optional(text()), "threads": optional(integer(1)), "python": optional(text()),
-        "platform": optional(text()),
+        "platform": optional(text()), "cpu": optional(text()), "processes": optional(integer(1)),
     },
 )  # fmt: skip
 """env.json."""

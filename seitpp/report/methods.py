@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pandas as pd
 
 Kind = Literal["pretrained", "scratch", "frozen", "baseline"]
-KEY = ("protocol", "init", "augmentation", "label_fraction", "budget_bytes", "label")
+KEY = ("protocol", "init", "augmentation", "label_fraction", "budget_bytes", "storage", "label")
 """Columns of `seitpp.report.found_results.all_results` that tell methods apart."""
 
 
@@ -20,6 +20,7 @@ class Method:
         augmentation: of pre-training.
         label_fraction: fraction of the labels that was learned from.
         budget_bytes: of the training tokens; None: not limited.
+        storage: how the training images were stored; "": as tokens.
         run: label of the run that measured it, where several measured the same; else "".
     """
 
@@ -28,6 +29,7 @@ class Method:
     augmentation: str = ""
     label_fraction: float = 1.0
     budget_bytes: int | None = None
+    storage: str = ""
     run: str = ""
 
     @property
@@ -43,8 +45,8 @@ class Method:
         return replace(self, init="random", augmentation="")
 
     def same_labels(self, other: "Method") -> bool:
-        """Whether both learned from the same fraction of the labels, within the same budget."""
-        own, others = ((each.label_fraction, each.budget_bytes) for each in (self, other))
+        """Whether both learned from the same fraction of the labels, within the same budget, stored the same way."""
+        own, others = ((each.label_fraction, each.budget_bytes, each.storage) for each in (self, other))
         return own == others
 
 
@@ -52,5 +54,6 @@ def method_of(row: Any) -> Method:
     """The Method of a row (named tuple) that has the columns of KEY."""
     return Method(
         protocol=row.protocol, init=row.init, augmentation=row.augmentation, label_fraction=float(row.label_fraction),
-        budget_bytes=None if pd.isna(row.budget_bytes) else int(row.budget_bytes), run=row.label,
+        budget_bytes=None if pd.isna(row.budget_bytes) else int(row.budget_bytes), storage=row.storage,
+        run=row.label,
     )  # fmt: skip

@@ -18,6 +18,8 @@ from seitpp.report.findings import (
 )
 from seitpp.report.found_runs import Found
 from seitpp.report.methods import Method
+from seitpp.report.reported import read_reported, reported_of
+from seitpp.report.reported_tables import cell_of, with_reported
 from seitpp.report.scores import differences, scores, shift_scores
 from seitpp.report.tables import Cell, Table
 from seitpp.runtime.charts import bar, curve, line_chart
@@ -63,7 +65,8 @@ def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]
 
 def _results_table(dataset, measured):
     limit = max(score.mean + (score.std or 0) for score in measured)
-    return Table(
+    figures = read_reported()
+    table = Table(
         name=f"results-{dataset}",
         caption=f"Accuracy on {dataset}, %, mean ± standard deviation over seeds, best first",
         columns=("method", "accuracy, %", "seeds", "images, train / test"),
@@ -80,6 +83,7 @@ def _results_table(dataset, measured):
         ],
         bars=[bar(score.mean, limit, colour=COLOURS[score.kind], std=score.std) for score in measured],
     )
+    return with_reported(table, [cell_of(reported_of(figures, dataset, score.method)) for score in measured])
 
 
 def _methods(sets):

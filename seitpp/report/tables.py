@@ -3,6 +3,8 @@
     CSV        numbers as they are, a column of its own for standard deviations and one for notes, where there are any
     Markdown   what the page shows; the best of a column in bold
     LaTeX      likewise, with the rules of booktabs
+
+What was not measured is a dash, or an empty field of a CSV file.
 """
 
 import csv

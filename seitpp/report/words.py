@@ -31,7 +31,24 @@ _METRICS = {
     "mean_per_class": "mean accuracy of the classes",
     "cross_entropy": "cross-entropy",
     "ece": "calibration error",
+    "mean_accuracy": "mean accuracy",
+    "mce": "mean corruption error (mCE)",
+    "relative_mce": "relative mCE",
 }
+_SHIFTS = {
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "imagenet-sketch": "ImageNet-Sketch",
+    "imagenet-v2": "ImageNet-V2",
+    "imagenet-v2-threshold": "ImageNet-V2, threshold 0.7",
+    "imagenet-v2-top": "ImageNet-V2, top images",
+    "imagenet-real": "ImageNet-ReaL",
+    "objectnet": "ObjectNet",
+    "imagenet-c": "ImageNet-C",
+    "imagenet-c-generated": "corruptions of ImageNet-C, generated",
+}
+_STRENGTHS = {"noise-std-": "Gaussian noise, std {}", "blur-sigma-": "Gaussian blur, sigma {} px"}
+_IMAGENET_C = "imagenet-c:"
 _AUGMENTATIONS = {"tokenadapt": "TokenAdapt", "coloradapt": "ColorAdapt"}
 _FEATURES = {
     "random": "random encoder",
@@ -77,7 +94,7 @@ def method_names(methods: Iterable[Method]) -> dict[Method, str]:
     """A name for each of the methods of one table, each name once.
 
     What is the same for all methods of a protocol and start is left out: the augmentation, the fraction of the labels,
-    the budget. Methods that share all of these are told apart by the runs that measured them.
+    the budget, how images are stored. Methods that share all of these are told apart by the runs that measured them.
     """
     methods = list(dict.fromkeys(methods))
     names = {}
@@ -87,7 +104,10 @@ def method_names(methods: Iterable[Method]) -> dict[Method, str]:
         if len({other.label_fraction for other in akin}) > 1:
             name += f", {label_fraction(each.label_fraction)}"
         if len({other.budget_bytes for other in akin}) > 1:
-            name += ", all tokens" if each.budget_bytes is None else f", {size(each.budget_bytes)} of tokens"
+            what = storage(each.storage)
+            name += f", all {what}" if each.budget_bytes is None else f", {size(each.budget_bytes)} of {what}"
+        elif len({other.storage for other in akin}) > 1:
+            name += f", on {storage(each.storage)}"
         names[each] = f"{name} ({each.run})" if each.run else name
     return names
 
@@ -105,8 +125,20 @@ def with_unit(metric_name: str, mean: float, std: float | None = None) -> str:
 
 
 def shift(name: str) -> str:
-    """What was done to the images: "clean", "gaussian noise", "sketch"."""
-    return _plain(name) if name else "clean"
+    """What was done to the images: "clean", "gaussian noise", "ImageNet-A", "ImageNet-C, fog", "sketch"."""
+    if not name:
+        return "clean"
+    if name.startswith(_IMAGENET_C):
+        return f"{_SHIFTS['imagenet-c']}, {corruption(name)}"
+    for beginning, text in _STRENGTHS.items():
+        if name.startswith(beginning):
+            return text.format(name.removeprefix(beginning))
+    return _SHIFTS.get(name, _plain(name))
+
+
+def corruption(name: str) -> str:
+    """A corruption without where it is from: "fog" of ImageNet-C's fog and of one that was generated."""
+    return _plain(name.removeprefix(_IMAGENET_C))
 
 
 def severities(levels: Iterable[int]) -> str:
@@ -127,6 +159,17 @@ def measure(protocol_name: str, shift_name: str) -> str:
 def label_fraction(fraction: float) -> str:
     """A fraction of the labels: "20 % of the labels"."""
     return f"{100 * fraction:.3g} % of the labels"
+
+
+def storage(name: str) -> str:
+    """How images are stored: "tokens", "JPEGs of quality 75", "JPEGs of quality 75, 32 pixels a side"."""
+    if name in ("", "jpeg_fit"):
+        return "JPEGs of the quality that fits" if name else "tokens"
+    jpeg = re.fullmatch(r"jpeg(\d+)(?:_side(?:(\d+)|_fit))?", name)
+    if not jpeg:
+        return _plain(name)
+    side = f"{jpeg[2]} pixels a side" if jpeg[2] else "of the side that fits" if name.endswith("_fit") else ""
+    return f"JPEGs of quality {jpeg[1]}" + (f", {side}" if side else "")
 
 
 def percent(mean: float, std: float | None = None) -> str:

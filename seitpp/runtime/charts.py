@@ -41,12 +41,16 @@ class Line:
         colour: name of the CSS class, without "c-".
         points: list of (x, y), sorted by x; a single one is drawn as a dot.
         marked: whether every point gets a dot.
+        errors: of each point, how far a bar reaches to both sides; None: it has none. (): no point has one.
+        dashed: whether it is drawn broken.
     """
 
     label: str
     colour: str
     points: list = field(repr=False)
     marked: bool = False
+    errors: Sequence[float | None] = ()
+    dashed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,9 @@ class Rule:
     colour: str = "baseline"
 
 
-def line_chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, rules: Sequence[Rule] = ()) -> Markup:
+def line_chart(
+    lines: Sequence[Line], *, title: str, x_label: str, y_label: str, rules: Sequence[Rule] = (), log_x: bool = False
+) -> Markup:
     """Draw lines over a common x axis.
 
     Args:
@@ -67,17 +73,20 @@ def line_chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str,
         x_label: what the horizontal axis counts, with its unit.
         y_label: what the vertical axis measures, with its unit.
         rules: list of Rule.
+        log_x: the horizontal axis is logarithmic; points at 0 and below are left out.
     Returns: Markup of one `<svg>`; empty where there is no point to draw.
     """
-    known = [(line, [(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]) for line in lines]
+    known = [(line, _known_points(line, log_x)) for line in lines]
     drawn = [(line, points) for line, points in known if points]
     if not drawn:
         return Markup("")
-    xs = [x for _, points in drawn for x, _ in points]
-    ys = [y for _, points in drawn for _, y in points] + [rule.y for rule in rules]
-    x_ticks, y_ticks = ticks(0, max(xs), 5), ticks(min(ys), max(ys), 6)
-    x_ticks = [value for value in x_ticks if value <= max(xs)]
-    place = _Scale(0, max(xs), min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)))
+    xs = [x for _, points in drawn for x, *_ in points]
+    ys = [y + sign * error for _, points in drawn for _, y, error in points for sign in (-1, 1)]
+    ys += [rule.y for rule in rules]
+    x_range = _log_range(min(xs), max(xs)) if log_x else (0.0, max(xs))
+    x_ticks, y_ticks = log_ticks(*x_range) if log_x else ticks(*x_range, 5), ticks(min(ys), max(ys), 6)
+    x_ticks = [value for value in x_ticks if value <= x_range[1]]
+    place = _Scale(*x_range, min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)), log_x)
 
     parts = [_axes(place, x_ticks, y_ticks, x_label, y_label)]
     ends = []
@@ -86,10 +95,15 @@ def line_chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str,
         parts.append(f'<line class="rule c-{rule.colour}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         ends.append((y, WIDTH - RIGHT, rule.label, rule.colour))
     for line, points in drawn:
-        placed = [(place.x(x), place.y(y)) for x, y in points]
+        placed = [(place.x(x), place.y(y)) for x, y, _ in points]
         if len(placed) > 1:
             path = " ".join(f"{x},{y}" for x, y in placed)
-            parts.append(f'<polyline class="line c-{line.colour}" points="{path}"/>')
+            broken = ' stroke-dasharray="4 3"' if line.dashed else ""
+            parts.append(f'<polyline class="line c-{line.colour}"{broken} points="{path}"/>')
+        for x, y, error in points:
+            if error:
+                ends_at = f'y1="{place.y(y - error)}" y2="{place.y(y + error)}"'
+                parts.append(f'<line class="line c-{line.colour}" x1="{place.x(x)}" x2="{place.x(x)}" {ends_at}/>')
         if line.marked or len(placed) == 1:
             parts += [f'<circle class="dot c-{line.colour}" cx="{x}" cy="{y}" r="3"/>' for x, y in placed]
         if line.label:
@@ -154,6 +168,23 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     return [index * step for index in range(first, max(last, first + 1) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Numbers 1, 2 or 5 times a power of ten in [low, high], both above 0; of a narrow range, round numbers in it."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    found = [value for value in found if low * 0.999 <= value <= high * 1.001]
+    return found if len(found) > 1 else [value for value in ticks(low, high, 4) if low <= value <= high] or [low]
+
+
+_AROUND, _LEAST = 1.15, 2.0
+"""Factors of a logarithmic axis: how far it goes beyond its points, and how far at least from end to end."""
+
+
+def _log_range(low: float, high: float) -> tuple[float, float]:
+    beyond = max(_AROUND, math.sqrt(_LEAST * low / high))
+    return low / beyond, high * beyond
+
+
 @dataclass(frozen=True)
 class _Scale:
     """From data to the chart's units."""
@@ -162,12 +193,21 @@ class _Scale:
     x_high: float
     y_low: float
     y_high: float
+    log_x: bool = False
 
     def x(self, value):
-        return round(LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT), 1)
+        low, high, value = (math.log(each) if self.log_x else each for each in (self.x_low, self.x_high, value))
+        return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
 
     def y(self, value):
         return round(HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _known_points(line, log_x):
+    """(x, y, how far its error bar reaches) of the points that can be drawn."""
+    errors = line.errors or [None] * len(line.points)
+    points = [(x, y, error or 0.0) for (x, y), error in zip(line.points, errors, strict=True)]
+    return [each for each in points if all(map(math.isfinite, each)) and (each[0] > 0 or not log_x)]
 
 
 def _axes(place, x_ticks, y_ticks, x_label, y_label):

@@ -6,6 +6,7 @@ accelerate launch -m seitpp.mtm.pretrain --config configs/pretrain/vit_base.yaml
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from seitpp.runtime.config import field_names, flattened, optional_fields
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
 from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.field_types import field_types, in_words, lists_as_typed
 from seitpp.runtime.locations import with_homes
 from seitpp.runtime.places import check_places
 from seitpp.runtime.positional import without_positional
@@ -94,7 +96,8 @@ def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> C
     parser.add_argument("--config", action="config", help="a recipe's name or path; flags after it change it")
     parser.add_class_arguments(config_class, as_group=False)
     parser.epilog = "--debug shows the traceback of an error"
-    known = [*field_names(config_class), "config", "print_config", "help", "debug"]
+    _help(config_class, parser, argv)
+    known = [*field_names(config_class), "config", "print_config", "help", "help_all", "debug"]
     optional = set(optional_fields(config_class))
     argv, positional = without_positional(config_class, argv)
     for index, word in enumerate(argv):
@@ -105,14 +108,42 @@ def parse(config_class: type[Config], argv: Sequence[str], *, recipes: str) -> C
             argv[index + 1] = _checked_recipe(argv[index + 1], recipes, known, optional)
         elif word.startswith("--config="):
             argv[index] = "--config=" + _checked_recipe(word.removeprefix("--config="), recipes, known, optional)
-    argv = _none_as_null(argv, optional)
+    kinds = field_types(config_class)
+    argv = lists_as_typed(_none_as_null(argv, optional), kinds)
     try:
         values = parser.parse_args(argv)
     except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(_in_our_words(" ".join(str(error).split()), kinds, argv)) from error
     values = vars(parser.instantiate(values))
     config = config_class(**{name: value for name, value in (values | positional).items() if name != "config"})
     return with_homes(config)
+
+
+def _help(config_class: type, parser: Any, words: Sequence[str]) -> None:
+    """Print the help that is asked for, if any, and exit."""
+    from seitpp.runtime.short_help import short_help
+
+    for word in words:
+        if word in ("-h", "--help", "--help_all"):
+            typed = sys.argv[0]
+            command = typed if typed.startswith("seitpp ") else f"python -m {config_class.__module__}"
+            text = parser.format_help() if word == "--help_all" else short_help(config_class, command)
+            print(text)
+            sys.exit(0)
+
+
+def _in_our_words(message: str, kinds: dict[str, Any], words: Sequence[str]) -> str:
+    """What jsonargparse says of a value of the wrong type, without its names of Python's types."""
+    found = re.search(
+        r'Parser key "([^"]+)": (?:Does not validate|Expected a|Unable to load config|Not a valid)', message
+    )
+    if not found or found[1] not in kinds:
+        return message
+    key = found[1]
+    given = re.search(r"(?:Got value:|Given value:|Unable to load config) (.*?)(?: - Parser key .*)?$", message)
+    flag = f"--{key}" if any(word.split("=")[0] == f"--{key}" for word in words) else f"{key} in the recipe"
+    got = "" if given is None else f", got {given[1]}"
+    return f"{flag}: expected {in_words(kinds[key])}{got}"
 
 
 def _none_as_null(words, optional):
@@ -139,6 +170,7 @@ def _none_in_recipe(content, optional, prefix=""):
 def _checked_recipe(name, recipes, known, optional):
     """The recipe `name`, all of whose keys are known, as jsonargparse takes it: its content in one line."""
     path, content = read_recipe(name, recipes)
+    content.pop("stage", None)  # of a config.yaml that a run has left, which is a recipe, too
     for key in flattened(content):
         for part in accumulate(key.split("."), "{}.{}".format):
             if part not in known:

@@ -15,7 +15,7 @@ from seitpp.runtime.ownership import is_ours, refuse_foreign
 
 _WRITTEN = ("output_dir", "out", "stores", "root")
 _READ = (
-    *("images", "eval_images", "domains", "store", "eval_store", "like", "labels", "weights", "classifiers"),
+    *("images", "masks", "eval_images", "domains", "store", "eval_store", "like", "labels", "weights", "classifiers"),
     *("tokenizer", "token_adapt", "augment.token_adapt", "data", "checkpoint", "codebook", "synonyms", "mask_classes"),
 )
 _PATTERN = re.compile(r"[*?\[{]")

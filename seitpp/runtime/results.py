@@ -40,6 +40,8 @@ class Result:
         train_images: labelled images that were learned from.
         test_images: images that were measured on.
         budget_bytes: bytes of the training tokens, where the run was limited to so many; None: not limited.
+        storage: how the training images were stored: "" as tokens, else "jpeg75" (JPEGs of quality 75),
+            "jpeg75_side32" (scaled down to 32 pixels a side before), …
         tokenizer: fingerprint of the tokenizer; "" where none was used.
         run: folder of the run that measured it.
     """
@@ -58,6 +60,7 @@ class Result:
     train_images: int
     test_images: int
     budget_bytes: int | None = None
+    storage: str = ""
     tokenizer: str = ""
     run: str = ""
 
@@ -71,8 +74,10 @@ _TYPES = {
 }
 DTYPES = {field.name: _TYPES[field.type] for field in fields(Result)}
 """Column to pandas dtype: every table of results is read with these, and no text is taken for a missing value."""
-METHOD = ("protocol", "init", "augmentation")
+METHOD = ("protocol", "init", "augmentation", "storage")
 """The columns that tell methods apart."""
+ADDED = ("storage",)
+"""Columns that tables of older versions lack; all their rows would say "" in them."""
 
 
 def results_table(results: Iterable[Result]) -> pd.DataFrame:
@@ -88,9 +93,10 @@ def write_results(folder: str | Path, results: Iterable[Result] | pd.DataFrame) 
 
 
 def is_results(file: Path) -> bool:
-    """Whether a file begins as a table of results does, with the names of its columns."""
-    header = ",".join(COLUMNS).encode()
-    return begins_with(file, header + b"\n", within=len(header) + 1)
+    """Whether a file begins as a table of results does, with the names of its columns, now or of older versions."""
+    before = [name for name in COLUMNS if name not in ADDED]
+    headers = [f"{','.join(names)}\n".encode() for names in (COLUMNS, before)]
+    return any(begins_with(file, header, within=len(header)) for header in headers)
 
 
 def read_results(folders: Iterable[str | Path]) -> pd.DataFrame:
@@ -104,7 +110,8 @@ def read_results(folders: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    table = read_table(file, COLUMNS).reset_index(drop=True).astype("string")
+    table = read_table(file, [name for name in COLUMNS if name not in ADDED]).reset_index(drop=True).astype("string")
+    table = table.assign(**{name: "" for name in ADDED if name not in table})
     try:
         numbers = [name for name, dtype in DTYPES.items() if dtype != "string"]
         table[numbers] = table[numbers].replace("", pd.NA)

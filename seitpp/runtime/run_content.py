@@ -20,6 +20,7 @@ _FILES = (
         "summary.json",
         "metrics.jsonl",
         "results.csv",
+        "robustness.csv",
         "best.json",
         "best_weights.json",
         "tracker_id",
@@ -28,6 +29,7 @@ _FILES = (
     ),
     *("completions.png", "reconstructions.png", "agreement.csv", "views.png"),
     *("neighbours.csv", "neighbours.png", "feature_map.csv"),
+    *("jpegs.arrow", "jpegs.json"),
 )
 """But for config.yaml, which proves that the folder is a run, and goes last."""
 _STEP = re.compile(r"step-\d{8,}")

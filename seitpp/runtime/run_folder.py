@@ -19,6 +19,7 @@ from seitpp.runtime.config import flattened
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import followed, write_json, write_text
 from seitpp.runtime.locks import lock_folder
+from seitpp.runtime.machine import cpu_name
 from seitpp.runtime.ownership import is_run
 from seitpp.runtime.places import claim
 from seitpp.runtime.run_content import checkpoints_in, clear_run, has_work, refuse_foreign_weights
@@ -228,6 +229,8 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in packages},
         "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpu": cpu_name(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "threads": torch.get_num_threads(),
         "command": " ".join(sys.argv),
         "pid": os.getpid(),

@@ -23,6 +23,7 @@ from seitpp.tokens.coding.tables_file import read_tables
 from seitpp.tokens.format.coded_rows import CodedRows
 from seitpp.tokens.format.layout import RANS
 from seitpp.tokens.format.manifest import TABLES_FILE
+from seitpp.tokens.format.manifest_schema import BASE_COLUMNS
 from seitpp.tokens.format.shard import Shard, write_shard
 from seitpp.tokens.row_blocks import MANY_ROWS, row_ranges
 
@@ -91,7 +92,9 @@ def _code(job: ShardJob, coder: RowCoder, codebook_size: int, grid: tuple[int, i
 
 
 def _opened(job: ShardJob, codebook_size: int, grid: tuple[int, int]) -> Shard:
-    return Shard(job.path, _result(job), packed_bytes(grid[0] * grid[1], codebook_size))
+    result = _result(job)
+    columns = tuple(result.get("content", BASE_COLUMNS))
+    return Shard(job.path, result, packed_bytes(grid[0] * grid[1], codebook_size), columns)
 
 
 def _ids(shard: Shard, rows: np.ndarray, codebook_size: int, grid: tuple[int, int]) -> torch.Tensor:

@@ -88,7 +88,7 @@ def main(config: ReduceCodebookConfig) -> None:
             folder, tokenizer={"name": ReducedTokenizer.name, "fingerprint": reduced_fingerprint(fingerprint, kept)},
             codebook=codebook[kept], lookup=store.lookup, grid=store.grid,
             preprocessing=store.manifest["preprocessing"], classes=store.classes, shards=shards,
-            mask=store.manifest.get("mask"),
+            mask=store.manifest.get("mask"), windows=store.manifest.get("windows"),
         )  # fmt: skip
     share = counts[kept].sum() / counts.sum()
     print(

@@ -36,7 +36,7 @@ from seitpp.tokens.codec import pack
 from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, read_codebook
 from seitpp.tokens.format.targets import Targets
-from seitpp.tokens.format.verify import verify_masks
+from seitpp.tokens.format.verify import verify_masks, verify_places
 from seitpp.tokens.row_blocks import ShardSeries
 from seitpp.tokens.store import write_manifest
 from seitpp.tokens.synonyms import read_synonyms, write_synonyms
@@ -104,6 +104,7 @@ class _Origin:
     grid: Any
     preprocessing: dict
     mask: dict | None = None
+    windows: dict | None = None
 
 
 def main(config: ImportConfig) -> None:
@@ -119,7 +120,7 @@ def main(config: ImportConfig) -> None:
         for file, first, ids, labels, keys, targets in blocks:
             _check(ids, 0, codes, file, first, "id", f"but the codebook has {codes} codes: give the right --codebook")
             _check_labels(labels, classes, file, first)
-            _check_targets(targets, classes, origin.mask, file, first)
+            _check_targets(targets, classes, origin, file, first)
             maps = rearrange(torch.from_numpy(ids.astype(np.int32)), "b (h w) -> b h w", h=origin.grid[0])
             shards.append(pack(maps, codes).numpy(), labels, keys, targets)
             progress.update(shards.rows)
@@ -129,6 +130,7 @@ def main(config: ImportConfig) -> None:
         write_manifest(
             folder, tokenizer=origin.tokenizer, codebook=origin.codebook, lookup=origin.lookup, grid=origin.grid,
             preprocessing=origin.preprocessing, classes=classes, shards=shards.shards, mask=origin.mask,
+            windows=origin.windows,
         )  # fmt: skip
     print(f"{target}: {shards.rows} images, {len(classes)} classes, K = {codes}, {len(shards.shards)} shards")
 
@@ -170,7 +172,7 @@ def _read_parquet(config):
         labels=config.labels_column, mask=config.mask_column,
     )  # fmt: skip
     origin = _origin(config, source.manifest, _square(source.first_length()), beside=source.files[0].parent)
-    origin = replace(origin, mask=_mask_meaning(config, source.manifest))
+    origin = replace(origin, mask=_mask_meaning(config, source.manifest), windows=source.manifest.get("windows"))
     if not origin.grid:
         raise UserError(f"{source.files[0]}: the rows are no square of ids: say which by --grid, such as --grid 24,32")
     if config.classes:
@@ -229,14 +231,17 @@ def _check_labels(labels, classes, file, first):
     _check(labels[:, None], -1, limit, file, first, "label", advice)
 
 
-def _check_targets(targets, classes, mask, file, first):
-    """Refuse a block of targets in which a list names no class, or a mask is broken or of unknown values."""
+def _check_targets(targets, classes, origin, file, first):
+    """Refuse a block of targets in which a list names no class, or a mask or a window is broken."""
     if targets.labels is not None:
         for row, labels in enumerate(targets.labels.to_pylist()):
             values = np.array(labels or [], np.int64)[None]
             _check(values, 0, len(classes), file, first + row, "label", f"but there are {len(classes)} classes")
     if targets.masks is not None:
-        verify_masks(file, targets, mask or {"classes": [], "ignore": None}, first)
+        size = tuple(origin.windows["size"]) if origin.windows else None
+        verify_masks(file, targets, origin.mask or {"classes": [], "ignore": None}, first, size=size)
+    if targets.windows is not None:
+        verify_places(file, targets, origin.windows, first)
 
 
 def _mask_meaning(config, manifest):

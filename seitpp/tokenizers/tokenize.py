@@ -3,6 +3,7 @@
     seitpp tokenize --images photos/train --tokenizer runs/tokenizer --output_dir stores/train
     accelerate launch -m seitpp.tokenizers.tokenize --images 'train/{000..099}.tar' --tokenizer … --output_dir …
     seitpp tokenize --images hfds/cifar10 --image_column img --tokenizer runs/tokenizer --output_dir …
+    seitpp tokenize --targets masks --images ADEChallengeData2016 --tokenizer runs/tokenizer --output_dir stores/ade
 
 The unit of work is a shard: a range of the images, see `shard_job`. The main process lists the shards that are
 missing, and process r of w makes every w-th of them. So a job that was killed makes only what is missing, with
@@ -24,6 +25,7 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
+from seitpp.tokenizers.segmentation.options import SegmentationOptions
 from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.pixels import quiet_decoding
@@ -33,12 +35,13 @@ _LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeConfig(StageConfig):
+class TokenizeConfig(SegmentationOptions, StageConfig):
     """Turn images into a token store."""
 
     images: Location
     """folder of class folders (images directly in it are unlabelled); .tar files: one, a folder of them or a pattern
-    such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens"""
+    such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens; with masks, the data set's
+    folder"""
     tokenizer: Location
     """folder of a tokenizer, or package.module:Class, a class of your own"""
     like: Location | None = None
@@ -48,7 +51,7 @@ class TokenizeConfig(StageConfig):
     """what is done with images of another shape: crop keeps the centre, pad adds a white border, squash changes the
     aspect. None: what the tokenizer says. It is a part of the store's fingerprint"""
     split: str = "train"
-    """part of a data set; hfds/ and torch/ only"""
+    """part of a data set: of hfds/, torch/, and with masks"""
     root: Location | None = None
     """torch/: folder where the data set lies; hfds/: folder of the cache"""
     image_column: str = "image"
@@ -59,8 +62,8 @@ class TokenizeConfig(StageConfig):
     """images per forward pass"""
     workers: int | None = None
     """threads per process that decode; None: the machine's cores shared among its processes, less one, at least one"""
-    rows_per_shard: int = 65536
-    """images in a shard"""
+    rows_per_shard: int | None = None
+    """images in a shard; None: 65,536, with masks 2,048"""
     coding: Literal["auto", "none"] = "none"
     """auto: once all shards are made, they are entropy-coded without loss, where that makes them smaller; see seitpp
     store code. It is a part of the store's fingerprint"""
@@ -69,10 +72,11 @@ class TokenizeConfig(StageConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("batch_size", "rows_per_shard"):
-            require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        require(self, "batch_size", self.batch_size >= 1, "must be at least 1")
+        require(self, "rows_per_shard", self.rows_per_shard is None or self.rows_per_shard >= 1, "must be at least 1")
         require(self, "workers", self.workers is None or self.workers >= 1, "must be at least 1")
         require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
+        self.check_segmentation()
 
 
 def main(config: TokenizeConfig) -> None:
@@ -129,8 +133,9 @@ def make_shards(
     with quiet_decoding(), ThreadPoolExecutor(job.config.workers or spare_cores()) as threads:
         for shard in shards:
             result = shard.make(
-                job.images, job.tokenizer, device, threads, batch_size=job.config.batch_size, on_images=on_images
-            )
+                job.images, job.tokenizer, job.store_rows, device, threads, batch_size=job.config.batch_size,
+                on_images=on_images,
+            )  # fmt: skip
             skipped += len(result["skipped"])
             if job.too_many(skipped):
                 job.finish()

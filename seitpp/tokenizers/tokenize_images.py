@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seitpp.runtime.errors import UserError
-from seitpp.tokenizers.shard_job import encoded_batches
+from seitpp.tokenizers.encoding import encoded_batches
 from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
 from seitpp.tokenizers.sources.given import given_images
 from seitpp.tokenizers.sources.pixels import quiet_decoding

@@ -15,7 +15,9 @@ from seitpp.runtime.ownership import is_job
 from seitpp.runtime.places import claim
 from seitpp.runtime.schema import read_described, record
 from seitpp.tokenizers.code_shards import code_shards
+from seitpp.tokenizers.segmentation.open_windows import open_windows
 from seitpp.tokenizers.shard_job import ShardJob
+from seitpp.tokenizers.shard_rows import StoreRows, image_rows
 from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -39,6 +41,7 @@ class TokenizeJob:
         tokenizer: a Tokenizer on `device`, instead of loading `config.tokenizer`.
         about: what else the pixels depend on, such as a corruption's name and seed: kept in job.json, so that a store
             of other pixels is refused. A dict that JSON can hold.
+        store_rows: what rows `images` become; None: a row each.
 
     Attributes:
         images: an ImageSource.
@@ -54,6 +57,7 @@ class TokenizeJob:
         images: ImageSource | None = None,
         tokenizer: Tokenizer | None = None,
         about: dict[str, Any] | None = None,
+        store_rows: StoreRows | None = None,
     ):
         self.config = config
         self.folder = Path(config.output_dir)
@@ -61,11 +65,15 @@ class TokenizeJob:
         self.tokenizer = tokenizer if tokenizer is not None else load_tokenizer(
             config.tokenizer, device, resize=config.resize, fingerprint=like.tokenizer["fingerprint"] if like else None
         )  # fmt: skip
+        if images is None and config.targets == "masks":
+            images, store_rows = open_windows(config, self.tokenizer)
         self.images = _open_images(config, like and like.classes) if images is None else images
-        self.about = about or {}
+        self.store_rows = image_rows(self.tokenizer) if store_rows is None else store_rows
+        self.about = {**self.store_rows.about, **(about or {})}
+        self.rows_per_shard = config.rows_per_shard or self.store_rows.images_per_shard
         self._unlock: weakref.finalize[[], TokenizeJob] | None = None
-        starts = range(0, len(self.images), config.rows_per_shard)
-        ends = [min(start + config.rows_per_shard, len(self.images)) for start in starts]
+        starts = range(0, len(self.images), self.rows_per_shard)
+        ends = [min(start + self.rows_per_shard, len(self.images)) for start in starts]
         self.shards = [
             ShardJob(self.folder, number, range(start, end))
             for number, (start, end) in enumerate(zip(starts, ends, strict=True))
@@ -88,7 +96,7 @@ class TokenizeJob:
             "images": len(self.images),
             "keys": hashlib.sha256("\n".join(self.images.keys).encode()).hexdigest(),
             "labels": hashlib.sha256(self.images.labels.astype("<i4").tobytes()).hexdigest(),
-            "rows_per_shard": self.config.rows_per_shard,
+            "rows_per_shard": self.rows_per_shard,
             "coding": self.config.coding,
             "classes": self.images.classes,
             **self.about,
@@ -148,7 +156,7 @@ class TokenizeJob:
             raise UserError(f"{gone.path} was made but is not there: all processes must see one and the same folder")
         tables = None
         if self.config.coding == "auto":
-            tables = code_shards(self.folder, self.shards, self.tokenizer.codebook_size, tuple(self.tokenizer.grid))
+            tables = code_shards(self.folder, self.shards, self.tokenizer.codebook_size, self.store_rows.grid)
             made = [(shard, result) for shard, _ in made if (result := shard.result()) is not None]
         write_manifest(
             self.folder,
@@ -156,18 +164,21 @@ class TokenizeJob:
             tokenizer=self._tokenizer,
             codebook=self.tokenizer.codebook.detach().cpu(),
             lookup=self.tokenizer.lookup,
-            grid=self.tokenizer.grid,
-            preprocessing=self.tokenizer.preprocessing,
+            grid=self.store_rows.grid,
+            preprocessing=self.store_rows.preprocessing,
             classes=self.images.classes,
             shards=[
                 {key: value for key, value in result.items() if key not in ("skipped", "sizes", "coding")}
                 for _, result in made
             ],
+            **self.store_rows.manifest,
         )
         if self._unlock is not None:
             self._unlock()
         kept = len(self.images) - len(skipped)
-        said = f"{self.folder}: {kept} images, {len(self.images.classes)} classes, {len(skipped)} skipped"
+        windows = sum(result["rows"] for _, result in made)
+        what = f"{windows} windows" if "windows" in self.store_rows.manifest else f"{len(self.images.classes)} classes"
+        said = f"{self.folder}: {kept} images, {what}, {len(skipped)} skipped"
         return said + sentence(self.images.left_out, self.folder / "skipped.csv")
 
     @property

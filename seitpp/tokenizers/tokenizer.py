@@ -31,6 +31,8 @@ class Tokenizer(Protocol):
         lookup: how the nearest code is meant, "cosine" or "euclidean".
         preprocessing: how an image file becomes its input: a dict that JSON can hold. `resize` in it says
             what is done with images of another shape (DESCRIBED in `sources.decoding.resize`); else they are cropped.
+        any_size: whether it takes images of other sizes too, in multiples of a token's pixels. A custom class may leave
+            it out, which means that it does not.
         fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused. A
             custom class may leave it out.
     """

@@ -32,6 +32,7 @@ from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.training.announce import say_result
 from seitpp.training.config import TrainConfig
 from seitpp.training.fit import Step, batch_layout, fit
 from seitpp.training.fsdp import refuse_sharding
@@ -120,6 +121,12 @@ def main(config: TrainTokenizerConfig) -> None:
         described = {"codebook_size": config.model.codebook_size, "fingerprint": tokenizer.fingerprint}
         run.finish({**fitted.measures, **described})
         say_left_out(run.path, reader)
+        say_result(
+            "tokenizer", fitted.measures,
+            following=(
+                "seitpp", "tokenize", "--images", config.images, "--tokenizer", str(run.path), "--output_dir", "STORE"
+            ),
+        )  # fmt: skip
     accelerator.end_training()
 
 

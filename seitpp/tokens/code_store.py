@@ -73,7 +73,8 @@ def main(config: CodeStoreConfig) -> None:
         write_manifest(
             folder, tokenizer=store.tokenizer, codebook=store.codebook, lookup=store.lookup, grid=store.grid,
             preprocessing=store.manifest["preprocessing"], classes=store.classes, shards=shards,
-            mask=store.manifest.get("mask"), columns=store.columns, tables=tables,
+            mask=store.manifest.get("mask"), windows=store.manifest.get("windows"), columns=store.columns,
+            tables=tables,
         )  # fmt: skip
     print(_said(TokenStore(folder), store))
 

@@ -38,6 +38,7 @@ from seitpp.tokens.format.verify import (
     verify_once,
     verify_shard,
     verify_tables,
+    verify_windows,
 )
 from seitpp.tokens.to_device import moved
 
@@ -77,7 +78,7 @@ class TokenStore:
         codebook_size: K.
         grid: (h, w) tokens.
         classes: class names; a label is an index into them, -1 where unknown.
-        columns: of its shards: tokens, label, key, and `labels` and `mask` where rows are annotated so.
+        columns: of its shards: tokens, label, key, and further ones where rows are annotated so.
         row_bytes: bytes of a packed row, whether rows are stored so or coded.
         chosen: of a subset, which rows of its shards are its own, (rows,) int64, rising; else None.
         shard_offsets: first row of each shard and, last, the number of rows, (shards + 1,) int64.
@@ -206,6 +207,28 @@ class TokenStore:
             return self.targets_at(indices).maps()
         except ValueError as error:
             raise UserError(f"{self.folder}: {error}; seitpp store verify names the shard") from error
+
+    def truths_at(self, indices: Iterable[int] | np.ndarray) -> list[np.ndarray | None]:
+        """Label maps of whole images at the size that they came in, at each image's first row; None at the others.
+
+        Returns: a list of (height, width) uint8 or uint16, or None; None everywhere in a store that keeps none.
+        Raises: UserError if one is broken.
+        """
+        indices = self._checked(indices)
+        if "truth" not in self.columns:
+            return [None] * len(indices)
+        try:
+            return self.targets_at(indices).whole_maps()
+        except ValueError as error:
+            raise UserError(f"{self.folder}: {error}; seitpp store verify names the shard") from error
+
+    def windows_at(self, indices: Iterable[int] | np.ndarray) -> np.ndarray:
+        """Where some rows lie in their images, (b, 7) int32; `format.windows.Windows` names the numbers.
+
+        Raises: UserError if the store is no segmentation store.
+        """
+        self._require("window", "windows (column window): make a segmentation store, seitpp tokenize --targets masks")
+        return self.targets_at(indices).places()
 
     def keys(self, rows: range | None = None) -> list[str]:
         """Where images came from, a list of strings.
@@ -341,7 +364,7 @@ class TokenStore:
     @cached_property
     def _no_targets(self) -> Targets:
         """Targets of no row, with this store's columns."""
-        return Targets.of(labels=[] if "labels" in self.columns else None, masks=[] if "mask" in self.columns else None)
+        return Targets.none_of(self.columns)
 
     def _require(self, column: str, what: str) -> None:
         if column not in self.columns:
@@ -376,5 +399,6 @@ class TokenStore:
             if self.verify_shards:
                 verify_once(path, shard, self.manifest)
             verify_labels(path, shard, self.manifest)
+            verify_windows(path, shard, self.manifest)
             self._shards[number] = shard
         return self._shards[number]

@@ -89,7 +89,7 @@ def main(config: SubsetConfig) -> None:
     how = {name: getattr(config, name) for name in ("count", "fraction", "budget", "balanced", "seed")}
     write_subset(folder, store, np.sort(ranked), how=how, numbers=numbers, classes=classes)
     taken = np.bincount(labels[ranked] + 1, minlength=len(classes) + 1)[1:]
-    size = _bytes_of(store, ranked).sum()
+    size = bytes_of_rows(store, ranked).sum()
     spread = f"{taken.min()} to {taken.max()} of each of {len(classes)} classes" if len(classes) else "no classes"
     print(f"{folder}: {len(ranked)} of {len(store)} rows, {spread}, {size / 1e6:.3f} MB")
 
@@ -129,7 +129,7 @@ def parse_bytes(text: str) -> int:
 
 def _count(config: SubsetConfig, store: TokenStore, ranked: np.ndarray) -> int:
     if config.budget is not None:
-        return int(np.searchsorted(np.cumsum(_bytes_of(store, ranked)), parse_bytes(config.budget), side="right"))
+        return int(np.searchsorted(np.cumsum(bytes_of_rows(store, ranked)), parse_bytes(config.budget), side="right"))
     if config.fraction is not None:
         return max(1, round(config.fraction * len(ranked)))
     if config.count is not None and config.count > len(ranked):
@@ -137,7 +137,7 @@ def _count(config: SubsetConfig, store: TokenStore, ranked: np.ndarray) -> int:
     return len(ranked) if config.count is None else config.count
 
 
-def _bytes_of(store: TokenStore, rows: np.ndarray) -> np.ndarray:
+def bytes_of_rows(store: TokenStore, rows: np.ndarray) -> np.ndarray:
     """Bytes that each row takes in a shard: packed tokens, labels, mask, key, and the offsets of those that vary."""
     return np.sum(list(store.content(rows).values()), axis=0)
 
@@ -232,6 +232,7 @@ def _write_subset(folder, store, rows, how, numbers, classes):
         preprocessing=manifest["preprocessing"],
         classes=store.classes if classes is None else classes,
         mask=manifest.get("mask"),
+        windows=manifest.get("windows"),
         columns=store.columns,
         tables=store.coding_tables,
         shards=[

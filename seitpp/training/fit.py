@@ -21,6 +21,7 @@ from seitpp.runtime.devices import compile_in_place
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.trackers import check_trackers
+from seitpp.training.announce import Announcer
 from seitpp.training.best_weights import Better, keep_best
 from seitpp.training.config import TrainConfig
 from seitpp.training.ema import averaged
@@ -128,6 +129,7 @@ def fit(
             raise UserError("--shrink_batch does not work with FSDP: set --batch_size and --accum_iter yourself")
         attempt = partial(take_memory, model, batches, largest_step or step, config, accelerator)
         run.config = config = shrink_to_memory(config, accelerator, run, attempt)
+    announcer = Announcer(run, accelerator, model, title=title, samples=samples, schedule=schedule)
     groups = parameter_groups(model, weight_decay=config.weight_decay) if groups is None else groups
     prepared, optimizer = accelerator.prepare(model, make_adamw(groups, config))
     if config.compile:
@@ -154,6 +156,7 @@ def fit(
         evaluate=evaluate_all if evaluate else None, best_by=best_by,
         eval_every=_evaluation_steps(config, schedule),
         hooks=[at_steps(hook) for hook in hooks], derived=derived, ema=ema, flops_per_image=flops_per_image,
+        on_begin=announcer.begin,
     )  # fmt: skip
     final = whole.of(prepared)
     if accelerator.is_main_process:
@@ -161,6 +164,7 @@ def fit(
         if ema is not None:
             save(run.path / "weights_ema", ema.module)
     accelerator.wait_for_everyone()
+    announcer.end()
     return Fitted(model=final, measures=measures)
 
 

@@ -45,6 +45,7 @@ def train(
     derived: Callable[[dict[str, float]], dict[str, float]] | None = None,
     ema: Any = None,
     flops_per_image: float | None = None,
+    on_begin: Callable[[int], object] = lambda first: None,
 ) -> dict[str, float]:
     """Train `model` to the schedule's end, from the run's newest checkpoint if there is one.
 
@@ -64,6 +65,7 @@ def train(
         derived: function from the means of a log line to further numbers in it.
         ema: timm's ModelEmaV3 of the model; it is part of the checkpoints.
         flops_per_image: operations of a forward and backward pass, for the fraction of the device's peak (MFU).
+        on_begin: called with the first step before it is taken.
     Returns: the last evaluation.
     Raises: Interrupted after a signal, with the state saved; UserError where the loss is not finite, or where the
         checkpoint that `config.resume` names lies at the end.
@@ -80,6 +82,7 @@ def train(
     check_trackers(config.trackers)
     run.begin()
     run.forget_metrics_from(first)
+    on_begin(first)
     speed = Speed(accelerator, flops_per_image)
     evaluation, text = {}, ""
     with (

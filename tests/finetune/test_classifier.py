@@ -68,8 +68,8 @@ def test_a_classifier_can_read_the_cls_token():
 
 
 def test_a_stem_that_is_not_known_or_lacks_its_codes_is_refused():
-    for wrong in ({"stem": "pixels"}, {"codebook_size": None}):
-        with pytest.raises(ValueError, match="patches, with a codebook_size, or adapter"):
+    for wrong in ({"stem": "convolutions"}, {"codebook_size": None}):
+        with pytest.raises(ValueError, match="patches, with a codebook_size, adapter or pixels"):
             make_classifier(**wrong)
 
 

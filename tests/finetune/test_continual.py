@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import tiny
 from seitpp.finetune import continual as stage
 from seitpp.finetune.labelled import open_labelled
-from seitpp.finetune.replay import JpegMemory, TokenMemory, to_jpeg
+from seitpp.finetune.replay import JpegMemory, TokenMemory
 from seitpp.finetune.tasks import average_accuracy, divide_classes, forgetting, open_task, rows_of, write_task
 from seitpp.finetune.train import FinetuneConfig, fit_classifier
 from seitpp.mtm.augmentation.augment import AugmentConfig
@@ -22,6 +22,7 @@ from seitpp.mtm.encoder import EncoderConfig
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json
 from seitpp.runtime.results import read_results
+from seitpp.tokenizers.sources.decoding.jpeg import to_jpeg
 from seitpp.tokenizers.sources.selected import images_of_keys
 from seitpp.tokenizers.sources.source import open_source
 from seitpp.tokenizers.tokenize_images import tokenize_images

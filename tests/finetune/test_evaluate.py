@@ -172,7 +172,7 @@ def test_processes_that_do_not_divide_the_images_measure_what_one_does(world, me
 def test_the_store_of_images_is_kept_and_used_again(world, measured, tmp_path, tokenizer_folder, monkeypatch):
     stores = sorted((world / "stores").glob("*/store.json"))
     assert len(stores) == 1
-    monkeypatch.setattr("seitpp.tokenizers.shard_job.encoded_batches", None)  # calling it would fail
+    monkeypatch.setattr("seitpp.tokenizers.shard_rows.encoded_batches", None)  # calling it would fail
     config = of_images(world, tmp_path / "run", tokenizer_folder, stores=str(world / "stores"))
     stage.evaluate(config)
     assert values(tmp_path / "run") == pytest.approx(values(measured))

@@ -345,9 +345,9 @@ def test_onnx_without_its_extra_says_what_to_install(runs, tmp_path, monkeypatch
 def test_flags_of_other_kinds_are_refused(runs):
     config = export.ExportModelConfig(weights="runs/a", kind="published", out="out", token_adapt="runs/ta")
     for name, value, kinds in (
-        ("tokenizer", "runs/t", "onnx and program"),
+        ("tokenizer", "runs/t", "bundle and onnx and program"),
         ("codebook", "runs/t", "timm and onnx and program"),
-        ("results", ("runs/p",), "timm and hub"),
+        ("results", ("runs/p",), "bundle and timm and hub"),
     ):
         with pytest.raises(UserError, match=f"{name} = .* is for --kind {kinds}$"):
             replace(config, **{name: value})

@@ -6,7 +6,7 @@ from fuzz import run_case
 from fuzz_targets import TARGETS
 
 CASES = {
-    "store": 15, "mended store": 6, "unverified store": 8, "unfinished store": 4,
+    "store": 15, "mended store": 6, "unverified store": 8, "windows": 6, "unfinished store": 4,
     "subset": 5, "remote": 8, "models": 5, "tokenizers": 5,
     "checkpoints": 20, "run": 2, "report": 1, "labels": 10, "recipes": 2, "exchange": 2, "images": 2,
 }  # fmt: skip

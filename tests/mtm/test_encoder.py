@@ -18,7 +18,7 @@ from seitpp.mtm.formats.hub import HubMaskedTokenModel
 from seitpp.mtm.formats.timm_vit import timm_config, timm_weights, token_table
 from seitpp.mtm.masking import Masks
 from seitpp.mtm.patches import interpolate_positions, patchify, unpatchify
-from seitpp.mtm.stems import PatchStem, StemAdapter
+from seitpp.mtm.stems import PatchStem, PixelStem, StemAdapter
 from seitpp.tokenizers.positions import sincos_positions
 
 CONFIG = EncoderConfig(width=24, depth=4, heads=3, token_dropout=0.0, embedding_std=0.5)
@@ -328,3 +328,33 @@ def test_loading_weights_of_before_does_not_change_the_callers_dict(expected):
     assert list(state) == names
     with torch.no_grad():
         assert encoder.pooled(expected["ids"]).numpy() == pytest.approx(expected["pooled"].numpy(), abs=1e-5)
+
+
+def test_a_pixel_stem_is_a_convolution_of_whole_patches_written_out_as_a_loop():
+    config = EncoderConfig(width=8, depth=1, heads=2, patch_size=4)
+    stem = PixelStem(config).double()
+    stem.initialise_patches()
+    pixels = torch.from_numpy(np.random.default_rng(0).random((2, 3, 8, 12)))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    weight, bias = stem.patches.weight.detach().numpy(), stem.patches.bias.detach().numpy()
+    expected = np.zeros((2, 6, 8))
+    for sample, row, column, width in np.ndindex(2, 2, 3, 8):
+        total = bias[width]
+        for channel, down, right in np.ndindex(3, 4, 4):
+            value = pixels[sample, channel, 4 * row + down, 4 * column + right].item()
+            total += weight[width, channel, down, right] * (value - mean[channel]) / std[channel]
+        expected[sample, 3 * row + column, width] = total
+    np.testing.assert_allclose(stem(pixels).detach().numpy(), expected, atol=1e-6)
+
+
+def test_an_encoder_of_pixels_has_the_patches_and_positions_of_the_one_of_tokens():
+    shape = {"width": 8, "depth": 1, "heads": 2}
+    tokens_config = EncoderConfig(**shape, patch_size=2)
+    tokens = TokenEncoder(
+        tokens_config, PatchStem(tokens_config, codebook_size=tiny.CODES, embedding_dim=5), view=tiny.GRID
+    )
+    config = EncoderConfig(**shape, patch_size=8)
+    pixels = TokenEncoder(config, PixelStem(config), view=(16, 24))
+    assert pixels.patch_grid == tokens.patch_grid == (2, 3)
+    assert torch.equal(pixels.pos_embed, tokens.pos_embed)
+    assert pixels(torch.rand(2, 3, 16, 24)).shape == (2, 7, 8)

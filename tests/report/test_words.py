@@ -60,6 +60,14 @@ def test_names_say_what_differs_between_methods_and_nothing_else():
     assert list(words.method_names(budgets).values()) == [
         "fine-tuned from MTM, all tokens", "fine-tuned from MTM, 1.5 MB of tokens"
     ]  # fmt: skip
+    stored = [Method(**tuned, storage=each) for each in ("", "jpeg10")]
+    assert list(words.method_names(stored).values()) == [
+        "fine-tuned from MTM, on tokens", "fine-tuned from MTM, on JPEGs of quality 10"
+    ]  # fmt: skip
+    both = [Method(**tuned, storage="jpeg75", budget_bytes=each) for each in (None, 20_000)]
+    assert list(words.method_names(both).values()) == [
+        "fine-tuned from MTM, all JPEGs of quality 75", "fine-tuned from MTM, 20 kB of JPEGs of quality 75"
+    ]  # fmt: skip
     runs = [Method(**tuned, run=each) for each in ("one", "two")]
     assert list(words.method_names(runs).values()) == ["fine-tuned from MTM (one)", "fine-tuned from MTM (two)"]
     probes = [Method(protocol="linear", init="mtm", augmentation=each) for each in ("", "coloradapt")]
@@ -89,6 +97,16 @@ def test_a_column_of_the_ablation_is_a_protocol_or_a_shift(protocol, shift, said
 
 def test_shifts_are_said_with_spaces_and_none_is_clean():
     assert [words.shift(each) for each in ("", "gaussian_noise", "sketch")] == ["clean", "gaussian noise", "sketch"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("", "tokens"), ("jpeg75", "JPEGs of quality 75"), ("jpeg75_side32", "JPEGs of quality 75, 32 pixels a side"),
+     ("jpeg_fit", "JPEGs of the quality that fits"),
+     ("jpeg75_side_fit", "JPEGs of quality 75, of the side that fits"), ("web_p", "web p")],
+)  # fmt: skip
+def test_how_images_are_stored_is_said(name, said):
+    assert words.storage(name) == said
 
 
 def test_numbers_have_one_decimal_and_a_true_minus_sign():

@@ -5,8 +5,9 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
-from seitpp.runtime.charts import Line, bar, line_chart, ticks, write_chart
+from seitpp.runtime.charts import Line, bar, line_chart, log_ticks, ticks, write_chart
 
 
 def test_ticks_are_round_and_cover_the_range():
@@ -45,3 +46,38 @@ def test_a_bar_is_as_long_as_its_fraction_of_the_longest():
     assert 'width="25.00%"' in bar(0.2, 0.8, colour="mtm")
     assert 'x1="12.50%" x2="37.50%"' in bar(0.2, 0.8, colour="mtm", std=0.1)
     assert bar(0.2, 0, colour="mtm") == ""
+
+
+def test_ticks_of_a_logarithmic_axis_are_1_2_5_times_powers_of_ten_within_it():
+    assert log_ticks(0.3, 30) == pytest.approx([0.5, 1, 2, 5, 10, 20])
+    assert log_ticks(10, 100) == pytest.approx([10, 20, 50, 100])
+    assert all(166 <= value <= 169 for value in log_ticks(166, 169))
+
+
+def test_on_a_logarithmic_axis_equal_factors_are_equal_distances_and_zero_is_left_out():
+    line = Line(label="", colour="mtm", points=[(0, 9), (1, 1), (10, 2), (100, 3)], marked=True)
+    drawn = line_chart([line], title="", x_label="", y_label="", log_x=True)
+    xs = [float(x) for x in re.findall(r'<circle [^>]*cx="([\d.]+)"', drawn)]
+    assert len(xs) == 3
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.11)
+
+
+def test_a_logarithmic_axis_of_points_that_lie_close_together_spans_a_factor_of_two():
+    line = Line(label="", colour="mtm", points=[(166.3, 1), (167.2, 2)], marked=True)
+    drawn = line_chart([line], title="", x_label="", y_label="", log_x=True)
+    assert re.findall(r'class="tick"[^>]*"middle">([\d.]+)<', drawn) == ["150", "200"]
+    places = [float(x) for x in re.findall(r'<circle [^>]*cx="([\d.]+)"', drawn)]
+    assert sum(places) / 2 == pytest.approx((42 + 464 - 126) / 2, abs=1)  # the middle of the plot
+
+
+def test_an_error_bar_reaches_as_far_to_both_sides_and_the_axis_holds_it():
+    line = Line(label="", colour="mtm", points=[(1, 10), (2, 20)], errors=[None, 5.0], marked=True)
+    drawn = line_chart([line], title="", x_label="", y_label="")
+    (_, low), (x, dot) = [tuple(map(float, each)) for each in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    ((bar_x, first, last),) = re.findall(
+        r'class="line c-mtm" x1="([\d.]+)" x2="[\d.]+" y1="([\d.]+)" y2="([\d.]+)"', drawn
+    )
+    assert float(bar_x) == x
+    assert float(first) - dot == pytest.approx((low - dot) / 2, abs=0.11)
+    assert dot - float(last) == pytest.approx((low - dot) / 2, abs=0.11)
+    assert float(last) >= 30  # below the upper edge of the plot

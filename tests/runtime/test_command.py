@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 import tiny
 from seitpp.downstream.ablation import AblationConfig
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.downstream.storage_curve import StorageCurveConfig
 from seitpp.finetune.continual import ContinualConfig
 from seitpp.finetune.evaluation import EvaluateConfig
 from seitpp.finetune.explore import ExploreConfig
@@ -48,6 +49,7 @@ STAGES = {
     "continual": ("seitpp.finetune.continual", ContinualConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
+    "storage_curve": ("seitpp.downstream.storage_curve", StorageCurveConfig),
 }
 RECIPES = sorted(path for path in recipes_folder(".").glob("*/*.yaml") if path.parent.name != "accelerate")
 
@@ -369,6 +371,7 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
         ("train_tokenizer", ["--model.image_size", "[60, 64]"], "image_size"),
         ("tokenadapt", ["--held_out", "1"], "held_out"),
         ("robustness", ["--severities", "[6]"], "severities"),
+        ("storage_curve", ["--jpegs", "[gif]"], "'gif' is no way to store images"),
         ("probe", ["--features", "[mtm, wavelets]"], "wavelets"),
         ("probe", ["--features", "[pixels]"], "--images and --eval_images"),
         ("explore", ["--images", "photos"], "--images and --eval_images belong together"),
@@ -496,8 +499,8 @@ def test_every_field_of_every_stage_is_documented(stage):
     assert [name for name, text in documented_fields(config_class) if not text] == []
 
 
-def test_help_lists_every_field_with_its_documentation():
-    done = tiny.run("-m", "seitpp.mtm.pretrain", "--help", COLUMNS="100")
+def test_help_all_lists_every_field_with_its_documentation():
+    done = tiny.run("-m", "seitpp.mtm.pretrain", "--help_all", COLUMNS="100")
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
     for name, documentation in documented_fields(PretrainConfig):

@@ -25,6 +25,10 @@ STAGES = {  # folder of recipes: module, its configuration's class, flags that i
         ["--store", "s", "--eval_store", "s", "--weights", "w", "--images", "i", "--eval_images", "i"],
     ),
     "explore": ("seitpp.finetune.explore", "ExploreConfig", ["--store", "s", "--eval_store", "s", "--weights", "w"]),
+    "robustness": (
+        "seitpp.downstream.robustness", "RobustnessConfig",
+        ["--classifiers", "[r]", "--tokenizer", "t", "--images", "i"],
+    ),
     "ablation": ("seitpp.downstream.ablation", "AblationConfig", ["--store", "s", "--eval_store", "s"]),
 }  # fmt: skip
 RECIPES = [(stage, file.stem) for stage in STAGES for file in sorted(recipes_folder(stage).glob("*.yaml"))]

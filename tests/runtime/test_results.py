@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.results import COLUMNS, METHOD, Result, mean_and_std, read_results, write_results
+from seitpp.runtime.results import COLUMNS, METHOD, Result, is_results, mean_and_std, read_results, write_results
 
 RESULT = Result(
     dataset="t", metric="accuracy", value=0.25, seed=0, init="mtm", protocol="linear", train_images=5, test_images=7
@@ -16,7 +16,7 @@ RESULT = Result(
 def test_the_columns_are_those_of_the_design():
     assert COLUMNS == (
         "dataset", "split", "shift", "severity", "metric", "value", "seed", "init", "protocol", "augmentation",
-        "label_fraction", "train_images", "test_images", "budget_bytes", "tokenizer", "run",
+        "label_fraction", "train_images", "test_images", "budget_bytes", "storage", "tokenizer", "run",
     )  # fmt: skip
 
 
@@ -27,6 +27,30 @@ def test_results_come_back_from_several_folders(tmp_path):
     assert table.run.tolist() == ["one", "two"]
     assert table.value.tolist() == [0.25, 0.25]
     assert list(read_results([tmp_path / "missing"]).columns) == list(table.columns) == list(COLUMNS)
+
+
+def test_a_table_of_before_there_was_storage_is_read_as_tokens_and_known_as_ours(tmp_path):
+    write_results(tmp_path, [replace(RESULT, run="now", storage="jpeg10")])
+    file = tmp_path / "results.csv"
+    assert read_results([tmp_path]).storage.tolist() == ["jpeg10"]
+    place = COLUMNS.index("storage")
+    lines = [line.split(",") for line in file.read_text().splitlines()]
+    file.write_text("".join(",".join(line[:place] + line[place + 1 :]) + "\n" for line in lines))
+    table = read_results([tmp_path])
+    assert list(table.columns) == list(COLUMNS)
+    assert (table.storage.item(), table.run.item()) == ("", "now")
+    assert is_results(file)
+    file.write_text("dataset,split\n")
+    assert not is_results(file)
+
+
+def test_how_images_were_stored_tells_methods_apart(tmp_path):
+    write_results(
+        tmp_path, [replace(RESULT, storage=each, value=value) for each, value in (("", 0.2), ("jpeg75", 0.4))]
+    )
+    assert mean_and_std(read_results([tmp_path]), METHOD).set_index("storage")["mean"].to_dict() == {
+        "": 0.2, "jpeg75": 0.4
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("word", ["null", "NA", "nan", "1", "007", "true", "", "a,b", 'say "hi"', "naïve"])

@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import load
 
 import tiny
+import tiny_segmentation
 from seitpp.tokens.code_store import CodeStoreConfig
 from seitpp.tokens.code_store import main as code_store
 from seitpp.tokens.codec import pack, unpack
@@ -48,11 +49,13 @@ def folders(tmp_path_factory):
     make_subset(SubsetConfig(store=str(store), output_dir=str(root / "part"), classes=("cow", "bee")))
     few = tiny.make_store(root / "few", 61 * tiny.random_ids(60, 4, (9, 8)), codes=391, rows_per_shard=40)
     code_store(CodeStoreConfig(store=str(few), output_dir=str(root / "coded")))
+    windows, _ = tiny_segmentation.make_segmentation_store(root / "windows")
     frozen = tiny.TESTS / "tokens" / "version-1"
     return {
         "all": store,
         "part": root / "part",
         "coded": root / "coded",
+        "windows": windows,
         "version 1": frozen / "store",
         "part of version 1": frozen / "subset",
     }
@@ -65,7 +68,7 @@ def test_the_example_is_what_the_codec_makes():
     assert unpack(torch.tensor([list(packed)], dtype=torch.uint8), 391, (3, 3)).tolist() == [rows]
 
 
-@pytest.mark.parametrize("name", ["all", "part", "version 1", "part of version 1"])
+@pytest.mark.parametrize("name", ["all", "part", "windows", "version 1", "part of version 1"])
 def test_the_printed_reader_reads_what_ours_reads(read_store, folders, name):
     store, rows = TokenStore(folders[name]), list(read_store(folders[name]))
     everything = range(len(store))
@@ -73,19 +76,22 @@ def test_the_printed_reader_reads_what_ours_reads(read_store, folders, name):
     assert np.array_equal([row["ids"] for row in rows], store.ids(everything))
     assert [row["label"] for row in rows] == store.labels.tolist()
     assert [row["key"] for row in rows] == store.keys()
-    if "mask" in store.columns:
+    if "labels" in store.columns:
         lists = [None if each is None else each.tolist() for each in store.label_lists_at(everything)]
         assert [row["labels"] for row in rows] == lists
-        for row, mask in zip(rows, store.masks_at(everything), strict=True):
-            assert np.array_equal(row["mask"], mask) if mask is not None else row["mask"] is None
+    if "window" in store.columns:
+        assert [row["window"] for row in rows] == store.windows_at(everything).tolist()
+    for name, read in (("mask", store.masks_at), ("truth", store.truths_at)):
+        for row, mask in zip(rows, read(everything) if name in store.columns else [], strict=name in store.columns):
+            assert np.array_equal(row[name], mask) if mask is not None else row[name] is None
 
 
 def test_the_page_names_every_field_that_is_written_and_no_other(folders):
     manifest = json.loads((folders["part"] / "store.json").read_text())
     tables = re.findall(r"\| field \| type \| meaning \|\n\|[-|]+\n((?:\|.*\n)+)", PAGE)
     named = [re.findall(r"^\| `(\w+)`", table, re.MULTILINE) for table in tables]
-    coded = json.loads((folders["coded"] / "store.json").read_text())
-    fields = set(manifest) | set(coded)
+    others = [json.loads((folders[name] / "store.json").read_text()) for name in ("coded", "windows")]
+    fields = set(manifest).union(*others)
     assert [set(each) for each in named] == [fields, set(manifest["shards"][0]), set(manifest["subset"])]
 
 

@@ -52,6 +52,7 @@ class ReducedTokenizer(nn.Module):
         self.image_size = base.image_size
         self.grid = base.grid
         self.lookup = base.lookup
+        self.any_size = getattr(base, "any_size", False)  # which a custom class may leave out
         self.codebook_size = kept
 
     @property

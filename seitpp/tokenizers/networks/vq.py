@@ -103,6 +103,7 @@ class VQTokenizer(nn.Module):
     """
 
     name = "vq"
+    any_size = True
 
     def __init__(self, model: Any, image_size: Sequence[int], *, space_to_depth: int = 1, lookup: str = "euclidean"):
         super().__init__()

@@ -1,8 +1,8 @@
 """Rows of ids in Parquet files: those that `seitpp store export` writes, and anyone's with a column of ids.
 
 Our files have the columns ids (fixed-size list of uint16), label, class (null where unknown) and key, where the store
-has them labels (list of int32) and mask (a PNG each), and in the schema's metadata, under `seitpp`, the store's
-manifest without its shards.
+has them labels (list of int32), mask and truth (a PNG each) and window (seven int32), and in the schema's metadata,
+under `seitpp`, the store's manifest without its shards.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -23,7 +23,8 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.rights import check_listable, check_readable
 from seitpp.tokens.codec import packed_bytes, unpack
 from seitpp.tokens.format.manifest import check_manifest
-from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets, only_labels
+from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, TARGET_COLUMNS, Targets, only_labels
+from seitpp.tokens.format.windows import WINDOW_TYPE
 
 METADATA = b"seitpp"
 
@@ -42,7 +43,8 @@ class ParquetRows:
     Attributes:
         files: paths, sorted.
         rows: number of rows of all files.
-        columns: names of the columns of ids, label, key, labels and mask, None where there is none.
+        columns: names of the columns of ids, label, key, labels, mask, window and truth, None where there is none. The
+            last two are those of segmentation stores alone, which say in their manifest what they mean.
         label_kind: "integers", "strings" or None.
         manifest: of the store that the files were exported from; {} if they are not ours.
     Raises: UserError if there is no such file, one is broken, or the columns are others.
@@ -180,7 +182,13 @@ def _choose_columns(
         "key": _choose(schema, path, "key", given["key"], ["key"]),
         "labels": _choose_target(schema, path, "labels", given["labels"]),
         "mask": _choose_target(schema, path, "mask", given["mask"]),
+        "window": "window" if "windows" in (manifest := _manifest(schema, path)) else None,
+        "truth": "truth" if "truth" in manifest.get("columns", ()) else None,
     }
+    if columns["window"] and not _is_window(schema):
+        raise UserError(f"{path} has no column window of {WINDOW_TYPE}, as its metadata says: export it again")
+    if columns["truth"]:
+        _choose_target(schema, path, "mask", "truth")
     if columns["label"] is None:
         return columns, None
     kind = _plain_type(schema.field(columns["label"]).type)
@@ -220,13 +228,17 @@ def _choose_target(schema: pa.Schema, path: Path, what: str, given: str | None) 
 
 
 def _targets(batch: pa.RecordBatch, columns: dict[str, str | None], path: Path, first: int) -> Targets:
-    labels, masks = (None if columns[what] is None else batch.column(columns[what]) for what in ("labels", "mask"))
+    labels, masks, windows, truths = (
+        None if columns[what] is None else batch.column(columns[what]) for what in TARGET_COLUMNS
+    )
     if labels is not None and labels.flatten().null_count:
         row = next(row for row, each in enumerate(labels.to_pylist()) if None in (each or ()))
         raise UserError(f"{path}: row {first + row} lacks one of its labels (null): remove or mend it")
     return Targets(
         labels=None if labels is None else labels.cast(LABELS_TYPE),
         masks=None if masks is None else masks.cast(MASK_TYPE),
+        windows=None if windows is None else windows.cast(WINDOW_TYPE),
+        truths=None if truths is None else truths.cast(MASK_TYPE),
     )
 
 
@@ -245,6 +257,16 @@ def _plain(column: Any) -> Any:
     """A column of its plain type."""
     values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     return values if values.type == _plain_type(values.type) else pc.cast(values, _plain_type(values.type))
+
+
+def _is_window(schema: pa.Schema) -> bool:
+    if "window" not in schema.names:
+        return False
+    kind = schema.field("window").type
+    return pa.types.is_fixed_size_list(kind) and (kind.list_size, kind.value_type) == (
+        WINDOW_TYPE.list_size,
+        pa.int32(),
+    )
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -34,6 +34,7 @@ def write_manifest(
     classes: Sequence[str],
     shards: Sequence[dict[str, Any]],
     mask: dict[str, Any] | None = None,
+    windows: dict[str, Any] | None = None,
     columns: Sequence[str] | None = None,
     tables: bytes | None = None,
     **others: Any,
@@ -51,6 +52,8 @@ def write_manifest(
         shards: what `write_shard` returned, in order.
         mask: of a store with masks, {"classes": names of the values, or [] where they have none; "ignore": the value
             that counts for nothing, or None}; None: the same without names and such a value.
+        windows: of a segmentation store, {"size": [h, w] of a window; "stride": [down, across]; "short_side": what the
+            short side of images was resized to, or None; "tile": [h, w] that the tokenizer encoded at a time}, pixels.
         columns: of the shards; None: what they say of themselves, which shards that were written elsewhere may not.
         tables: content of coding.safetensors, where rows are coded by it; None: they are packed.
         others: further entries, such as `subset`.
@@ -62,6 +65,8 @@ def write_manifest(
     columns = _columns_of(shards) if columns is None else columns
     if "mask" in columns:
         others["mask"] = {"classes": list(mask["classes"]), "ignore": mask["ignore"]} if mask else dict(_NAMELESS)
+    if "window" in columns and windows is not None:
+        others["windows"] = windows
     with replacing(Path(folder) / "codebook.safetensors") as temporary:
         save_file({"codebook": codebook.float().contiguous()}, temporary)
         content = temporary.read_bytes()

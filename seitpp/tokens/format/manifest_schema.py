@@ -56,6 +56,8 @@ _FURTHER = {
     "codebook": _FILE_CONTENT,
 }
 _MASK = record({"classes": listing(text()), "ignore": optional(integer(0, 65535))})
+_PIXELS = listing(integer(1, 2**20), length=2)
+_WINDOWS = record({"size": _PIXELS, "stride": _PIXELS, "short_side": optional(integer(1, 2**20)), "tile": _PIXELS})
 _SUBSET = record(
     {
         "file": _FILE,
@@ -81,7 +83,9 @@ SHARD = _shard(_FILE)
 def manifest(value: Any, field: str) -> None:
     """The schema of a manifest of version 1 or 2: first each field by itself, then whether they fit together."""
     further = _FURTHER if value["version"] > 1 else {}
-    record({**_FIELDS, **further}, {"mask": _MASK, "subset": _SUBSET, "coding_tables": _FILE_CONTENT})(value, field)
+    record(
+        {**_FIELDS, **further}, {"mask": _MASK, "windows": _WINDOWS, "subset": _SUBSET, "coding_tables": _FILE_CONTENT}
+    )(value, field)
     listing(_shard(_BESIDE) if "subset" in value else SHARD)(value["shards"], "shards")
     _bits(value)
     _columns(value)
@@ -102,6 +106,10 @@ def _columns(value: Any) -> None:
         raise Mismatch(f"columns is {columns!r:.60}, expected {', '.join(BASE_COLUMNS)} and others, each once")
     if "mask" in columns and "mask" not in value:
         raise Mismatch("it lacks 'mask', which says what the column of that name means")
+    if "window" in columns and "windows" not in value:
+        raise Mismatch("it lacks 'windows', which says what the column window means")
+    if "truth" in columns and not {"mask", "window"} <= set(columns):
+        raise Mismatch("columns has truth without mask and window, which it belongs to")
     for place, shard in enumerate(value["shards"]):
         if set(shard.get("content", columns)) != set(columns):
             raise Mismatch(f"shards[{place}].content has other columns than `columns`")

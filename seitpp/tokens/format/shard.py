@@ -2,7 +2,7 @@
 
 Columns: `tokens` (fixed-size binary, packed by `seitpp.tokens.codec`, or binary, coded by `seitpp.tokens.coding`),
 `label` (int32, -1 where unknown), `key` (string: where the image came from), and where rows are annotated so `labels`
-and `mask` (see `format.targets`).
+`mask`, `window` and `truth` (see `format.targets`).
 Further columns are left alone. `pandas.read_feather`, polars, DuckDB and datasets read it as it is.
 """
 
@@ -26,11 +26,12 @@ from seitpp.runtime.schema import shown
 from seitpp.tokens.format.arrow_file import check_plain
 from seitpp.tokens.format.coded_rows import CODED_TYPE, CodedRows
 from seitpp.tokens.format.manifest_schema import BASE_COLUMNS
-from seitpp.tokens.format.targets import LABELS_TYPE, MASK_TYPE, Targets
+from seitpp.tokens.format.targets import TARGET_COLUMNS, TARGET_TYPES, Targets
+from seitpp.tokens.format.windows import FIELDS as WINDOW_FIELDS
 
 _AGAIN = "run the command that made the store again"
 _NO_TARGETS = Targets()
-_TYPES = {"label": pa.int32(), "key": pa.string(), "labels": LABELS_TYPE, "mask": MASK_TYPE}
+_TYPES = {"label": pa.int32(), "key": pa.string(), **TARGET_TYPES}
 """Type of each column that is read, but for `tokens`, whose type depends on the store's coding."""
 
 
@@ -75,7 +76,7 @@ class Shard:
         self.labels = _mapped(table.column("label"), np.dtype(np.int32))
         self.targets = Targets(**{
             field: _whole(table.column(name)) if name in columns else None
-            for name, field in (("labels", "labels"), ("mask", "masks"))
+            for name, field in TARGET_COLUMNS.items()
         })  # fmt: skip
 
     def keys(self, start: int = 0, stop: int | None = None) -> list[str]:
@@ -109,10 +110,17 @@ def _read_plain(path: str | Path, columns: dict[str, Any]) -> pa.Table:
         raise UserError(f"{path} is cut off or broken ({shown(error, 80)}): {_AGAIN}") from error
     for name in columns:
         column = _whole(table.column(name))
-        nulls = column.flatten().null_count if name == "labels" else 0 if name == "mask" else column.null_count
-        if nulls:
+        if nulls := _nulls(name, column):
             raise UserError(f"{path}: the column {name} has {nulls} values that are missing (null): {_AGAIN}")
     return table
+
+
+def _nulls(name: str, column: Any) -> int:
+    """Values that may not be missing, and are: a row without a list of labels or a mask is one nobody annotated."""
+    if name in ("mask", "truth"):
+        return 0
+    inside = column.flatten().null_count if name in ("labels", "window") else 0
+    return inside + (0 if name == "labels" else column.null_count)
 
 
 def _check_columns(path: str | Path, schema: pa.Schema, columns: dict[str, Any]) -> None:
@@ -131,7 +139,8 @@ def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
     Args:
         columns: {name: Arrow array} of a shard.
     Returns: {name: (rows,) int64}: packed tokens, or coded ones and their offset (4); 4 of a label; a key and its
-        offset (4); the labels of a row, 4 each, and their offset (4); a mask and its offset (8).
+        offset (4); the labels of a row, 4 each, and their offset (4); a mask or truth and its offset (8);
+        28 of a window.
     """
     rows = len(columns["tokens"])
 
@@ -148,9 +157,12 @@ def content_bytes(columns: dict[str, Any]) -> dict[str, np.ndarray]:
     }
     if "labels" in columns:
         content["labels"] = 4 + 4 * lengths("labels")
-    if "mask" in columns:
-        content["mask"] = 8 + lengths("mask")
-    return content
+    for name in ("mask", "truth"):
+        if name in columns:
+            content[name] = 8 + lengths(name)
+    if "window" in columns:
+        content["window"] = np.full(rows, 4 * len(WINDOW_FIELDS), np.int64)
+    return {name: content[name] for name in columns}
 
 
 def _whole(column: pa.ChunkedArray) -> Any:

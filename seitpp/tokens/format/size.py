@@ -15,8 +15,8 @@ class StoreSize:
         rows: number of rows.
         tokens: bytes of tokens as they are stored, and of the offsets of coded ones.
         labels: bytes of one label and of several labels a row.
-        masks: bytes of compressed label maps.
-        keys: bytes of keys.
+        masks: bytes of compressed label maps, those of windows and those of whole images.
+        keys: bytes of keys, and of the places of windows.
         container: what Arrow adds: schema, padding, record batch. Part of `keys` where the manifest is of version 1,
             which does not tell them apart.
         codebook: bytes of codebook.safetensors.
@@ -66,8 +66,8 @@ def store_size(manifest: dict[str, Any], file_bytes: Callable[[str], int]) -> St
         rows=rows,
         tokens=content.get("tokens", 0),
         labels=content.get("label", 0) + content.get("labels", 0),
-        masks=content.get("mask", 0),
-        keys=content.get("key", 0),
+        masks=content.get("mask", 0) + content.get("truth", 0),
+        keys=content.get("key", 0) + content.get("window", 0),
         container=content.get("container", 0),
         codebook=told["bytes"] if told else file_bytes("codebook.safetensors"),
         tables=manifest.get("coding_tables", {"bytes": 0})["bytes"],

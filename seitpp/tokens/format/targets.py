@@ -1,14 +1,16 @@
-"""What rows are annotated with beside their one label: several labels a row, and label maps.
+"""What rows are annotated with beside their one label: several labels a row, label maps, and places of windows.
 
 As in a shard: `labels` is list<int32> (numbers of classes, in any order), `masks` is large_binary (a PNG a row, see
 `seitpp.tokens.format.masks`). In both, null means that nobody annotated the row; an empty list, that no class applies.
+`windows` says where a row lies in its image (see `seitpp.tokens.format.windows`) and is never null. `truths` has the
+label map of a window's whole image at the size that it came in, a PNG too: in the image's first row, else null.
 """
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow.compute makes its functions when it is imported.
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seitpp.tokens.format.masks import decode_mask, encode_mask
+from seitpp.tokens.format.windows import WINDOW_TYPE, window_column, window_values
 
 LABELS_TYPE, MASK_TYPE = pa.list_(pa.int32()), pa.large_binary()
+TARGET_COLUMNS = {"labels": "labels", "mask": "masks", "window": "windows", "truth": "truths"}
+"""{name of a column in a shard: the field of Targets}"""
+TARGET_TYPES = {"labels": LABELS_TYPE, "mask": MASK_TYPE, "window": WINDOW_TYPE, "truth": MASK_TYPE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,42 +33,65 @@ class Targets:
     Attributes:
         labels: list<int32>; None where the store has no such column.
         masks: large_binary, PNGs; None where the store has no such column.
+        windows: fixed-size list<int32>[7]; None where the store has no such column.
+        truths: large_binary, PNGs; None where the store has no such column.
     """
 
     labels: Any = None
     masks: Any = None
+    windows: Any = None
+    truths: Any = None
 
     @classmethod
     def of(
-        cls, *, labels: Iterable[Sequence[int] | None] | None = None, masks: Iterable[np.ndarray | None] | None = None
+        cls,
+        *,
+        labels: Iterable[Sequence[int] | None] | None = None,
+        masks: Iterable[np.ndarray | None] | None = None,
+        windows: Any = None,
+        truths: Iterable[np.ndarray | None] | None = None,
     ) -> "Targets":
         """Encode targets.
 
         Args:
             labels: the classes of each row; None: nobody annotated it. None for all: no such column.
             masks: (H, W) uint8 or uint16 of each row, sizes may differ; None as above.
+            windows: (rows, 7) integers in the order of `format.windows.FIELDS`; None: no such column.
+            truths: as masks.
         Raises: ValueError if a mask is of another shape or type.
         """
         lists = None if labels is None else [None if each is None else np.asarray(each, np.int32) for each in labels]
-        images = None if masks is None else [None if each is None else encode_mask(each) for each in masks]
+        images, whole = (
+            None if maps is None else [None if each is None else encode_mask(each) for each in maps]
+            for maps in (masks, truths)
+        )
         return cls(
             labels=None if lists is None else pa.array(lists, LABELS_TYPE),
             masks=None if images is None else pa.array(images, MASK_TYPE),
+            windows=None if windows is None else window_column(windows),
+            truths=None if whole is None else pa.array(whole, MASK_TYPE),
         )
 
     @classmethod
     def joined(cls, parts: Sequence["Targets"]) -> "Targets":
         """Those of several blocks of rows, one after the other; all have the same columns."""
-        columns = [(part.labels, part.masks) for part in parts]
-        labels, masks = (
-            None if column[0] is None else pa.concat_arrays(column) for column in zip(*columns, strict=True)
+        columns = {name: [getattr(part, name) for part in parts] for name in TARGET_COLUMNS.values()}
+        return cls(**{
+            name: None if column[0] is None else pa.concat_arrays(column) for name, column in columns.items()
+        })  # fmt: skip
+
+    @classmethod
+    def none_of(cls, columns: Iterable[str]) -> "Targets":
+        """Targets of no row, with those of the columns of a shard that are targets."""
+        return cls(
+            **{TARGET_COLUMNS[name]: pa.array([], TARGET_TYPES[name]) for name in columns if name in TARGET_COLUMNS}
         )
-        return cls(labels=labels, masks=masks)
 
     @property
     def columns(self) -> dict[str, Any]:
         """{name of the column in a shard: its values}, of those that there are."""
-        return {name: column for name, column in (("labels", self.labels), ("mask", self.masks)) if column is not None}
+        found = {name: getattr(self, field) for name, field in TARGET_COLUMNS.items()}
+        return {name: column for name, column in found.items() if column is not None}
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Targets":
         """Those of some rows, in the order asked for."""
@@ -81,7 +110,18 @@ class Targets:
 
         Raises: ValueError if one is broken.
         """
-        return [decode_mask(each.as_py()) if each.is_valid else None for each in self.masks]
+        return _decoded(self.masks)
+
+    def whole_maps(self) -> list[np.ndarray | None]:
+        """The label map of each row's whole image, where the row is the image's first; else None.
+
+        Raises: ValueError if one is broken.
+        """
+        return _decoded(self.truths)
+
+    def places(self) -> np.ndarray:
+        """Where each row lies in its image, (rows, 7) int32."""
+        return window_values(self.windows)
 
     def renumbered(self, numbers: np.ndarray) -> "Targets":
         """The same with classes numbered anew.
@@ -99,11 +139,15 @@ class Targets:
         labels = pa.ListArray.from_arrays(
             pa.array(offsets), pa.array(values[kept], pa.int32()), mask=self.labels.is_null()
         )
-        return Targets(labels=labels, masks=self.masks)
+        return replace(self, labels=labels)
 
     def _each(self, change: Callable[[Any], Any]) -> "Targets":
-        labels, masks = (None if column is None else change(column) for column in (self.labels, self.masks))
-        return Targets(labels=labels, masks=masks)
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Targets(**{name: None if each is None else change(each) for name, each in columns.items()})
+
+
+def _decoded(column: Any) -> list[np.ndarray | None]:
+    return [decode_mask(each.as_py()) if each.is_valid else None for each in column]
 
 
 def first_labels(lists: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ What is checked when: docs/store-format.md.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from seitpp.tokens.coding.tables import CodingTables
 from seitpp.tokens.coding.tables_file import read_tables
 from seitpp.tokens.format.shard import Shard, sha256_of
 from seitpp.tokens.format.targets import Targets
+from seitpp.tokens.format.windows import wrong_window
 
 _ROWS_AT_ONCE = 4096
 _AGAIN = "run the command that made the store again"
@@ -80,11 +82,13 @@ def verify_shard(path: str | Path, shard: Shard, manifest: dict[str, Any], coder
     """
     _verify_content(path, shard, manifest)
     verify_labels(path, shard, manifest)
+    verify_windows(path, shard, manifest)
     if coder is not None:
         for start in range(0, shard.entry["rows"], _ROWS_AT_ONCE):
             decode_rows(path, shard, np.arange(start, min(start + _ROWS_AT_ONCE, shard.entry["rows"])), coder)
     if shard.targets.masks is not None:
-        verify_masks(path, shard.targets, manifest["mask"])
+        size = tuple(manifest["windows"]["size"]) if "windows" in manifest else None
+        verify_masks(path, shard.targets, manifest["mask"], size=size)
 
 
 def verify_once(path: Path, shard: Shard, manifest: dict[str, Any]) -> None:
@@ -131,18 +135,58 @@ def verify_labels(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> N
         _verify_range(path, shard.targets.labels.flatten().to_numpy(zero_copy_only=False), 0, classes)
 
 
-def verify_masks(path: str | Path, targets: Targets, meaning: dict[str, Any], first: int = 0) -> None:
-    """Check masks: each is whole, and of known values.
+def verify_windows(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
+    """Check that each window lies in its image; reads the places alone.
+
+    Args: as for `verify_shard`.
+    Raises: UserError naming the file and the row.
+    """
+    if shard.targets.windows is not None:
+        verify_places(path, shard.targets, manifest["windows"])
+
+
+def verify_places(path: str | Path, targets: Targets, meaning: dict[str, Any], first: int = 0) -> None:
+    """Check that each window lies in its image.
+
+    Args:
+        path: their file.
+        targets: of its rows.
+        meaning: what the manifest says of windows.
+        first: number of the first of the rows in the file.
+    Raises: UserError naming the file and the row.
+    """
+    if targets.windows.null_count or targets.windows.flatten().null_count:
+        raise UserError(f"{path}: a row from {first} on lacks its place (null); {_AGAIN}")
+    places = targets.places()
+    row = wrong_window(places, tuple(meaning["size"]))
+    if row is not None:
+        told = places[row].tolist()
+        raise UserError(f"{path}: row {first + row} has the place {told}, which is none of a window; {_AGAIN}")
+
+
+def verify_masks(
+    path: str | Path,
+    targets: Targets,
+    meaning: dict[str, Any],
+    first: int = 0,
+    *,
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Check masks: each is whole, of known values, and where there is one size of all, of that.
 
     Args:
         path: their file.
         targets: of its rows.
         meaning: {"classes": names of the values, [] where they have none; "ignore": a further value, or None}.
         first: number of the first of the rows in the file.
+        size: (height, width) that each must have; None: any.
     Raises: UserError naming the file and the row.
     """
     for row in range(len(targets.masks)):
-        _verify_mask(f"{path}: row {first + row}", targets[row : row + 1], meaning)
+        where, one = f"{path}: row {first + row}", targets[row : row + 1]
+        _verify_mask(where, one.maps, meaning, size)
+        if targets.truths is not None:
+            _verify_mask(where, one.whole_maps, meaning, tuple(one.places()[0, 5:7].tolist()))
 
 
 def _verify_content(path: str | Path, shard: Shard, manifest: dict[str, Any]) -> None:
@@ -166,11 +210,18 @@ def _verify_range(path: str | Path, labels: np.ndarray, least: int, classes: int
         raise UserError(f"{path}: label {wrong} with {classes} classes; {_AGAIN}")
 
 
-def _verify_mask(where: str, row: Targets, meaning: dict[str, Any]) -> None:
+def _verify_mask(
+    where: str,
+    read: Callable[[], list[np.ndarray | None]],
+    meaning: dict[str, Any],
+    size: tuple[int, int] | None,
+) -> None:
     try:
-        (mask,) = row.maps()
+        (mask,) = read()
     except ValueError as error:
         raise UserError(f"{where}: {error}; make the store again") from error
+    if mask is not None and size is not None and mask.shape != size:
+        raise UserError(f"{where}: the mask is of {mask.shape} pixels, expected {size}; make the store again")
     classes, ignore = meaning["classes"], meaning["ignore"]
     if mask is None or not classes:
         return

@@ -1,0 +1,29 @@
+"""The machine that a run runs on, in words."""
+
+import platform
+import resource
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@cache
+def cpu_name() -> str:
+    """The processor's model, where the system says it; else its kind."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def peak_memory(device: "torch.device") -> str:
+    """The most memory that this process has held: of the GPU where it runs on one, else resident."""
+    import torch
+
+    if device.type == "cuda":
+        return f"at most {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB of the GPU"
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"at most {kilobytes * 1024 / 1e9:.1f} GB of memory"

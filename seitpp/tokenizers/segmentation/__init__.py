@@ -1,0 +1,1 @@
+"""Segmentation stores: images with label maps, in windows that cover them."""
