@@ -14,6 +14,8 @@ _LETTER, _LINE = 6.8, 16
 _LONGEST_LABEL, _GAP = 22, 6
 _INVERTED_FROM = 0.7
 """opacity from which a number is paper on colour"""
+_SHRINKS = 560
+"""width up to which it gets narrower with the page; wider ones need a place that scrolls"""
 _MINUS, _NOTHING = "\u2212", "\u2013"
 
 
@@ -36,7 +38,8 @@ def heat_map(
             scratch. Else all are of MTM's colour.
         texts: what is written into the cells; None: their numbers with one digit.
         side: of a cell, at least; wider where a text needs it.
-    Returns: Markup of one `<svg>` of its own width; empty where nothing was measured.
+    Returns: Markup of one `<svg>` of its own width, which a narrow page shrinks if it is small; empty where nothing was
+        measured.
     """
     finite = [abs(value) for line in values for value in line if _is_finite(value)]
     if not finite:
@@ -44,7 +47,7 @@ def heat_map(
     limit = max(finite) if limit is None else limit
     texts = [[_written(value, signed) for value in line] for line in values] if texts is None else texts
     short_rows, short_columns = ([_shortened(each) for each in names] for names in (rows, columns))
-    width = max(side, max(len(text) for line in texts for text in line) * _LETTER + 8)
+    width = max(side, max(len(text) for line in texts for text in line) * _LETTER + 12)
     longest = max(map(len, short_columns)) * _LETTER + _GAP
     upwards = longest > width
     left = max(max(map(len, short_rows)) * _LETTER + 2 * _GAP, len(y_label) * _LETTER + _GAP)
@@ -68,8 +71,9 @@ def heat_map(
     if x_label:
         parts.append(f'<text class="axis" x="{left:.0f}" y="12">{escape(x_label)}</text>')
     size = (math.ceil(right + 1), math.ceil(bottom + 1))
+    at_most = "100%" if size[0] <= _SHRINKS else "none"
     return Markup(
-        f'<svg class="chart heat" viewBox="0 0 {size[0]} {size[1]}" style="width:{size[0]}px;max-width:none" '
+        f'<svg class="chart heat" viewBox="0 0 {size[0]} {size[1]}" style="width:{size[0]}px;max-width:{at_most}" '
         f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
     )
 
