@@ -1,7 +1,7 @@
 """What one looks at of `seitpp evaluate`: accuracies of classes, the confusion matrix, the worst mistakes."""
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
 # The stubs of pandas do not know what a column, a group or a named row is.
 
 from typing import Any

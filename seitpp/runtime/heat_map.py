@@ -41,7 +41,7 @@ def heat_map(
     Returns: Markup of one `<svg>` of its own width, which a narrow page shrinks if it is small; empty where nothing was
         measured.
     """
-    finite = [abs(value) for line in values for value in line if _is_finite(value)]
+    finite = [abs(value) for line in values for value in line if value is not None and math.isfinite(value)]
     if not finite:
         return Markup("")
     limit = max(finite) if limit is None else limit
