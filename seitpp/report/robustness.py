@@ -180,8 +180,7 @@ def _map(name, caption, values, shifts, levels, *, limit=None, signed=False):
     cells = [[None if each is None else _number_cell(each, signed=signed) for each in row] for row in numbers]
     picture = heat_map(
         rows, [str(level) for level in levels], numbers, title=f"{caption}, by corruption and severity",
-        texts=[["\u2013" if cell is None else cell.text for cell in row] for row in cells],
-        column_label="severity", high=limit, signed=signed,
+        x_label="severity", limit=limit, signed=signed,
     )  # fmt: skip
     columns = ["corruption", *(words.severities([level]) for level in levels)]
     table = Table(name=name, caption=caption, columns=columns, rows=list(zip(rows, cells, strict=True)))
