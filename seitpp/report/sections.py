@@ -22,6 +22,7 @@ from seitpp.report.page_stages import pretraining_sections, storage_sections, to
 from seitpp.report.provenance import attribution_section, command_section, environment_section
 from seitpp.report.reported_tables import ablation_reported, results_reported, robustness_reported, storage_reported
 from seitpp.report.robustness import robustness_sections
+from seitpp.report.segmentation import segmentation_sections
 from seitpp.report.storage_curve import storage_curve_sections
 from seitpp.report.tables import Table
 
@@ -123,6 +124,13 @@ QUESTIONS = (
         sections=(
             Section(name="robustness", anchor="robustness", title="Robustness",
                     gather=lambda given: robustness_sections(given.results), reported=robustness_reported),
+        ),
+    ),
+    Question(
+        anchor="pixels", title="What is where?",
+        sections=(
+            Section(name="segmentations", anchor="segmentation", title="Segmentation",
+                    gather=lambda given: segmentation_sections(given.found)),
         ),
     ),
     Question(
