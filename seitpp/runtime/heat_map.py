@@ -71,7 +71,7 @@ def heat_map(
     if x_label:
         parts.append(f'<text class="axis" x="{left:.0f}" y="12">{escape(x_label)}</text>')
     size = (math.ceil(right + 1), math.ceil(bottom + 1))
-    at_most = "100%" if size[0] <= _SHRINKS else "none"
+    at_most = "90vw" if size[0] <= _SHRINKS else "none"
     return Markup(
         f'<svg class="chart heat" viewBox="0 0 {size[0]} {size[1]}" style="width:{size[0]}px;max-width:{at_most}" '
         f'role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
