@@ -64,7 +64,7 @@ class ExploreConfig(StageConfig, ReadsStores):
     neighbours: int = 6
     """of each, and of each mapped row for the agreement"""
     map_rows: int = 2000
-    """test rows in the map, by chance; t-SNE of 2,000 takes some ten seconds"""
+    """test rows in the map, by chance; t-SNE of 2,000 takes half a minute of one core"""
     method: Way = "tsne"
     """of the map: tsne (who is near whom), of the first 50 principal components; pca (the first two of them)"""
     perplexity: float = 30.0

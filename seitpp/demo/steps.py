@@ -87,8 +87,23 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
             ),
         ]  # fmt: skip
     steps += _few_labels(images, store, stage, Path(folder), shorter=not quick)
+    steps += [
+        Step(
+            name="MTM without TokenAdapt and ColorAdapt", after=("Tokens of the test images",), seconds=150,
+            command=stage(
+                "pretrain", *stores, *tokenizer, "--augment.color_adapt", "0", out="mtm-plain", launcher="accelerate"
+            ),
+        ),
+        Step(
+            name="Fine-tuning from MTM without them", after=("MTM without TokenAdapt and ColorAdapt",), seconds=45,
+            command=stage(
+                "finetune", *stores, "--dataset", "categories", "--weights", f"{folder}/mtm-plain", out="finetune-plain"
+            ),
+        ),
+    ]  # fmt: skip
     classifiers = [f"{folder}/scratch-categories", f"{folder}/finetune-categories"]
-    domains = {"domains": {"sketch": f"{images}/sketch"}} if (images / "sketch").exists() else {}
+    there = {name: f"{images}/{name}" for name in ("sketch", "on-black") if (images / name).exists()}
+    domains = {"domains": there} if there else {}
     steps += [
         Step(
             name="Robustness", after=("From scratch, categories", "Fine-tuning, categories"), seconds=15,
@@ -98,8 +113,52 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
             ),
         ),
     ]  # fmt: skip
+    steps += _looks(images, stores, tokenizer, stage, folder, quick=quick)
     report = ("seitpp", "report", f"{folder}", "--images", f"{images}", "--out", f"{folder}/report.html")
     steps.append(Step(name="Report", command=report, after=tuple(step.name for step in steps), seconds=8))
+    return steps
+
+
+_MANY = {"train": 300, "test": 100}
+"""Labelled images that a storage curve and a map of features need to show anything."""
+
+
+def _looks(images, stores, tokenizer, stage, folder, *, quick):
+    """Steps that look closer: mistakes, neighbours, a storage curve; and what is taken home, a bundle."""
+    classifier = f"{folder}/finetune-categories"
+    common = (*stores, *tokenizer, "--dataset", "categories")
+    steps = [
+        Step(
+            name="Evaluation", after=("Fine-tuning, categories",), seconds=8,
+            command=(
+                "seitpp", "evaluate", "--classifier", classifier, "--store", f"{folder}/store/test", *tokenizer,
+                "--dataset", "categories", "--output_dir", f"{folder}/evaluation",
+            ),
+        ),
+        Step(
+            name="Bundle", after=("Fine-tuning, categories",), seconds=5,
+            command=(
+                "seitpp", "export-model", "--weights", classifier, "--kind", "bundle", *tokenizer,
+                "--out", f"{folder}/bundle",
+            ),
+        ),
+    ]  # fmt: skip
+    counts = {part: sum(1 for _ in (images / part).glob("*/*.png")) for part in _MANY}
+    if all(counts[part] >= least for part, least in _MANY.items()):
+        steps += [
+            Step(
+                name="Neighbours and a map of features", after=("MTM pre-training",), seconds=12,
+                command=stage("explore", *common, "--weights", f"{folder}/mtm", out="explore"),
+            ),
+            Step(
+                name="Storage curve", after=("Tokens of the test images",), seconds=60,
+                command=stage(
+                    "storage-curve", *common, "--images", f"{images}/train", "--eval_images", f"{images}/test",
+                    "--ingredients", "scratch", "--budgets", "0.25,1.0", "--lanes", "1",
+                    *(("--quick", "true") if quick else ()), out="storage-curve",
+                ),
+            ),
+        ]  # fmt: skip
     return steps
 
 
@@ -116,7 +175,7 @@ def _few_labels(images, store, stage, folder, *, shorter):
         return []
     part, labelled = f"{store}/train-fifth", round(sum(counts.values()) * FIFTH)
     common = ("--store", part, "--eval_store", f"{store}/test", "--dataset", "categories")
-    training = (*common, *(("--steps", "200") if shorter else ()))
+    training = (*common, "--blr", "0.002", *(("--steps", "200") if shorter else ()))
     if labelled // 3 < _BATCH["finetune"]:
         training = (*training, "--batch_size", str(max(2, labelled // 3 // 2 * 2)))
     choice = flag_words({"classes": sorted(counts)})

@@ -13,6 +13,9 @@ import pandas as pd
 from seitpp.report import tables, words
 from seitpp.report.found_results import ABLATION
 from seitpp.report.found_runs import Found, Run
+from seitpp.report.methods import Method
+from seitpp.report.reported import read_reported, reported_of
+from seitpp.report.reported_tables import HEADING, cell_of, with_reported
 from seitpp.report.tables import Cell, Table
 
 _BEGINNING = re.compile(rb"(## [^\n]*\n\n)?(A rehearsal [^\n]*\n\n)?Accuracy in %, ")
@@ -21,8 +24,8 @@ _BEGINNING = re.compile(rb"(## [^\n]*\n\n)?(A rehearsal [^\n]*\n\n)?Accuracy in 
 def ablation_sections(found: Found) -> list[dict[str, Any]]:
     """What each ablation measured, a section a run and data set.
 
-    Returns: [{label, legend, rehearsal, tables}]; a Table for each label fraction, a row a start of the network, a column
-        a measure; differences to plain masked token modelling, paired by seed, are the cells' notes.
+    Returns: [{label, legend, rehearsal, tables}]; a Table for each label fraction, a row a start of the network, a
+        column a measure; differences to plain masked token modelling, paired by seed, are the cells' notes.
     """
     return [
         {
@@ -62,7 +65,7 @@ def _tables(label, dataset, results):
     means = ablation_table(results)
     accuracies = means[means["metric"] == "accuracy"]
     return [
-        _table(f"ablation-{label}-{dataset}-{100 * fraction:.3g}", dataset, fraction, part)
+        _table(f"ablation-{label}-{dataset}-{100 * float(fraction):.3g}", dataset, fraction, part)
         for fraction, part in accuracies.groupby("label_fraction", sort=False)
     ]
 
@@ -71,16 +74,23 @@ def _table(name, dataset, fraction, part):
     cells = {(row.protocol, row.shift, row.init, row.augmentation): row for row in part.itertuples()}
     measures = _distinct(part, "protocol", "shift")
     best = {each: max(row.mean for key, row in cells.items() if key[:2] == each) for each in measures}
-    return Table(
+    starts, figures = _distinct(part, "init", "augmentation"), read_reported()
+    table = Table(
         name=name,
         caption=f"{dataset}, {words.label_fraction(fraction)} ({part['train_images'].max():,} images; "
         f"{_test_images(part):,} test images)",
         columns=("start", *(words.measure(*each) for each in measures)),
         rows=[
             (words.start(*start), [_cell(cells.get((*each, *start)), best[each]) for each in measures])
-            for start in _distinct(part, "init", "augmentation")
+            for start in starts
         ],
     )
+    for protocol, shift in measures:
+        methods = [Method(protocol=protocol, init=init, augmentation=added, label_fraction=fraction)
+                   for init, added in starts]  # fmt: skip
+        papers = [cell_of(reported_of(figures, dataset, method, shift=shift)) for method in methods]
+        table = with_reported(table, papers, f"{words.measure(protocol, shift)}, {HEADING}")
+    return table
 
 
 def _cell(row, best):

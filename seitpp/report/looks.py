@@ -8,7 +8,6 @@ from typing import Any
 from seitpp.report.found_runs import Found
 from seitpp.report.looks_of_classes import class_looks
 from seitpp.report.looks_of_features import feature_looks
-from seitpp.runtime.scatter import STYLE
 
 
 def looks_sections(found: Found) -> list[dict[str, Any]]:
@@ -16,7 +15,7 @@ def looks_sections(found: Found) -> list[dict[str, Any]]:
 
     Args:
         found: Found.
-    Returns: dicts with kind ("classes" or "features"), dataset, label (of the run), style (CSS of the maps), tables; of
+    Returns: dicts with kind ("classes" or "features"), dataset, label (of the run), tables; of
         classes: seeds, method, images, classes, shown, cut (the worst and the best so many are shown; 0: all are),
         without_images (classes), confusion (Markup, "" for many classes), mistakes (name, answer, confidence, uri);
         features: start and of_classifier (of the encoder), agreement, neighbours, rows (a query and its neighbours,
@@ -26,4 +25,4 @@ def looks_sections(found: Found) -> list[dict[str, Any]]:
     """
     evaluated = [class_looks(run) for run in found.of("finetune.evaluation")]
     explored = [feature_looks(run) for run in found.of("finetune.explore")]
-    return [section | {"style": STYLE} for section in (*evaluated, *explored) if section is not None]
+    return [section for section in (*evaluated, *explored) if section is not None]

@@ -1,7 +1,7 @@
 """What one looks at of `seitpp evaluate`: accuracies of classes, the confusion matrix, the worst mistakes."""
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
 # The stubs of pandas do not know what a column, a group or a named row is.
 
 from typing import Any
@@ -76,12 +76,12 @@ def _confusion_map(counts, names):
     """The heat map: shares of each true class, in percent."""
     shares = counts.pivot(index="class", columns="predicted", values="share").reindex(index=names, columns=names)
     shares = shares.fillna(0).to_numpy(np.float64).tolist()
-    numbers = [[f"{value:.0f}" if value >= 0.5 else "" for value in row] for row in shares]
     title = "Confusion matrix: of each true class, how often each class is answered, in percent"
     few = len(names) <= _NUMBERED
+    texts = [[f"{value:.0f}" if few and value >= 0.5 else "" for value in row] for row in shares]
     return heat_map(
-        names, names, shares, high=100.0, title=title, texts=numbers if few else None, row_label="true class",
-        column_label="answered", side=30 if few else 20,
+        names, names, shares, limit=100.0, title=title, texts=texts, x_label="answered", y_label="true class",
+        side=30 if few else 20,
     )  # fmt: skip
 
 

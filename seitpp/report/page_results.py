@@ -1,4 +1,4 @@
-"""Report sections of the results: for each data set the accuracies, what they say, fine-tuning's curves, robustness."""
+"""Report sections of the results: for each data set the accuracies, what they say and fine-tuning's curves."""
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
@@ -14,10 +14,11 @@ from seitpp.report.findings import (
     baseline_sentences,
     difference_sentence,
     not_improved,
-    robustness_sentences,
 )
 from seitpp.report.found_runs import Found
 from seitpp.report.methods import Method
+from seitpp.report.reported import read_reported, reported_of
+from seitpp.report.reported_tables import cell_of, with_reported
 from seitpp.report.scores import differences, scores, shift_scores
 from seitpp.report.tables import Cell, Table
 from seitpp.runtime.charts import bar, curve, line_chart
@@ -53,9 +54,6 @@ def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]
                 "chart": _finetuning_chart(runs, dataset),
                 "equal_budget": _equal_budget(runs),
                 "sets": sets,
-                "methods": _methods(sets),
-                "corruptions": _corruptions(sets),
-                "robustness": robustness_sentences(sets),
             }
         )
     return sections
@@ -63,7 +61,8 @@ def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]
 
 def _results_table(dataset, measured):
     limit = max(score.mean + (score.std or 0) for score in measured)
-    return Table(
+    figures = read_reported()
+    table = Table(
         name=f"results-{dataset}",
         caption=f"Accuracy on {dataset}, %, mean ± standard deviation over seeds, best first",
         columns=("method", "accuracy, %", "seeds", "images, train / test"),
@@ -80,20 +79,7 @@ def _results_table(dataset, measured):
         ],
         bars=[bar(score.mean, limit, colour=COLOURS[score.kind], std=score.std) for score in measured],
     )
-
-
-def _methods(sets):
-    """Names in the robustness table: methods that start from MTM first, each kind best first."""
-    kinds = {score.name: score.kind for each in sets for score in each.scores}
-    return sorted(kinds, key=lambda name: list(COLOURS).index(kinds[name]))
-
-
-def _corruptions(sets):
-    """What the columns of corrupted images are: "gaussian noise, contrast (average over severities 1, 3, 5)"."""
-    by_levels = {}
-    for each in [each for each in sets if each.severities]:
-        by_levels.setdefault(each.severities, []).append(words.shift(each.shift))
-    return "; ".join(f"{', '.join(names)} ({words.severities(levels)})" for levels, names in by_levels.items())
+    return with_reported(table, [cell_of(reported_of(figures, dataset, score.method)) for score in measured])
 
 
 def _equal_budget(runs):

@@ -100,9 +100,11 @@ def steps(page: dict[str, Any]) -> list[dict[str, Any]]:
             figures["datasets"] = f"{100 * trained[0].mean:.0f} %"
             texts["datasets"] = f"accuracy on {section['dataset']}, from MTM"
     measured = [each.name for section in page["datasets"] for each in section["sets"] if each.shift]
+    measured = list(dict.fromkeys(measured))
     if measured:
         figures["robustness"] = f"{len(measured)} sets"
-        texts["robustness"] = ", ".join(measured)
+        more = f" and {len(measured) - 3} more" if len(measured) > 4 else ""
+        texts["robustness"] = ", ".join(measured[:3] if more else measured) + more
     there = {key: bool(page.get(key)) for key, _, _ in STEPS} | {
         "images": bool(page["storage"] or page["tokenizers"]),
         "robustness": bool(measured),

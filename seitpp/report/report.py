@@ -24,6 +24,7 @@ from seitpp.report.ablation import as_markdown, is_ablation_markdown
 from seitpp.report.found_results import all_results
 from seitpp.report.found_runs import Found, find_runs
 from seitpp.report.page_summary import steps, summary_sentences, tiles
+from seitpp.report.reported_tables import how_read, says
 from seitpp.report.sections import Given, gather, shown
 from seitpp.report.table_files import refuse_foreign_tables, write_tables
 from seitpp.report.tables import Table, table_names
@@ -91,16 +92,23 @@ def page_of(
     """Everything that the template shows: the sections, and what sums them up."""
     given = Given(found=found, results=results, images=images, folders=folders)
     page = gather(given)
-    page |= {"runs": found.runs, "rows": len(results), "version": _version(), "questions": shown(page)}
+    questions = shown(page)
+    beginning, sections = says(results["dataset"]), [each for question in questions for each in question.sections]
+    reported = {section.name: section.reported(beginning) for section in sections}
+    page |= {"questions": questions, "reported": reported, "how_read": how_read()}
+    page |= {"runs": found.runs, "rows": len(results), "version": _version()}
     page["date"] = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     return page | {"summary": summary_sentences(page), "tiles": tiles(page), "steps": steps(page)}
 
 
 def tables_of(page: dict[str, Any]) -> list[Table]:
     """The tables of the sections that are shown, in the page's order."""
-    sections = [section for question in page["questions"] for section in question.sections]
-    parts = [part for section in sections for part in page[section.name] if isinstance(part, dict)]
-    return [table for part in parts for table in part.get("tables", ())]
+    tables = []
+    for section in [section for question in page["questions"] for section in question.sections]:
+        for part in page[section.name]:
+            tables += part.get("tables", ()) if isinstance(part, dict) else ()
+        tables += page["reported"][section.name]
+    return tables
 
 
 def render(page: dict[str, Any]) -> str:

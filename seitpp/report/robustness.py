@@ -12,6 +12,8 @@ import pandas as pd
 from seitpp.report import words
 from seitpp.report.findings import robustness_sentences
 from seitpp.report.methods import KEY, Method, method_of
+from seitpp.report.reported import read_reported, reported_of
+from seitpp.report.reported_tables import HEADING, cell_of, with_reported
 from seitpp.report.scores import Score, ShiftScores, differences, scores, shift_scores
 from seitpp.report.tables import Cell, Table
 from seitpp.runtime.heat_map import heat_map
@@ -100,7 +102,12 @@ def _accuracy_table(dataset: str, sets: list[ShiftScores], name: str) -> Table:
     caption = (
         f"Accuracy on {dataset} in %, mean ± standard deviation over seeds, on images that no classifier learned from"
     )
-    return Table(name=name, caption=caption, columns=["images", *columns], rows=rows)
+    table = Table(name=name, caption=caption, columns=["images", *columns], rows=rows)
+    figures, methods = read_reported(), {score.name: score.method for each in sets for score in each.scores}
+    for column in columns:
+        papers = [cell_of(reported_of(figures, dataset, methods[column], shift=each.shift)) for each in sets]
+        table = with_reported(table, papers, f"{column}, {HEADING}")
+    return table
 
 
 def _score_cell(score: Score, *, best: bool) -> Cell:
@@ -173,8 +180,7 @@ def _map(name, caption, values, shifts, levels, *, limit=None, signed=False):
     cells = [[None if each is None else _number_cell(each, signed=signed) for each in row] for row in numbers]
     picture = heat_map(
         rows, [str(level) for level in levels], numbers, title=f"{caption}, by corruption and severity",
-        texts=[["\u2013" if cell is None else cell.text for cell in row] for row in cells],
-        column_label="severity", high=limit, signed=signed,
+        x_label="severity", limit=limit, signed=signed,
     )  # fmt: skip
     columns = ["corruption", *(words.severities([level]) for level in levels)]
     table = Table(name=name, caption=caption, columns=columns, rows=list(zip(rows, cells, strict=True)))

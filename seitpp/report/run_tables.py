@@ -1,5 +1,8 @@
 """Tables that a run leaves in its folder beside results.csv, with the types of their columns."""
 
+# pyright: reportReturnType=false
+# The stubs of pandas do not know that a list of columns gives a table.
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -14,11 +14,17 @@ import pandas as pd
 
 from seitpp.report.ablation import ablation_sections
 from seitpp.report.evaluations import evaluation_sections
+from seitpp.report.fine_grained import fine_grained_sections
 from seitpp.report.found_runs import Found
 from seitpp.report.looks import looks_sections
 from seitpp.report.page_results import dataset_sections
 from seitpp.report.page_stages import pretraining_sections, storage_sections, tokenizer_sections, view_sections
 from seitpp.report.provenance import attribution_section, command_section, environment_section
+from seitpp.report.reported_tables import ablation_reported, results_reported, robustness_reported, storage_reported
+from seitpp.report.robustness import robustness_sections
+from seitpp.report.segmentation import segmentation_sections
+from seitpp.report.storage_curve import storage_curve_sections
+from seitpp.report.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,10 @@ def _anything(data: Any) -> bool:
     return bool(data)
 
 
+def _no_tables(says: str) -> Sequence[Table]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """One section.
@@ -52,6 +62,8 @@ class Section:
         title: in the table of contents.
         gather: its data.
         there: whether there is anything to show.
+        reported: what the papers report of the same, shown below it;
+            its captions begin with the text that it is given.
     """
 
     name: str
@@ -59,6 +71,7 @@ class Section:
     title: str
     gather: Callable[[Given], Any]
     there: Callable[[Any], bool] = _anything
+    reported: Callable[[str], Sequence[Table]] = _no_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +87,8 @@ def _measured(data):
     return any(each["scores"] or each["not_improved"] for each in data)
 
 
-def _shifted(data):
-    return any(each["sets"] for each in data)
-
-
 def _always(data):
     return True
-
-
-def _shifts(given):
-    return [each | {"tables": []} for each in dataset_sections(given.found, given.results)]
 
 
 QUESTIONS = (
@@ -91,9 +96,11 @@ QUESTIONS = (
         anchor="bytes", title="How few bytes?",
         sections=(
             Section(name="storage", anchor="storage", title="Storage",
-                    gather=lambda given: storage_sections(given.found, given.images)),
+                    gather=lambda given: storage_sections(given.found, given.images), reported=storage_reported),
             Section(name="tokenizers", anchor="tokenizer", title="Reconstructions",
                     gather=lambda given: tokenizer_sections(given.found)),
+            Section(name="storage_curves", anchor="storage-curve", title="Accuracy against bytes",
+                    gather=lambda given: storage_curve_sections(given.found)),
         ),
     ),
     Question(
@@ -102,7 +109,10 @@ QUESTIONS = (
             Section(name="pretrainings", anchor="pretraining", title="Completions and curves",
                     gather=lambda given: pretraining_sections(given.found)),
             Section(name="datasets", anchor="results", title="Results",
-                    gather=lambda given: dataset_sections(given.found, given.results), there=_measured),
+                    gather=lambda given: dataset_sections(given.found, given.results), there=_measured,
+                    reported=results_reported),
+            Section(name="fine_grained", anchor="fine-grained", title="Other data sets",
+                    gather=lambda given: fine_grained_sections(given.found)),
             Section(name="evaluations", anchor="evaluation", title="Evaluation",
                     gather=lambda given: evaluation_sections(given.results)),
             Section(name="looks", anchor="looks", title="Classes and feature space",
@@ -112,7 +122,15 @@ QUESTIONS = (
     Question(
         anchor="other-images", title="How robust?",
         sections=(
-            Section(name="shifts", anchor="robustness", title="Robustness", gather=_shifts, there=_shifted),
+            Section(name="robustness", anchor="robustness", title="Robustness",
+                    gather=lambda given: robustness_sections(given.results), reported=robustness_reported),
+        ),
+    ),
+    Question(
+        anchor="pixels", title="What is where?",
+        sections=(
+            Section(name="segmentations", anchor="segmentation", title="Segmentation",
+                    gather=lambda given: segmentation_sections(given.found)),
         ),
     ),
     Question(
@@ -121,7 +139,7 @@ QUESTIONS = (
             Section(name="views", anchor="views", title="Augmented views",
                     gather=lambda given: view_sections(given.found)),
             Section(name="ablations", anchor="ablation", title="Ablation",
-                    gather=lambda given: ablation_sections(given.found)),
+                    gather=lambda given: ablation_sections(given.found), reported=ablation_reported),
         ),
     ),
     Question(

@@ -150,7 +150,7 @@ def _short(storage, init, augmentation):
     match = re.fullmatch(r"jpeg(\d*)(?:_side(\d+)|(_fit|_side_fit))?", storage)
     if not match:
         return storage
-    quality, side, fit = match.groups()
+    quality, side, fit = match[1], match[2], match[3]
     if fit:
         return "JPEG, q to fit" if fit == "_fit" else f"JPEG q{quality}, px to fit"
     return f"JPEG q{quality}" + (f", {side} px" if side else "")

@@ -79,5 +79,6 @@ def _listed(place):
     if not (isinstance(content, dict) and content.get("these are") == _SAYS):
         return None
     files = content.get("files")
-    plain = isinstance(files, list) and all(isinstance(each, str) and "/" not in each for each in files)
-    return [each for each in files if each.rpartition(".")[2] in FORMS] if plain else None
+    if not (isinstance(files, list) and all(isinstance(each, str) and "/" not in each for each in files)):
+        return None
+    return [each for each in files if each.rpartition(".")[2] in FORMS]

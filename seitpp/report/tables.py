@@ -1,8 +1,10 @@
 """Tables of the page, which are also written as CSV, Markdown and LaTeX: the same rows in each form.
 
-CSV        numbers as they are, a column of its own for standard deviations and one for notes, where there are any
-Markdown   what the page shows; the best of a column in bold
-LaTeX      likewise, with the rules of booktabs
+    CSV        numbers as they are, a column of its own for standard deviations and one for notes, where there are any
+    Markdown   what the page shows; the best of a column in bold
+    LaTeX      likewise, with the rules of booktabs
+
+What was not measured is a dash, or an empty field of a CSV file.
 """
 
 import csv

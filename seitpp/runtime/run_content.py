@@ -28,8 +28,8 @@ _FILES = (
         "micro_batch.json",
     ),
     *("completions.png", "reconstructions.png", "agreement.csv", "views.png"),
-    *("jpegs.arrow", "jpegs.json"),
     *("neighbours.csv", "neighbours.png", "feature_map.csv"),
+    *("jpegs.arrow", "jpegs.json"),
 )
 """But for config.yaml, which proves that the folder is a run, and goes last."""
 _STEP = re.compile(r"step-\d{8,}")

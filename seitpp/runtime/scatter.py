@@ -1,8 +1,8 @@
 """A scatter plot as SVG: points of groups in a plane whose axes mean nothing, as t-SNE leaves them.
 
-Up to a dozen groups have a mark of their own, one of six hues that are told apart by everyone in one of two shapes; the
-page lists them (`legend_marks`). Of more groups the names stand where their points are. `STYLE` has the hues, by light
-and dark; a page needs it once.
+Up to a dozen groups have a mark of their own, one of six hues that are told apart by everyone in one of two shapes;
+the page lists them (`legend_marks`). Of more groups the names stand where their points are. Hues are CSS classes of the
+page (`hue-0` to `hue-5`, which set `--hue`): Okabe and Ito's, moved until each stands out from light and dark ground.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,7 @@ MOST_NAMES = 20
 """that stand in the plot, where there are more groups than marks"""
 WIDTH, HEIGHT = 560, 440
 _MARGIN = 12
-_HUES = (("#0072b2", "#5aa9e6"), ("#d55e00", "#f08a4b"), ("#009e73", "#35c79f"), ("#b8578f", "#e39ac4"),
-         ("#b88600", "#f0bb45"), ("#4a4f57", "#c3cad2"))  # fmt: skip
-"""(on light, on dark): Okabe and Ito's, moved until each stands out from its ground; the last is grey."""
-STYLE = Markup(
-    "".join(f".hue-{place} {{ --hue: {light} }} " for place, (light, _) in enumerate(_HUES))
-    + "@media (prefers-color-scheme: dark) { "
-    + "".join(f".hue-{place} {{ --hue: {dark} }} " for place, (_, dark) in enumerate(_HUES))
-    + "}"
-)
+_HUES = 6
 _LETTER, _LINE, _LONGEST_LABEL = 6.8, 15, 22
 
 
@@ -83,7 +75,7 @@ def _placed(points):
 
 def _mark(group):
     """(attributes of its group, function from a place to a path)."""
-    hue, shape = group % len(_HUES), group // len(_HUES) % 2
+    hue, shape = group % _HUES, group // _HUES % 2
     colour = 'style="fill:var(--hue);fill-opacity:.8"'
     return f'class="hue-{hue}" {colour}', (_circle, _triangle)[shape]
 

@@ -10,6 +10,7 @@ from seitpp.demo import demo
 from seitpp.demo.demo import DemoConfig, main
 from seitpp.demo.steps import make_steps
 from seitpp.downstream.robustness import RobustnessConfig
+from seitpp.downstream.storage_curve import StorageCurveConfig
 from seitpp.runtime.command import parse
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.steps.runner import StepRunner
@@ -38,6 +39,7 @@ def test_without_sub_groups_and_sketches_those_steps_are_left_out(images):
     text = " ".join(word for each in make_steps(images.parent) for word in each.command)
     assert "sub-groups" not in text
     assert "sketch" not in text
+    assert "on-black" not in text
     (images / "sketch").mkdir()
     (images / "subgroups.csv").write_text("key,label\ncat/0.png,small\n")
     text = " ".join(word for each in make_steps(images.parent) for word in each.command)
@@ -51,7 +53,7 @@ def test_batches_shrink_to_fit_few_images(images):
             size = int(each.command[each.command.index("--batch_size") + 1])
             assert size % 2 == 0
             assert 2 <= size <= 4
-    assert sum("--batch_size" in each.command for each in make_steps(images.parent)) == 5
+    assert sum("--batch_size" in each.command for each in make_steps(images.parent)) == 7
 
 
 def test_a_fifth_of_the_labels_is_learned_from_where_that_leaves_some_of_every_class(images):
@@ -68,15 +70,25 @@ def test_a_fifth_of_the_labels_is_learned_from_where_that_leaves_some_of_every_c
         assert sizes[-1] == 2  # of 10 images; the last counts
 
 
+def test_what_needs_many_images_is_left_out_of_small_demos(images, monkeypatch):
+    large = {"Neighbours and a map of features", "Storage curve"}
+    assert not large & {each.name for each in make_steps(images.parent)}
+    monkeypatch.setattr("seitpp.demo.steps._MANY", {"train": 12, "test": 4})
+    steps = {each.name: each.command for each in make_steps(images.parent, quick=True)}
+    assert large <= set(steps)
+    config = parse(StorageCurveConfig, steps["Storage curve"][2:], recipes="storage_curve")
+    assert (config.budgets, config.ingredients, config.quick) == (("0.25", "1.0"), ("scratch",), True)
+
+
 def test_a_demo_may_lie_in_a_folder_of_any_name(images, tmp_path):
     """`--classifiers [demo, v2/…]` were two names."""
     folder = tmp_path / "demo, v2 [no]: 1"
-    (folder / "images" / "sketch").mkdir(parents=True)
-    (folder / "images" / "train").mkdir()
+    for name in ("sketch", "on-black", "train"):
+        (folder / "images" / name).mkdir(parents=True)
     (step,) = [each for each in make_steps(folder) if each.name == "Robustness"]
     config = parse(RobustnessConfig, step.command[2:], recipes="robustness")
     assert config.classifiers == (f"{folder}/scratch-categories", f"{folder}/finetune-categories")
-    assert config.domains == {"sketch": f"{folder}/images/sketch"}
+    assert config.domains == {name: f"{folder}/images/{name}" for name in ("sketch", "on-black")}
     assert config.output_dir == f"{folder}/robustness"
 
 

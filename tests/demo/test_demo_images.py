@@ -209,8 +209,9 @@ CATEGORIES = {
 def test_openmoji_has_the_documented_layout_and_nothing_else(openmoji):
     assert [path.name for path in openmoji.parent.iterdir()] == ["images"]
     names = {path.name for path in openmoji.iterdir()}
-    assert names == {"train", "test", "sketch", "subgroups.csv", "ATTRIBUTION.txt"}
-    for part, classes in (("train", CATEGORIES), ("test", CATEGORIES), ("sketch", CATEGORIES - {"flags"})):
+    assert names == {"train", "test", "sketch", "on-black", "subgroups.csv", "ATTRIBUTION.txt"}
+    drawn = {"train": CATEGORIES, "test": CATEGORIES, "on-black": CATEGORIES, "sketch": CATEGORIES - {"flags"}}
+    for part, classes in drawn.items():
         assert {path.name for path in (openmoji / part).iterdir() if path.is_dir()} == classes
     assert "OpenMoji" in (openmoji / "ATTRIBUTION.txt").read_text(encoding="utf-8")
     assert "CC BY-SA 4.0" in (openmoji / "ATTRIBUTION.txt").read_text(encoding="utf-8")
@@ -232,13 +233,13 @@ def test_three_tenths_of_the_groups_of_each_category_are_tested(openmoji):
 
 
 def test_openmoji_images_are_64_pixels_rgb_and_not_blank(openmoji):
-    for part in ("train", "test", "sketch"):
+    for part in ("train", "test", "sketch", "on-black"):
         for path in sorted((openmoji / part).rglob("*.png"))[::50]:
             image = load(path)
             assert image.mode == "RGB"
             assert image.size == (64, 64)
             assert np.asarray(image).std() > 2
-            assert image.getpixel((0, 0)) == (255, 255, 255)
+            assert image.getpixel((0, 0)) == ((0, 0, 0) if part == "on-black" else (255, 255, 255))
 
 
 def test_no_image_that_is_trained_on_looks_like_a_test_image(openmoji):
@@ -282,6 +283,17 @@ def test_every_large_subgroup_is_listed_with_images_of_both_parts(openmoji):
     assert "animal-mammal" in trained
     label_of = {row["key"]: row["label"] for row in rows}
     assert {key.split("/")[0] for key, label in label_of.items() if label == "animal-mammal"} == {"animals-nature"}
+
+
+def test_the_test_images_are_drawn_once_more_on_black(openmoji):
+    tested = pictures_below(openmoji / "test")
+    assert pictures_below(openmoji / "on-black") == tested
+    for name in tested[::25]:
+        white, black = (np.asarray(load(openmoji / part / name)).astype(int) for part in ("test", "on-black"))
+        assert (white >= black).all()
+        changed = (white != black).any(-1)
+        assert ((white == 255).all(-1) & (black == 0).all(-1)).any()  # the ground
+        assert changed.mean() > 0.1
 
 
 def test_sketches_are_grey_lines_of_the_test_images(openmoji):
@@ -576,4 +588,7 @@ def test_the_command_draws_at_the_size_asked_for_and_counts_what_is_there(tmp_pa
         (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "there" / f"{name}.png").touch()
     main(DrawConfig(output_dir=str(tmp_path / "there")))
-    assert capsys.readouterr().out == f"{tmp_path / 'there'}: 2 images in train, 1 images in test, 0 images in sketch\n"
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path / 'there'}: 2 images in train, 1 images in test, 0 images in sketch, 0 images in on-black\n"
+    )

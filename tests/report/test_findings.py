@@ -78,7 +78,7 @@ def test_when_pre_training_loses_the_page_says_so_at_its_top(tmp_path):
     baseline = measured("pixels", [0.55], protocol="linear")
     write_run(tmp_path / "runs" / "probe", "finetune.probe", summary={}, results=baseline)
     text = report(tmp_path / "runs").text
-    top = text[: text.index("Pipeline")]
+    top = text[: text.index("Pipeline Images are")]
     assert "Accuracy on pets falls from 51.0 ± 1.0 % (from scratch) to 41.0 ± 1.0 % (from MTM)" in top
     assert f"({PIXELS}) reaches 55.0 %, which is higher." in top
     assert "Pre-training hurts here." in text

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from html.parser import HTMLParser
 
 from report_runs import COMMAND, PIXELS, measured, report, write_finetuning, write_run
 
@@ -100,10 +101,13 @@ def test_the_page_loads_nothing_and_runs_nothing(demo):
     for tag, attributes in page.tags:
         for name in ("src", "srcset", "href", "xlink:href", "data", "poster", "background", "style"):
             value = attributes.get(name)
-            is_link = (
-                tag == "a" and name == "href" and value is not None and value.startswith(("#", "https://", "tables/"))
+            places = ("#", "https://", "tables/")  # the last are files beside the page
+            is_link = tag == "a" and name == "href" and value is not None and value.startswith(places)
+            is_plain_style = (
+                name == "style" and value is not None and re.fullmatch(r"(?:(?!url)[a-z0-9:;.,()#% -])*", value)
             )
-            assert value is None or value.startswith("data:image/png;base64,") or is_link, (tag, name, value)
+            is_inside = value is None or value.startswith("data:image/png;base64,")
+            assert is_inside or is_link or is_plain_style, (tag, name, value)
     style = "".join(re.findall(r"<style>(.*?)</style>", page.source, re.DOTALL))
     assert "url(" not in style
     assert "@import" not in style
@@ -119,3 +123,70 @@ def test_every_picture_has_a_text_and_every_link_a_target(demo):
     places = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     links = {attributes["href"][1:] for tag, attributes in page.tags if tag == "a" and attributes["href"][0] == "#"}
     assert links <= places
+
+
+def test_the_page_is_in_order_of_its_questions_and_its_contents_name_each_section(demo):
+    page = report(demo)
+    questions = re.findall(r'<h2 class="question">(.*?)</h2>', page.source)
+    assert questions == [
+        "How few bytes?", "How good are the features?", "How robust?", "Which ingredient?", "How was it made?",
+    ]  # fmt: skip
+    lists = '<nav class="contents side".*?</nav>|<details class="contents.*?</details>'
+    contents = re.findall(lists, page.source, re.DOTALL)
+    assert len(contents) == 2
+    side, folded = (re.findall(r'<a href="#([^"]+)">([^<]+)</a>', each) for each in contents)
+    assert side == folded
+    assert [title for _, title in side if title in questions] == questions
+    anchors = [anchor for anchor, _ in side]
+    assert len(set(anchors)) == len(anchors) > 15
+    places = [page.source.index(f' id="{anchor}"') for anchor in anchors]
+    assert places == sorted(places)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+
+
+VOID = {"meta", "img", "br", "hr", "input", "col", "wbr"}
+LONE = {"path", "rect", "line", "circle", "polyline"}
+
+
+class Balance(HTMLParser):
+    """Whatever is opened is closed, in the right order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.wrong = [], []
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        if len(set(names)) != len(names):
+            self.wrong.append((self.getpos(), f"an attribute of {tag} twice"))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append((self.getpos(), tag))
+
+    def handle_startendtag(self, tag, attrs):
+        if tag not in VOID | LONE:
+            self.wrong.append((self.getpos(), tag))
+
+
+def test_whatever_the_page_opens_it_closes(demo):
+    parser = Balance()
+    parser.feed(report(demo).source)
+    parser.close()
+    assert (parser.open, parser.wrong) == ([], [])
+
+
+def test_no_paragraph_holds_a_block_and_every_row_of_a_table_has_as_many_cells(demo):
+    source = report(demo).source
+    for paragraph in re.findall(r"<p[ >].*?</p>", source, re.DOTALL):
+        assert not re.search(r"<(div|table|ul|ol|figure|section|p)[ >]", paragraph[2:]), paragraph
+    for table in re.findall(r"<table.*?</table>", source, re.DOTALL):
+        (body,) = re.findall(r"<tbody>(.*?)</tbody>", table, re.DOTALL)
+        heading = re.findall(r"<tr>.*?</tr>", table[: table.index("</thead>")], re.DOTALL)[-1]
+        columns = len(re.findall(r"<th[ >]", heading))
+        rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+        assert rows
+        assert {len(re.findall(r"<t[hd][ >]", row)) for row in rows} == {columns}

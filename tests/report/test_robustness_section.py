@@ -11,6 +11,7 @@ from seitpp.report.found_results import all_results
 from seitpp.report.found_runs import find_runs
 from seitpp.report.robustness import robustness_sections
 from seitpp.report.tables import Table
+from seitpp.runtime.heat_map import heat_map
 
 MINUS = "\u2212"
 
@@ -51,10 +52,10 @@ def test_a_heat_map_a_classifier_and_one_of_the_difference(tmp_path):
         "robustness-generated-fine-tuned-from-mtm-minus-from-scratch",
     ]  # fmt: skip
     drawn = [texts(each["picture"]) for each in section["heat_maps"]]
-    axes = ["severity", "1", "3", "5", "contrast"]
-    assert drawn[0] == [*axes, "51.0", "46.0", "26.0"]
-    assert drawn[1] == [*axes, "46.0", "41.0", "21.0"]
-    assert drawn[2] == [*axes, "+5.0", "+5.0", "+5.0"]
+    axes = ["1", "3", "5", "contrast"]
+    assert drawn[0] == [*axes, "51.0", "46.0", "26.0", "severity"]
+    assert drawn[1] == [*axes, "46.0", "41.0", "21.0", "severity"]
+    assert drawn[2] == [*axes, "+5.0", "+5.0", "+5.0", "severity"]
     assert cells(section["heat_maps"][0]["table"]) == {"contrast": ["51.0", "46.0", "26.0"]}
 
 
@@ -68,9 +69,9 @@ def test_imagenet_c_and_what_was_generated_have_maps_of_their_own_and_means_a_ta
     (section,) = sections_of(tmp_path, rows)
     given, generated = section["heat_maps"]
     assert given["caption"] == f"Accuracy on pets in %, ImageNet-C: {MTM}"
-    assert texts(given["picture"]) == ["severity", "2", "fog", "60.0"]
+    assert texts(given["picture"]) == ["2", "fog", "60.0", "severity"]
     assert "generated from the clean images" in generated["caption"]
-    assert texts(generated["picture"]) == ["severity", "2", "fog", "20.0"]
+    assert texts(generated["picture"]) == ["2", "fog", "20.0", "severity"]
     means = section["means"]
     assert means.columns == ["mean", MTM, SCRATCH]
     assert cells(means) == {
@@ -122,3 +123,26 @@ def test_the_partial_shows_every_table_and_picture(tmp_path):
     assert page.count("<svg") == 3
     assert "<table>robustness-accuracy</table>" in page
     assert page.lstrip().startswith('<section id="robustness">')
+
+
+# Heat maps
+
+
+def shades(picture):
+    return re.findall(r'class="fill c-(\w+)"[^>]*fill-opacity="([\d.]+)"', str(picture))
+
+
+def test_larger_numbers_are_deeper_and_signs_have_their_own_colours():
+    drawn = heat_map(["fog"], ["1", "2", "3", "4"], [[10.0, -20.0, 0.0, None]], title="t", x_label="x", signed=True)
+    assert shades(drawn) == [("mtm", "0.500"), ("scratch", "1.000"), ("mtm", "0.000")]
+    assert texts(drawn) == ["1", "2", "3", "4", "fog", "+10.0", f"{MINUS}20.0", "+0.0", "\u2013", "x"]
+    drawn = heat_map(["fog"], ["1"], [[25.0]], title="t", x_label="x", limit=100)
+    assert shades(drawn) == [("mtm", "0.250")]
+
+
+def test_texts_are_escaped_and_nothing_gives_nothing():
+    drawn = heat_map(["<b>"], ["a & b"], [[1.0]], title='"t"', x_label="x")
+    assert "<b>" not in drawn
+    assert 'aria-label="&#34;t&#34;"' in drawn
+    assert heat_map(["fog"], ["1"], [[None]], title="t", x_label="x") == ""
+    assert heat_map([], [], [], title="t", x_label="x") == ""

@@ -16,13 +16,13 @@ def _opacities(drawn):
 def test_cells_are_as_opaque_as_their_share_of_the_range():
     drawn = heat_map(["a", "b"], ["x", "y"], [[0.1, 0.2], [0.4, 0.3]], title="t")
     assert _opacities(drawn) == [0.25, 0.5, 1.0, 0.75]
-    drawn = heat_map(["a", "b"], ["x", "y"], [[0.1, 0.2], [0.4, 0.9]], title="t", low=0.2, high=0.6)
-    assert _opacities(drawn) == [0.0, 0.0, 0.5, 1.0]
+    drawn = heat_map(["a", "b"], ["x", "y"], [[0.1, 0.2], [0.4, 0.9]], title="t", limit=0.4)
+    assert _opacities(drawn) == [0.25, 0.5, 1.0, 1.0]
 
 
 def test_a_cell_without_a_number_has_no_colour_and_says_so():
     drawn = heat_map(["a"], ["x", "y"], [[math.nan, 2.0]], title="t", texts=[["", "2"]])
-    assert _opacities(drawn) == [0.0, 1.0]
+    assert _opacities(drawn) == [1.0]
     assert "a, x: \u2013" in drawn
     assert "a, y: 2" in drawn
 
@@ -41,7 +41,7 @@ def test_names_of_columns_run_upwards_where_they_are_wider_than_a_cell(name, tur
 def test_it_is_whole_svg_whose_names_are_escaped_and_that_shows_every_cell_within_its_frame():
     drawn = heat_map(
         ["<i>", "b", "c"], ["&", "a very long name of a class indeed"], [[1, 2], [3, 4], [5, 6]], title='"t"',
-        row_label="true class", column_label="answer",
+        y_label="true class", x_label="answer",
     )  # fmt: skip
     root = ElementTree.fromstring(str(drawn))
     assert "<i>" in "".join(root.itertext())
@@ -56,9 +56,3 @@ def test_it_is_whole_svg_whose_names_are_escaped_and_that_shows_every_cell_withi
 def test_a_matrix_without_rows_is_nothing_and_one_without_numbers_is_pale():
     assert heat_map([], ["x"], [], title="t") == ""
     assert _opacities(heat_map(["a"], ["x"], [[0.0]], title="t")) == [0.0]
-
-
-def test_signs_have_their_own_colours_and_sizes_their_shades():
-    drawn = heat_map(["a"], ["x", "y", "z", "none"], [[10.0, -20.0, 0.0, None]], title="t", signed=True)
-    shades = re.findall(r'class="fill c-(\w+)"[^>]*fill-opacity="([\d.]+)"', str(drawn))
-    assert shades == [("mtm", "0.5"), ("scratch", "1"), ("mtm", "0"), ("mtm", "0")]

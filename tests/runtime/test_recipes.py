@@ -30,6 +30,13 @@ STAGES = {  # folder of recipes: module, its configuration's class, flags that i
         ["--classifiers", "[r]", "--tokenizer", "t", "--images", "i"],
     ),
     "ablation": ("seitpp.downstream.ablation", "AblationConfig", ["--store", "s", "--eval_store", "s"]),
+    "storage_curve": (
+        "seitpp.downstream.storage_curve", "StorageCurveConfig",
+        ["--store", "s", "--eval_store", "s", "--images", "i", "--eval_images", "i"],
+    ),
+    "segmentation": (
+        "seitpp.downstream.segmentation.train", "SegmentationConfig", ["--store", "s", "--eval_store", "s"],
+    ),
     "fine_grained": ("seitpp.downstream.fine_grained", "FineGrainedConfig", ["--tokenizer", "t"]),
 }  # fmt: skip
 RECIPES = [(stage, file.stem) for stage in STAGES for file in sorted(recipes_folder(stage).glob("*.yaml"))]
