@@ -3,14 +3,18 @@
 import re
 import subprocess
 import sys
+import tomllib
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 import tiny
+from seitpp.report.reported import REPORTED
+from seitpp.report.sections import QUESTIONS
 from seitpp.runtime.results import read_results
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
@@ -64,6 +68,37 @@ def test_the_site_asks_for_nothing_from_elsewhere_when_it_is_read():
     site = yaml.load((tiny.ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)
     assert site["theme"]["font"] == "false"
     assert "http" not in str([site.get("extra_javascript"), site.get("extra_css"), site["plugins"]])
+
+
+# What pages say of the program
+
+
+def rows_of(name, first):
+    """Cells of the table of a page whose first row begins with a cell."""
+    table = PAGES[name].split(f"| {first} |", 1)[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n")[2:]]
+
+
+def test_the_page_of_the_report_names_its_questions_and_sections_in_their_order():
+    rows = rows_of("report-page.md", "question")
+    assert [row[0] for row in rows if row[0]] == [question.title for question in QUESTIONS]
+    assert [row[1] for row in rows] == [section.title for question in QUESTIONS for section in question.sections]
+
+
+def test_reported_numbers_are_those_of_the_table_of_reported_numbers():
+    table = pd.read_csv(REPORTED)
+    full = table[
+        (table["dataset"] == "imagenet-1k") & (table["bytes"] == 1_400_000_000) & (table["metric"] == "accuracy")
+    ]
+    known = dict(zip(full["method"], full["value"], strict=True))
+    shown = [float(row[2]) for row in rows_of("reproducing.md", "method")]
+    assert shown == [round(100 * known[name], 1) for name in ("SeiT", "SeiT++, no MTM", "SeiT++")]
+
+
+def test_every_extra_is_on_the_page_of_installing_it():
+    extras = tomllib.loads((tiny.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = [each for row in rows_of("install.md", "extra") for each in re.findall(r"`([\w-]+)`", row[0])]
+    assert sorted(named) == sorted(extras)
 
 
 # The code of extending.md
