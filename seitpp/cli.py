@@ -28,6 +28,7 @@ STAGES = {
     "evaluate": ("seitpp.finetune.evaluation", "measure a classifier on a token store or on images"),
     "predict": ("seitpp.finetune.predict_command", "print the most likely classes of images"),
     "robustness": ("seitpp.downstream.robustness", "accuracy of classifiers under corruptions and in other domains"),
+    "adversarial": ("seitpp.downstream.adversarial", "accuracy of classifiers under FGSM and PGD, through the tokenizer"),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),
     "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),

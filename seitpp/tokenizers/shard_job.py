@@ -144,13 +144,13 @@ def encoded_batches(
         pin_memory=gpu,
     )  # fmt: skip
     for pixels, decoded, broken in batches:
-        with torch.no_grad(), _full_precision(device):
+        with torch.no_grad(), full_precision(device):
             ids = tokenizer.encode(to_float(pixels.to(device, non_blocking=gpu))) if decoded else None
         yield ids, decoded, broken
 
 
 @contextmanager
-def _full_precision(device):
+def full_precision(device: torch.device) -> Iterator[None]:
     """On a GPU, convolutions and products in float32 proper, and by the same algorithm every time."""
     if device.type != "cuda":
         yield

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 import tiny
 from seitpp.downstream.ablation import AblationConfig
+from seitpp.downstream.adversarial import AdversarialConfig
 from seitpp.downstream.robustness import RobustnessConfig
 from seitpp.finetune.continual import ContinualConfig
 from seitpp.finetune.evaluation import EvaluateConfig
@@ -45,6 +46,7 @@ STAGES = {
     "evaluate": ("seitpp.finetune.evaluation", EvaluateConfig),
     "continual": ("seitpp.finetune.continual", ContinualConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
+    "adversarial": ("seitpp.downstream.adversarial", AdversarialConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
 }
 RECIPES = sorted(path for path in recipes_folder(".").glob("*/*.yaml") if path.parent.name != "accelerate")
@@ -367,6 +369,8 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
         ("train_tokenizer", ["--model.image_size", "[60, 64]"], "image_size"),
         ("tokenadapt", ["--held_out", "1"], "held_out"),
         ("robustness", ["--severities", "[6]"], "severities"),
+        ("adversarial", ["--budgets", "[256]"], "budgets"),
+        ("adversarial", ["--attacks", "[cw]"], "'cw'; there are: random, fgsm, pgd"),
         ("probe", ["--features", "[mtm, wavelets]"], "wavelets"),
         ("probe", ["--features", "[pixels]"], "--images and --eval_images"),
     ],
