@@ -58,6 +58,14 @@ class Stem(nn.Module, ABC):
 
     patch_size: int
 
+    @property
+    @abstractmethod
+    def table(self) -> Tensor | None:
+        """What each id is looked up as, (k, c); None where it reads embeddings alone.
+
+        `forward` takes such embeddings, (b, c, h, w), for ids (b, h, w).
+        """
+
     @abstractmethod
     def initialise_patches(self) -> None:
         """Draw the weights that make patches."""

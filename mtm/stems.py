@@ -20,6 +20,8 @@ PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class PatchStem(Stem):
     """Ids (b, h, w) to patch embeddings (b, n, d): look-up, LayerNorm, dropout, p x p convolution of stride p.
 
+    It reads rows of its table, or mixtures of them, as well: embeddings (b, c, h, w).
+
     Args:
         config: an EncoderConfig.
         codebook_size: K.
@@ -36,9 +38,15 @@ class PatchStem(Stem):
         self.embedding_dropout = nn.Dropout(config.token_dropout)
         self.patches = nn.Conv2d(embedding_dim, config.width, kernel_size=self.patch_size, stride=self.patch_size)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Patch embeddings without positions: (b, h, w) int64 to (b, n, d)."""
-        x = self.embedding_dropout(self.embedding_norm(self.embeddings(ids)))
+    @property
+    def table(self) -> Tensor:
+        """What each id is looked up as, (k, c): trained, unlike the tokenizer's codebook."""
+        return self.embeddings.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Patch embeddings without positions: ids (b, h, w) int64 or embeddings (b, c, h, w) to (b, n, d)."""
+        x = rearrange(inputs, "b c h w -> b h w c") if inputs.is_floating_point() else self.embeddings(inputs)
+        x = self.embedding_dropout(self.embedding_norm(x))
         return rearrange(self.patches(rearrange(x, "b h w c -> b c h w")), "b d h w -> b (h w) d")
 
     def initialise_patches(self) -> None:
@@ -87,6 +95,11 @@ class StemAdapter(Stem):
         self.patch_size = config.patch_size
         self.patches = nn.Conv2d(embedding_dim, config.width, kernel_size=4, stride=2, padding=1)
         self.register_buffer("codebook", None if codebook_size is None else torch.zeros(codebook_size, embedding_dim))
+
+    @property
+    def table(self) -> Tensor | None:
+        """The codebook, (k, c); None where it holds none."""
+        return self.codebook
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Patch embeddings without positions: ids (b, h, w) int64 or embeddings (b, c, h, w) to (b, n, d)."""

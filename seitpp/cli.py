@@ -36,6 +36,10 @@ STAGES = {
         "train and measure semantic segmentation on stored tokens",
     ),
     "segment": ("seitpp.downstream.segmentation.predict_command", "draw the classes of the pixels of images"),
+    "adversarial": (
+        "seitpp.downstream.adversarial",
+        "accuracy of classifiers under FGSM and PGD, through the tokenizer",
+    ),
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "storage-curve": ("seitpp.downstream.storage_curve", "accuracy against bytes: tokens, and JPEGs of as many bytes"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),

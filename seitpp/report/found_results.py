@@ -11,6 +11,7 @@ from seitpp.report.methods import KEY
 from seitpp.runtime.results import COLUMNS, results_table
 
 ABLATION, ROBUSTNESS, EVALUATION = "downstream.ablation", "downstream.robustness", "finetune.evaluation"
+ADVERSARIAL = "downstream.adversarial"
 FINE_GRAINED = "downstream.fine_grained"
 SEGMENTATION = "downstream.segmentation"
 STORAGE_CURVE = "downstream.storage_curve"
@@ -23,9 +24,9 @@ def all_results(found: Found) -> pd.DataFrame:
     """Rows of all runs.
 
     Returns: DataFrame with the columns of the schema and two more. `part`: "ablation"; "storage_curve"; "segmentation";
-        "fine_grained"; "robustness" for what runs of that stage measured, clean images among it, and every other row
-        with a shift; "evaluation" for what runs of `seitpp evaluate` measured again, and more of; else "main". `label`:
-        of the run, where within a part and a data set several runs measured the same method; else "".
+        "fine_grained"; "adversarial"; "robustness" for what runs of that stage measured, clean images among it, and
+        every other row with a shift; "evaluation" for what runs of `seitpp evaluate` measured again, and more of; else
+        "main". `label`: of the run, where within a part and a data set several runs measured the same method; else "".
     """
     frames = []
     for run in found.runs:
@@ -42,6 +43,7 @@ def all_results(found: Found) -> pd.DataFrame:
     table.loc[table["stage"] == SEGMENTATION, "part"] = "segmentation"
     table.loc[table["stage"] == ABLATION, "part"] = "ablation"
     table.loc[table["stage"] == STORAGE_CURVE, "part"] = "storage_curve"
+    table.loc[table["stage"] == ADVERSARIAL, "part"] = "adversarial"
     table.loc[table["stage"] == FINE_GRAINED, "part"] = "fine_grained"
     table.loc[~_measured_twice(table), "label"] = ""
     return table[[*COLUMNS, "part", "label"]]

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from seitpp.report.ablation import ablation_sections
+from seitpp.report.adversarial import adversarial_sections
 from seitpp.report.evaluations import evaluation_sections
 from seitpp.report.fine_grained import fine_grained_sections
 from seitpp.report.found_runs import Found
@@ -124,6 +125,8 @@ QUESTIONS = (
         sections=(
             Section(name="robustness", anchor="robustness", title="Robustness",
                     gather=lambda given: robustness_sections(given.results), reported=robustness_reported),
+            Section(name="adversarial", anchor="adversarial", title="Adversarial attacks",
+                    gather=lambda given: adversarial_sections(given.found)),
         ),
     ),
     Question(

@@ -126,7 +126,9 @@ def _help(config_class: type, parser: Any, words: Sequence[str]) -> None:
     for word in words:
         if word in ("-h", "--help", "--help_all"):
             typed = sys.argv[0]
-            command = typed if typed.startswith("seitpp ") else f"python -m {config_class.__module__}"
+            started = getattr(sys.modules["__main__"], "__spec__", None)
+            module = config_class.__module__ if started is None else started.name
+            command = typed if typed.startswith("seitpp ") else f"python -m {module}"
             text = parser.format_help() if word == "--help_all" else short_help(config_class, command)
             print(text)
             sys.exit(0)

@@ -47,7 +47,7 @@ def short_help(config_class: type, command: str) -> str:
     lines += [
         "",
         "  --config RECIPE, --print_config, --debug (the traceback of an error)",
-        f"{command} --help_all says all of every flag; seitpp recipes {command.split()[-1]} lists recipes.",
+        f"{command} --help_all says all of every flag; seitpp recipes lists recipes.",
     ]
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 import tiny
 from seitpp.downstream.ablation import AblationConfig
+from seitpp.downstream.adversarial import AdversarialConfig
 from seitpp.downstream.fine_grained import FineGrainedConfig
 from seitpp.downstream.robustness import RobustnessConfig
 from seitpp.downstream.segmentation.train import SegmentationConfig
@@ -52,6 +53,7 @@ STAGES = {
     "fine_grained": ("seitpp.downstream.fine_grained", FineGrainedConfig),
     "robustness": ("seitpp.downstream.robustness", RobustnessConfig),
     "segmentation": ("seitpp.downstream.segmentation.train", SegmentationConfig),
+    "adversarial": ("seitpp.downstream.adversarial", AdversarialConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
     "storage_curve": ("seitpp.downstream.storage_curve", StorageCurveConfig),
 }
@@ -376,6 +378,8 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
         ("tokenadapt", ["--held_out", "1"], "held_out"),
         ("robustness", ["--severities", "[6]"], "severities"),
         ("storage_curve", ["--jpegs", "[gif]"], "'gif' is no way to store images"),
+        ("adversarial", ["--budgets", "[256]"], "budgets"),
+        ("adversarial", ["--attacks", "[cw]"], "'cw'; there are: random, fgsm, pgd"),
         ("probe", ["--features", "[mtm, wavelets]"], "wavelets"),
         ("probe", ["--features", "[pixels]"], "--images and --eval_images"),
         ("explore", ["--images", "photos"], "--images and --eval_images belong together"),

@@ -29,6 +29,10 @@ STAGES = {  # folder of recipes: module, its configuration's class, flags that i
         "seitpp.downstream.robustness", "RobustnessConfig",
         ["--classifiers", "[r]", "--tokenizer", "t", "--images", "i"],
     ),
+    "adversarial": (
+        "seitpp.downstream.adversarial", "AdversarialConfig",
+        ["--classifiers", "[r]", "--tokenizer", "t", "--images", "i"],
+    ),
     "ablation": ("seitpp.downstream.ablation", "AblationConfig", ["--store", "s", "--eval_store", "s"]),
     "storage_curve": (
         "seitpp.downstream.storage_curve", "StorageCurveConfig",
