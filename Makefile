@@ -38,9 +38,9 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp
 	for name in start loader store coding tokenize pretrain finetune probe; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-# The documentation as a site, into site/; a broken link ends it.
+# The documentation as a site, into site/; a broken link ends it (with --quiet, mkdocs would not count it).
 docs: .venv/docs.stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/demo.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
