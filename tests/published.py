@@ -33,7 +33,7 @@ def published_weights(name):
     with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
         seed = int(file.metadata()["seed"])
     shapes = json.loads((FOLDER / "shapes.json").read_text())[name]
-    return {tensor: _weight(tensor, shape, seed) for tensor, shape in shapes.items()}
+    return {tensor: formula_weight(tensor, shape, seed) for tensor, shape in shapes.items()}
 
 
 def block_count(weights, prefix):
@@ -47,7 +47,8 @@ def largest_difference(tensor, reference):
     return float((tensor - reference).abs().max())
 
 
-def _weight(name, shape, seed):
+def formula_weight(name, shape, seed):
+    """A tensor of the formula of parity/README.md."""
     values = np.random.RandomState((zlib.crc32(name.encode()) ^ seed) & 0xFFFFFFFF).standard_normal(shape) * 0.05
     if name.endswith("word_embeddings.weight"):
         values *= 12

@@ -3,6 +3,8 @@
     seitpp import-tokenizer --kind vit_vqgan --checkpoint tokenizer.ckpt --output_dir tokenizers/vit_vqgan
     seitpp import-tokenizer --kind ldm --checkpoint vq-f8-n256/model.ckpt --output_dir tokenizers/vq-f8-n256
     seitpp import-tokenizer --kind llamagen --checkpoint vq_ds16_c2i.pt --output_dir tokenizers/vq_ds16
+    seitpp import-tokenizer --kind ibq --checkpoint imagenet256_1024.ckpt --output_dir tokenizers/ibq_1024
+    seitpp import-tokenizer --kind maskbit --checkpoint maskbit_tokenizer_12bit.bin --output_dir tokenizers/maskbit_12
     seitpp import-tokenizer --kind diffusers --checkpoint FOLDER_OR_ID --subfolder movq --output_dir movq
 
 The folder holds all that is needed: every other command takes it as --tokenizer, without a network.
@@ -49,9 +51,9 @@ _WRITTEN = (
 class ImportTokenizerConfig(StageConfig):
     """Make a tokenizer folder of published weights."""
 
-    kind: Literal["vit_vqgan", "ldm", "llamagen", "diffusers"]
+    kind: Literal["vit_vqgan", "ldm", "llamagen", "ibq", "maskbit", "diffusers"]
     """whose weights: ViT-VQGAN of enhancing-transformers or of the SeiT release, a VQ model of latent diffusion or
-    taming-transformers, a tokenizer of LlamaGen, or a VQModel of diffusers"""
+    taming-transformers, a tokenizer of LlamaGen, of IBQ, of MaskBit (VQGAN+ too), or a VQModel of diffusers"""
     checkpoint: Location
     """file of torch.save or safetensors; for diffusers a folder, or the id of a model on the Hugging Face Hub that has
     its weights as safetensors"""
@@ -134,6 +136,14 @@ def read_tokenizer(config: ImportTokenizerConfig) -> Any:
         from seitpp.tokenizers.networks.llamagen_vq import from_llamagen
 
         return VQTokenizer(from_llamagen(weights, source), (size or 256,) * 2, lookup="cosine")
+    if config.kind == "ibq":
+        from seitpp.tokenizers.networks.ibq_vq import from_ibq
+
+        return VQTokenizer(from_ibq(weights, source), (size or 256,) * 2)
+    if config.kind == "maskbit":
+        from seitpp.tokenizers.networks.maskbit_vq import from_maskbit
+
+        return VQTokenizer(from_maskbit(weights, source), (size or 256,) * 2, black=0)
     from seitpp.tokenizers.networks.ldm_vq import from_ldm
 
     return VQTokenizer(from_ldm(weights, source), (size or 256,) * 2)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
 
 
+MOST_CODES = 65536
+"""Ids of more codes have no place in a store."""
 _WANTED = ("encoder.conv_in.weight", "quant_conv.weight", "quantize.embedding.weight")
 _COMMON = [  # all of them have the parts of taming-transformers (Esser et al. 2021)
     (r"^(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out."),
@@ -64,6 +66,17 @@ def vq_model_of(weights: dict[str, torch.Tensor], rules: Sequence[tuple[str, str
         mid_block_add_attention=any(name.startswith("encoder.mid_block.attentions.") for name in weights),
     )
     return fill(model, weights, source)
+
+
+def require_codes(count: int, source: object) -> None:
+    """Refuse a codebook of more codes than a row of a store can hold.
+
+    Raises: UserError.
+    """
+    if not 2 <= count <= MOST_CODES:
+        raise UserError(
+            f"{source} has {count} codes, and a store holds ids of at most {MOST_CODES}: take a smaller one"
+        )
 
 
 def _count(weights, pattern):

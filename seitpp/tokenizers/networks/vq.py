@@ -27,7 +27,12 @@ _LIMITS = (
     ("space_to_depth", 1, 256), ("layers_per_block", 1, 100), ("codebook_size", 2, 65536), ("codebook_dim", 1, 65536)
 )  # fmt: skip
 _DESCRIBED = record(
-    {"config": record({"image_size": listing(_SIZE, 2), "space_to_depth": integer(1, 256)}, {"lookup": LOOKUP})}
+    {
+        "config": record(
+            {"image_size": listing(_SIZE, 2), "space_to_depth": integer(1, 256)},
+            {"lookup": LOOKUP, "black": integer(-1, 0)},
+        )
+    }
 )
 """What tokenizer.json says."""
 _VQMODEL = {
@@ -94,18 +99,27 @@ class VQTokenizer(nn.Module):
     """Any diffusers VQModel behind the Tokenizer protocol.
 
     Args:
-        model: a VQModel of 3 x space_to_depth^2 channels, pixels in [-1, 1].
+        model: a VQModel of 3 x space_to_depth^2 channels.
         image_size: (height, width) of the pixels it takes.
         space_to_depth: blocks of this many pixels a side become channels first.
         lookup: "euclidean", as diffusers does it, or "cosine": latents and codes count by their direction, and what is
             decoded is a code of length 1 (LlamaGen, after ViT-VQGAN, arXiv 2110.04627).
+        black: the model's pixels are in [black, 1], -1 or 0.
     Raises: UserError if the model has no place for such images.
     """
 
     name = "vq"
     any_size = True
 
-    def __init__(self, model: Any, image_size: Sequence[int], *, space_to_depth: int = 1, lookup: str = "euclidean"):
+    def __init__(
+        self,
+        model: Any,
+        image_size: Sequence[int],
+        *,
+        space_to_depth: int = 1,
+        lookup: str = "euclidean",
+        black: int = -1,
+    ):
         super().__init__()
         channels, shrink = 3 * space_to_depth**2, space_to_depth * 2 ** (len(model.config.block_out_channels) - 1)
         if {model.config.in_channels, model.config.out_channels} != {channels}:
@@ -121,6 +135,7 @@ class VQTokenizer(nn.Module):
         self.image_size = tuple(image_size)
         self.space_to_depth = space_to_depth
         self.lookup = lookup
+        self.black = black
         self.resize: Resize = "crop"
         self.grid = tuple(side // shrink for side in image_size)
         self.codebook_size = model.config.num_vq_embeddings
@@ -154,7 +169,7 @@ class VQTokenizer(nn.Module):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
-        known = {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [-1, 1]}
+        known = {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [self.black, 1]}
         return known if self.lookup == "euclidean" else {**known, "lookup": self.lookup}
 
     @property
@@ -165,7 +180,7 @@ class VQTokenizer(nn.Module):
     def latents(self, images: torch.Tensor) -> torch.Tensor:
         """Encoder output before quantisation: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
         side = self.space_to_depth
-        folded = rearrange(images * 2.0 - 1.0, "b c (h s) (w t) -> b (c s t) h w", s=side, t=side)
+        folded = rearrange(images * (1.0 - self.black) + self.black, "b c (h s) (w t) -> b (c s t) h w", s=side, t=side)
         latents = self.model.encode(folded).latents
         return F.normalize(latents, dim=1) if self.lookup == "cosine" else latents
 
@@ -175,7 +190,8 @@ class VQTokenizer(nn.Module):
         # not `VQModel.decode`: it would take embeddings for ids where the model's config has lookup_from_codebook
         condition = embeddings if self.model.config.norm_type == "spatial" else None
         folded = self.model.decoder(self.model.post_quant_conv(embeddings), condition)
-        return (rearrange(folded, "b (c s t) h w -> b c (h s) (w t)", s=side, t=side) + 1.0) / 2.0
+        unfolded = rearrange(folded, "b (c s t) h w -> b c (h s) (w t)", s=side, t=side)
+        return (unfolded - self.black) / (1.0 - self.black)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
@@ -204,6 +220,8 @@ class VQTokenizer(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write a folder that diffusers' `VQModel.from_pretrained` opens too, whole or not at all."""
         described = {"image_size": list(self.image_size), "space_to_depth": self.space_to_depth, "lookup": self.lookup}
+        if self.black != -1:
+            described["black"] = self.black
         with replacing(folder) as temporary:
             self.model.save_pretrained(temporary)
             write_json(temporary / "tokenizer.json", {"kind": self.name, "config": described, "resize": self.resize})
@@ -217,5 +235,10 @@ class VQTokenizer(nn.Module):
         described = read_described(folder / "tokenizer.json", _DESCRIBED, AGAIN)["config"]
         file = folder / "diffusion_pytorch_model.safetensors"
         model = load_vqmodel(folder / "config.json", read_safetensors(file, AGAIN), file)
-        lookup = described.get("lookup", "euclidean")
-        return cls(model, described["image_size"], space_to_depth=described["space_to_depth"], lookup=lookup)
+        return cls(
+            model,
+            described["image_size"],
+            space_to_depth=described["space_to_depth"],
+            lookup=described.get("lookup", "euclidean"),
+            black=described.get("black", -1),
+        )
