@@ -145,6 +145,9 @@ class PixelStem(Stem):
         """Patch embeddings without positions: (b, 3, h, w) float to (b, n, d)."""
         return rearrange(self.patches((pixels - self.mean) / self.std), "b d h w -> b (h w) d")
 
+    def table(self) -> None:
+        """None: pixels are looked up nowhere."""
+
     def initialise_patches(self) -> None:
         """Xavier uniform for the convolution, as in the other stems."""
         _xavier(self.patches)
