@@ -145,6 +145,7 @@ class PixelStem(Stem):
         """Patch embeddings without positions: (b, 3, h, w) float to (b, n, d)."""
         return rearrange(self.patches((pixels - self.mean) / self.std), "b d h w -> b (h w) d")
 
+    @property
     def table(self) -> None:
         """None: pixels are looked up nowhere."""
 
