@@ -36,7 +36,7 @@ lint: .venv/test.stamp
 	$(BIN)/basedpyright
 
 bench: .venv/test.stamp
-	for name in start loader store coding tokenize pretrain finetune probe; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in start loader store coding tokenize pretrain finetune probe segmentation downstream; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # The documentation as a site, into site/; a broken link ends it (with --quiet, mkdocs would not count it).
 docs: .venv/docs.stamp

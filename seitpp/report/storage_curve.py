@@ -146,7 +146,7 @@ def _short(storage, init, augmentation):
     if not storage:
         parts = {"tokenadapt": "TA", "coloradapt": "CA"}
         added = [parts.get(part, part) for part in augmentation.split("+") if part]
-        return "tokens, scratch" if init == "scratch" else "+".join(("tokens, MTM", *added))
+        return "tokens, scratch" if init == "scratch" else "+".join(["tokens, MTM", *map(str, added)])
     match = re.fullmatch(r"jpeg(\d*)(?:_side(\d+)|(_fit|_side_fit))?", storage)
     if not match:
         return storage

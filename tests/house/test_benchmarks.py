@@ -323,6 +323,17 @@ def test_segmentation_is_measured_against_its_bare_network():
 
 
 @pytest.mark.slow
+def test_a_second_classifier_is_measured_against_the_first():
+    read = measures("downstream", "--quick")
+    for name in ("robustness: first classifier / second, time", "evaluation of a store / bare forward pass, time"):
+        assert read[name]["value"] == pytest.approx(read[name]["ours"] / read[name]["theirs"], rel=2e-3)
+    assert (read["robustness: memory at its peak"]["images"], read["robustness: memory at its peak"]["sets"]) == (
+        60,
+        16,
+    )
+
+
+@pytest.mark.slow
 def test_probes_are_measured():
     read = measures("probe", "--quick")
     for name in ("features / bare forward pass", "k-NN / bare matrix product"):
