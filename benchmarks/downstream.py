@@ -51,7 +51,7 @@ def make_models(folder):
     """Save the tokenizer and two classifiers that read its tokens."""
     torch.manual_seed(0)
     config = VQConfig(image_size=(SIDE, SIDE), space_to_depth=4, widths=(32, 64), attention=False)
-    tokenizer = VQTokenizer.untrained(config)
+    tokenizer = VQTokenizer.untrained(config).requires_grad_(False)
     tokenizer.codebook.copy_(torch.randn_like(tokenizer.codebook))
     tokenizer.save(folder / "tokenizer" / "weights")
     shape = EncoderConfig(width=128, depth=4, heads=4)
