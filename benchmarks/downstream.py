@@ -1,7 +1,7 @@
 """Robustness of a folder of images: memory at its peak, what a second classifier costs, and evaluation of a store.
 
     OMP_NUM_THREADS=1 python -m benchmarks.downstream                4,000 images of 64 px, 3 corruptions x 5 severities
-    OMP_NUM_THREADS=1 python -m benchmarks.downstream --images 50000  as many as ImageNet's, in the better part of an hour
+    OMP_NUM_THREADS=1 python -m benchmarks.downstream --images 50000  as many as ImageNet's, most of an hour
     OMP_NUM_THREADS=1 python -m benchmarks.downstream --quick         in seconds
 
 Images are noise over a colour of their class. The tokenizer and both classifiers (a ViT of 4 blocks of 128 on 8 x 8

@@ -1,7 +1,7 @@
 """Images of a source with their pixels changed: what all such sources share."""
 
 import zlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,19 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from seitpp.tokenizers.sources.decoding.resize import Resize
-from seitpp.tokenizers.sources.listing.left_out import LeftOut
-from seitpp.tokenizers.sources.source import ImageSource
+from seitpp.tokenizers.sources.of_another import ImagesOfAnother
 
 
 @dataclass(frozen=True)
-class AlteredImages(ABC):
-    """An ImageSource whose images are those of another, changed after they are decoded at the size asked for.
-
-    Attributes:
-        images: the ImageSource.
-    """
-
-    images: ImageSource
+class AlteredImages(ImagesOfAnother):
+    """An ImageSource whose images are those of another, changed after they are decoded at the size asked for."""
 
     @abstractmethod
     def alter(self, pixels: np.ndarray, index: int) -> np.ndarray:
@@ -39,37 +32,6 @@ class AlteredImages(ABC):
         Raises: what the source raises where the image can't be decoded; what `alter` does.
         """
         return self.alter(self.images.read(index, size, resize), index)
-
-    @property
-    def keys(self) -> list[str]:
-        """A name for each image."""
-        return self.images.keys
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Class index of each, (n,) int32."""
-        return self.images.labels
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names."""
-        return self.images.classes
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """What gives no image."""
-        return self.images.left_out
-
-    def __len__(self):
-        return len(self.images)
-
-    def where(self, index: int) -> str:
-        """Where one image lies, for messages."""
-        return self.images.where(index)
-
-    def sizes(self, rows: Sequence[int]) -> np.ndarray:
-        """Bytes of some images before they are changed, (rows,) int64."""
-        return self.images.sizes(rows)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from seitpp.runtime.machine import cpu_name
 from seitpp.runtime.recipes import recipes_folder
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "pyarrow", "numpy", "scikit-learn", "pandas")
@@ -73,7 +74,7 @@ def _extras() -> dict[str, str]:
 
 
 def _devices() -> dict[str, str]:
-    said = {"CPU": f"{_cpu_name()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores may be used"}
+    said = {"CPU": f"{cpu_name()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores may be used"}
     said["memory"] = _gigabytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     if find_spec("torch") is None:
         return said | {"GPU": "torch is not installed"}
@@ -100,13 +101,6 @@ def _places() -> dict[str, str]:
         "cache of remote stores": f"{cache}, {_gigabytes(shutil.disk_usage(existing).free)} free",
         "recipes": str(recipes_folder(".").resolve()),
     }
-
-
-def _cpu_name() -> str:
-    """The model, where the system says it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _gigabytes(size: float) -> str:
