@@ -154,7 +154,8 @@ def _looks(images, stores, tokenizer, stage, folder, *, quick):
                 name="Storage curve", after=("Tokens of the test images",), seconds=60,
                 command=stage(
                     "storage-curve", *common, "--images", f"{images}/train", "--eval_images", f"{images}/test",
-                    "--ingredients", "scratch", "--budgets", "0.25,1.0", "--lanes", "1",
+                    "--ingredients", "scratch", "--budgets", "0.25,1.0", "--jpegs", "jpeg75",
+                    "--lanes", "1",
                     *(("--quick", "true") if quick else ()), out="storage-curve",
                 ),
             ),
