@@ -56,9 +56,9 @@ class AdversarialConfig(StageConfig):
     """of PGD, as a multiple of budget / steps"""
     restarts: int = 1
     """random starts of PGD and of the control; an image counts as classified rightly if it is after all of them"""
-    temperature: float = 1.0
+    temperature: float = 0.15
     """T of the gradient's weights, softmax(-distance² / T), in units of the median squared distance of a code to its
-    nearest other"""
+    nearest other. The default did best on the demo's classifiers (docs/adversarial.md): try others on yours"""
     neighbours: int = 32
     """nearest codes of a token that have a weight; with all codes of a large codebook, memory would grow with it"""
     max_images: int | None = None
