@@ -34,6 +34,7 @@ from seitpp.downstream.ablation_steps import (
     folder_of,
     folder_of_step,
     make_steps,
+    require_ingredients,
 )
 from seitpp.downstream.ablation_table import ablation_table, gather
 from seitpp.downstream.corruptions import check_corruptions
@@ -45,7 +46,7 @@ from seitpp.mtm.augmentation.augment import Augment
 from seitpp.mtm.encoder import fitting_view
 from seitpp.mtm.pretrain import PretrainConfig, pretrain
 from seitpp.runtime.command import parse, run_command
-from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.config import StageConfig, require, require_each_once
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.runtime.locations import Location
@@ -55,7 +56,6 @@ from seitpp.runtime.run_content import remove_checkpoints, remove_empty, remove_
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.steps.runner import StepRunner, forget_steps
 from seitpp.runtime.steps.step import Step
-from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt
 from seitpp.tokenizers.sources.images import open_image_folder
@@ -72,6 +72,7 @@ STAGES = {
     "robustness": (RobustnessConfig, measure_robustness),
 }
 """What each step's command starts."""
+TABLE = "ablation.csv"
 MAY_CHANGE = ("seeds", "label_fractions", "lanes")
 
 
@@ -115,11 +116,8 @@ class AblationConfig(StageConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in self.ingredients:
-            require(self, "ingredients", name in INGREDIENTS, f"has {name!r}; {did_you_mean(name, INGREDIENTS)}")
-        for name in ("ingredients", "label_fractions"):
-            values = getattr(self, name)
-            require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
+        require_ingredients(self)
+        require_each_once(self, "ingredients", "label_fractions")
         require(self, "label_fractions", all(0 < each <= 1 for each in self.label_fractions), "must lie in (0, 1]")
         require(self, "seeds", self.seeds >= 1, "must be at least 1")
         require(self, "lanes", self.lanes is None or self.lanes >= 1, "must be at least 1")
@@ -140,7 +138,7 @@ def main(config: AblationConfig) -> None:
     run = RunFolder(config, stage="downstream.ablation", may_change=MAY_CHANGE, **known)
     run.begin()
     if config.resume == "none":
-        forget_runs(run.path)
+        forget_runs(run.path, TABLE)
     for seed in config.all_seeds:
         for fraction in [each for each in config.label_fractions if each < 1]:
             write_fraction(folder_of(config, seed, fraction, "labels"), train_set, fraction, seed=seed)
@@ -149,7 +147,7 @@ def main(config: AblationConfig) -> None:
     results = gather(config)
     table = ablation_table(results)
     write_results(run.path, results)
-    with replacing(run.path / "ablation.csv") as temporary:
+    with replacing(run.path / TABLE) as temporary:
         table.to_csv(temporary, index=False)
     run.finish({"results": len(results)})
     shown = table[table.metric == "accuracy"].drop(columns=["metric", "train_images", "test_images"])
@@ -277,8 +275,8 @@ def _further_fingerprints(config, recipes):
     return found
 
 
-def forget_runs(folder: Path) -> None:
-    """Remove the runs in a folder's seed-… and the record of its steps; what else lies among them stays."""
+def forget_runs(folder: Path, table: str) -> None:
+    """Remove the runs in a folder's seed-…, the record of its steps and its table; what else lies among them stays."""
     for seed in folder.glob("seed-*"):
         for parent, _, _ in os.walk(seed, topdown=False):
             path = Path(parent)
@@ -287,7 +285,7 @@ def forget_runs(folder: Path) -> None:
             remove_run(path)
     forget_steps(folder)
     remove_empty(folder / "logs")
-    (folder / "ablation.csv").unlink(missing_ok=True)
+    (folder / table).unlink(missing_ok=True)
 
 
 def drop_checkpoints(step: Step) -> None:

@@ -16,7 +16,9 @@ from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.runtime.config import require
 from seitpp.runtime.steps.step import Step, flag_words
+from seitpp.runtime.suggest import did_you_mean
 from seitpp.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -56,6 +58,12 @@ class Recipes:
     view: tuple
     images: int
     labelled: dict
+
+
+def require_ingredients(config: Any) -> None:
+    """Raise a UserError that names what is no ingredient in `config.ingredients`, and the nearest that is one."""
+    for name in config.ingredients:
+        require(config, "ingredients", name in INGREDIENTS, f"has {name!r}; {did_you_mean(name, INGREDIENTS)}")
 
 
 def folder_of(config: "AblationConfig", seed: int, fraction: float | None, kind: str, ingredient: str = "") -> Path:

@@ -23,7 +23,7 @@ from seitpp.downstream.straight_through import AttackedPath
 from seitpp.finetune.classifier import read_classifier
 from seitpp.finetune.trained import TrainedClassifier, classifiers_of, find_classifiers
 from seitpp.runtime.command import run_command
-from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.config import StageConfig, require, require_each_once
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
@@ -73,9 +73,7 @@ class AdversarialConfig(StageConfig):
     def __post_init__(self):
         super().__post_init__()
         require(self, "classifiers", bool(self.classifiers), "must name at least one run")
-        for name in ("attacks", "budgets"):
-            values = getattr(self, name)
-            require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
+        require_each_once(self, "attacks", "budgets")
         for kind in self.attacks:
             require(self, "attacks", kind in KINDS, f"has {kind!r}; there are: {', '.join(KINDS)}")
         require(self, "budgets", all(0 <= each <= 255 for each in self.budgets), "must lie in 0 to 255")

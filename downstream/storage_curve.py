@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from seitpp.downstream.ablation import drop_checkpoints, forget_runs, recipe_of, usual_lanes
-from seitpp.downstream.ablation_steps import INGREDIENTS, augment_of
+from seitpp.downstream.ablation_steps import INGREDIENTS, augment_of, require_ingredients
 from seitpp.downstream.storage_curve_steps import CurveRecipes, Point, folder_of, make_steps
 from seitpp.downstream.storage_curve_table import curve_table, gather, subset_bytes, tokenizer_bytes
 from seitpp.finetune.labelled import LabelledRows, fingerprints, open_train_and_test
@@ -38,7 +38,7 @@ from seitpp.mtm.augmentation.augment import Augment
 from seitpp.mtm.encoder import fitting_view
 from seitpp.mtm.pretrain import PretrainConfig, pretrain
 from seitpp.runtime.command import parse, run_command
-from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.config import StageConfig, require, require_each_once
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.runtime.locations import Location
@@ -46,7 +46,6 @@ from seitpp.runtime.results import write_results
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.steps.runner import StepRunner
 from seitpp.runtime.steps.step import Step
-from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenadapt.model import load_token_adapt
 from seitpp.tokenizers.sources.jpegs.storage import forms_of
@@ -116,11 +115,8 @@ class StorageCurveConfig(StageConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in self.ingredients:
-            require(self, "ingredients", name in INGREDIENTS, f"has {name!r}; {did_you_mean(name, INGREDIENTS)}")
-        for name in ("ingredients", "budgets"):
-            values = getattr(self, name)
-            require(self, name, 0 < len(values) == len(set(values)), "must name one or more, each once")
+        require_ingredients(self)
+        require_each_once(self, "ingredients", "budgets")
         require(self, "jpegs", len(self.jpegs) == len(set(self.jpegs)), "must name each once")
         require(self, "count_tokenizer", self.tokenizer or not self.count_tokenizer, "needs --tokenizer")
         for storage in self.jpegs:
@@ -150,8 +146,7 @@ def storage_curve(config: StorageCurveConfig) -> None:
     run = RunFolder(config, stage="downstream.storage_curve", may_change=MAY_CHANGE, **known)
     run.begin()
     if config.resume == "none":
-        forget_runs(run.path)
-        (run.path / CURVE).unlink(missing_ok=True)
+        forget_runs(run.path, CURVE)
     points = [write_tokens(config, train_set, budget, seed) for seed in config.all_seeds for budget in budgets]
     besides = tokenizer_bytes(str(config.tokenizer)) if config.count_tokenizer else 0
     steps = make_steps(config, recipes, points, besides)

@@ -192,7 +192,8 @@ def _keys_and_classes(features, places):
 def _draw_neighbours(path, train, test, queries, similarities, found, pictures):
     """A row a query: itself, then its neighbours."""
     cells, captions = [], []
-    for query, near, close in zip(queries, found, similarities, strict=False):
+    first = len(queries)  # what is found of the mapped images comes after it
+    for query, near, close in zip(queries, found[:first], similarities[:first], strict=True):
         cells.append(pictures.of(test.labelled, test.labelled.rows[[query]], source=1))
         cells.append(pictures.of(train.labelled, train.labelled.rows[near], source=0))
         classes = train.labelled.classes

@@ -32,6 +32,13 @@ def require(config: object, field: str, condition: object, demand: str) -> None:
         raise UserError(f"{type(config).__name__}: {field} = {getattr(config, field)!r} {demand}")
 
 
+def require_each_once(config: object, *fields: str) -> None:
+    """Raise a UserError that names the first of some fields that is empty, or names something twice."""
+    for field in fields:
+        values = getattr(config, field)
+        require(config, field, 0 < len(values) == len(set(values)), "must name one or more, each once")
+
+
 def require_between(config: object, field: str, least: int, most: int) -> None:
     """Raise a UserError that names `field` unless its value lies in [least, most]."""
     require(config, field, getattr(config, field) >= least, f"must be at least {least}")

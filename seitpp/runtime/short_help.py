@@ -5,6 +5,7 @@ each has.
 """
 
 import inspect
+import re
 import shutil
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from seitpp.runtime.config import field_names
 from seitpp.runtime.help_text import as_typed
 
 _WIDEST = 26
+_COMMAND = re.compile(r" {4}(\w+=\S+ )*(seitpp|python|accelerate|find) ")
 _MOST_LINES = 2
 """Of a flag that is the stage's own; flags that stages share have one."""
 
@@ -32,7 +34,7 @@ def short_help(config_class: type, command: str) -> str:
     lines = textwrap.wrap(f"usage: {usage}", width, subsequent_indent=" " * 7)
     lines += ["", *textwrap.wrap((config_class.__doc__ or "").strip(), width)]
     if examples := _examples(config_class):
-        lines += ["", "examples:", *(f"  {line}" for line in examples)]
+        lines += ["", "examples:", *(line for example in examples for line in _wrapped(example, width))]
     for title, names in _groups(config_class, required).items():
         if names:
             lines += [
@@ -56,7 +58,24 @@ def _examples(config_class: type) -> list[str]:
     """The indented commands of the docstring of the stage's module."""
     module = sys.modules.get(config_class.__module__)
     text = inspect.cleandoc(getattr(module, "__doc__", None) or "").splitlines()
-    return [line.strip() for line in text if line.startswith("    ")]
+    return [line.strip() for line in text if _COMMAND.match(line)]
+
+
+def _wrapped(example: str, width: int) -> list[str]:
+    """A command in lines of a terminal, which a shell takes as one; a remark behind it goes below it."""
+    command, _, remark = re.sub(r"\s{2,}(?=--)", " ", example).partition("  ")
+    lines = [""]
+    for part in re.split(r" (?=--)", command):  # never within a value, whose quotes would keep the backslash
+        if lines[-1] and len(lines[-1]) + len(part) > width - 9:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {part}".strip()
+    indented = [f"{'  ' if number == 0 else '      '}{line}" for number, line in enumerate(lines)]
+    shown = [*(f"{line} \\" for line in indented[:-1]), indented[-1]]
+    if not remark.strip():
+        return shown
+    if len(shown[-1]) + len(remark.strip()) + 4 <= width:
+        return [*shown[:-1], f"{shown[-1]}    {remark.strip()}"]
+    return [*shown, *(f"      # {line}" for line in textwrap.wrap(remark.strip(), width - 8))]
 
 
 def _groups(config_class: type, required: list[str]) -> dict[str, list[str]]:

@@ -401,7 +401,7 @@ def test_a_fresh_start_forgets_the_former_runs_and_nothing_else(config):
         (folder / name).write_text("")
     (folder / "commands.jsonl").write_text('{"stage": "seed 0, a probe", "finished": true}\n')
     (folder / "seed-0" / "mtm" / "notes.txt").write_text("")
-    forget_runs(folder)
+    forget_runs(folder, "ablation.csv")
     left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert left == ["logs/mine.log", "notes.txt", "seed-0/mtm/notes.txt", "seed-data/a.png"]
     assert sorted(path.name for path in folder.iterdir()) == ["logs", "mine", "notes.txt", "seed-0", "seed-data"]

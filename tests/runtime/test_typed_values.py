@@ -1,19 +1,23 @@
 """Values as people type them, and what is said of those that do not fit."""
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Literal
 
 import pytest
 
 import tiny
+from seitpp.cli import STAGES
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.field_types import field_types, in_words, lists_as_typed
 from seitpp.runtime.locations import Location
+from seitpp.runtime.short_help import _wrapped, short_help
 
 NEEDED = ["--store", "a", "--eval_store", "b", "--output_dir", "c"]
 
@@ -123,6 +127,32 @@ def test_help_names_every_flag_of_a_stage_within_a_screen_or_two(capsys, monkeyp
     own = {name.split(".")[0] for name in field_types(FinetuneConfig)}
     assert own <= {line.split()[0][2:].split(".")[0] for line in lines if line.startswith("  --")}
     assert "seitpp finetune --help_all" in lines[-1]
+
+
+CONFIGURED = [name for name, (module, _) in STAGES.items() if hasattr(import_module(module), "run_command")]
+
+
+@pytest.mark.parametrize("stage", CONFIGURED)
+def test_help_of_every_stage_fits_a_terminal_and_its_examples_are_commands(stage, monkeypatch):
+    module, found = import_module(STAGES[stage][0]), []
+    monkeypatch.setattr(module, "run_command", lambda main, config_class, **named: found.append(config_class))
+    module.cli()
+    monkeypatch.setenv("COLUMNS", "80")
+    text = short_help(found[0], f"seitpp {stage}")
+    assert len(text.splitlines()) <= 120
+    assert max(map(len, text.splitlines())) <= 90
+    _, _, examples = text.partition("examples:\n")
+    for line in examples.split("\n\n")[0].replace(" \\\n", " ").splitlines():
+        assert re.match(r"( {6}# |  (\w+=\S+ )?(seitpp|python|accelerate|find) )", line), line
+
+
+def test_a_long_example_is_broken_between_flags_alone():
+    example = f"seitpp robustness --images a --benchmarks '{{imagenet-a: {'a' * 50}, imagenet-c: c}}' --output_dir b"
+    lines = _wrapped(example, 80)
+    assert len(lines) > 1
+    assert shlex.split("\n".join(lines).replace(" \\\n", " ")) == shlex.split(example)
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert all(line.count("'") % 2 == 0 for line in lines)
 
 
 def test_help_all_has_the_flags_of_every_part(capsys):
