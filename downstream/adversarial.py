@@ -130,7 +130,8 @@ def measure_adversarial(config: AdversarialConfig) -> None:
         results = [each for step, cell in enumerate(cells) for each in results_of(*cell, known[step], config)]
         write_results(run.path, results)
         run.finish({"results": len(results)})
-        print(f"{run.path}: {len(classifiers)} classifiers under {len(config.all_attacks) - 1} attacks on {len(rows)} "
+        counted = f"{len(classifiers)} classifier{'s' * (len(classifiers) > 1)}"
+        print(f"{run.path}: {counted} under {len(config.all_attacks) - 1} attacks on {len(rows)} "
               f"images are measured{sentence(images.left_out)}")  # fmt: skip
     accelerator.end_training()
 

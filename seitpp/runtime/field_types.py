@@ -44,6 +44,9 @@ def in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, inside))}"
     if get_origin(kind) is tuple:
+        choices = [str(each) for each in get_args(inside[0])] if get_origin(inside[0]) is Literal else []
+        if choices:
+            return f"some of {', '.join(choices)}, such as {','.join(choices[:2])}"
         _, many, example = _PLAIN.get(inside[0], (in_words(inside[0]), in_words(inside[0]), "a"))
         if inside[-1] is Ellipsis:
             return f"{many}, such as {example} or {example},{example}"

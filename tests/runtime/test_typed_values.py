@@ -38,6 +38,8 @@ class TypedConfig(StageConfig):
     """learning rates"""
     kind: Literal["a", "b"] = "a"
     """one of two"""
+    kinds: tuple[Literal["x", "y", "z"], ...] = ("x",)
+    """some of three"""
 
 
 def typed(*words):
@@ -84,6 +86,7 @@ def test_a_file_whose_name_has_a_comma_is_one_file(tmp_path):
         (["--view", "8"], "--view: expected 2 whole numbers, such as 8,8 or None, got ['8']"),
         (["--rates", "0.1,x"], "--rates: expected numbers, such as 0.5 or 0.5,0.5, got x"),
         (["--kind", "c"], "--kind: expected one of a, b, got c"),
+        (["--kinds", "w"], "--kinds: expected some of x, y, z, such as x,y, got w"),
         (["--domains", "photos"], "--domains: expected names with values, such as a=b,c=d, got photos"),
     ],
 )
