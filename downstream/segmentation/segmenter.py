@@ -15,6 +15,7 @@ from seitpp.downstream.segmentation.heads import HeadConfig, depths_of, make_hea
 from seitpp.finetune.classifier import StemName, make_stem
 from seitpp.mtm.encoder import EncoderConfig, TokenEncoder
 from seitpp.runtime.config import from_dict
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.conversion import built
 from seitpp.runtime.schema import (
     Mismatch,
@@ -29,7 +30,7 @@ from seitpp.runtime.schema import (
     table,
     text,
 )  # fmt: skip
-from seitpp.runtime.weights import config_file, load_weights, save_weights
+from seitpp.runtime.weights import config_file, load_weights, read_config, save_weights
 from seitpp.tokens.format.manifest_schema import CODES, EMBEDDING_DIM, FINGERPRINT, VIEW
 
 MOST_CLASSES = 255
@@ -173,6 +174,8 @@ def read_segmenter(folder: str | Path, device: torch.device | str = "cpu", *, dr
         drop_path: stochastic depth, for further training.
     Raises: UserError if there are no weights, a file is damaged, or they are of something else.
     """
+    if "mask_classes" not in read_config(folder, record({})):
+        raise UserError(f"{folder} has weights, but is no segmenter: give a run of seitpp segmentation")
     state, described = load_weights(folder, DESCRIBED)
     config = from_dict(EncoderConfig, described["encoder"], config_file(folder))
     head = from_dict(HeadConfig, described["segmenter"], config_file(folder))

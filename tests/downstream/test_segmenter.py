@@ -196,3 +196,9 @@ def test_starts_of_other_tokenizers_classes_and_windows_are_refused(store, tmp_p
     save(tmp_path / "small" / "weights", make_segmenter(), tiny_segmentation.CLASSES)
     with pytest.raises(UserError, match=r"sees windows of \(4, 6\) tokens, .* has \(8, 12\)"):
         start(store, tmp_path / "small")
+
+
+def test_weights_of_another_kind_are_no_segmenter(tmp_path):
+    run = tiny.make_mtm(tmp_path / "mtm")
+    with pytest.raises(UserError, match=r"is no segmenter: give a run of seitpp segmentation$"):
+        read_segmenter(run)
