@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from itertools import zip_longest
 
 import pytest
 
@@ -23,13 +22,11 @@ def collecting(*options, seed, tmp):
 
 
 @pytest.mark.slow
-def test_names_do_not_depend_on_hashes_the_clock_folders_or_the_machine(tmp_path):
-    here = collecting(seed=1, tmp=tmp_path / "a")
+def test_names_do_not_depend_on_hashes_the_clock_folders_or_the_machine(request, tmp_path):
+    """The tests of this session, which are all of them in a whole run, are found by the same names elsewhere."""
     elsewhere = collecting("-p", "another_day", seed=2, tmp=tmp_path / "another")
-    ids = []
-    for process in (here, elsewhere):
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output[-3000:]
-        ids.append([line for line in output.splitlines() if "::" in line])
-    assert len(ids[0]) > 1000
-    assert [(a, b) for a, b in zip_longest(*ids) if a != b] == []
+    output, _ = elsewhere.communicate(timeout=300)
+    assert elsewhere.returncode == 0, output[-3000:]
+    found = {line for line in output.splitlines() if "::" in line}
+    assert len(found) > 1000
+    assert sorted({item.nodeid for item in request.session.items} - found) == []
