@@ -62,6 +62,7 @@ from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokenizers.tokenize_job import remove_job
 from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.reading import TABLE_FIELDS, ReadsLabels, label_words
 from seitpp.tokens.subset import remove_subset, write_subset
 
 Recipe = TypeVar("Recipe")
@@ -77,15 +78,13 @@ MAY_CHANGE = ("seeds", "label_fractions", "lanes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationConfig(StageConfig):
+class AblationConfig(StageConfig, ReadsLabels):
     """Train from scratch and with each ingredient of pre-training, and compare."""
 
     store: Location
     """token store to learn from: all of it in pre-training, its labels in probe and fine-tuning"""
     eval_store: Location
     """token store to measure on"""
-    labels: Location | None = None
-    """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
     token_adapt: Location | None = None
@@ -178,9 +177,8 @@ def read_inputs(config: AblationConfig) -> tuple[LabelledRows, LabelledRows, Rec
             f"without it: --ingredients '[{others}]'"
         )
     stores = ["--store", config.store, "--eval_store", config.eval_store]
-    labels = [] if config.labels is None else ["--labels", config.labels]
     pretraining = recipe_of(config, "pretrain", PretrainConfig, stores)
-    finetuning = recipe_of(config, "finetune", FinetuneConfig, [*stores, *labels])
+    finetuning = recipe_of(config, "finetune", FinetuneConfig, [*stores, *label_words(config)])
     probing = recipe_of(config, "probe", ProbeConfig, [*stores, "--features", "[random]"])
     train_set, test_set = open_train_and_test(finetuning)
     store = train_set.store
@@ -261,7 +259,7 @@ def _check_robustness(config, train_set):
 
 def _further_fingerprints(config, recipes):
     """Of recipes and TokenAdapt: finished steps are not run again, so these must be what they were, too."""
-    places = {"output_dir", "store", "eval_store", "labels"}
+    places = {"output_dir", "store", "eval_store", *TABLE_FIELDS}
     found = {}
     for name in ("pretrain", "finetune", "probe"):
         resolved = {key: value for key, value in asdict(getattr(recipes, name)).items() if key not in places}

@@ -51,6 +51,7 @@ from seitpp.tokenadapt.model import load_token_adapt
 from seitpp.tokenizers.sources.jpegs.storage import forms_of
 from seitpp.tokenizers.sources.source import source_fingerprint
 from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.reading import TABLE_FIELDS, ReadsLabels, label_words
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.subset import bytes_of_rows, parse_bytes, rank_rows, write_subset
 
@@ -65,7 +66,7 @@ CURVE = "storage_curve.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StorageCurveConfig(StageConfig):
+class StorageCurveConfig(StageConfig, ReadsLabels):
     """Accuracy against bytes: tokens, and JPEGs of as many bytes."""
 
     store: Location
@@ -80,8 +81,6 @@ class StorageCurveConfig(StageConfig):
     """the stores' tokenizer, whose bytes are counted in a column of their own; None: they are not"""
     count_tokenizer: bool = False
     """whether JPEGs may take as many bytes as tokens and the tokenizer's weights together; else, as tokens alone"""
-    labels: Location | None = None
-    """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
     budgets: tuple[str, ...] = ("0.25", "0.5", "1.0")
@@ -184,9 +183,8 @@ def read_inputs(config: StorageCurveConfig) -> tuple[LabelledRows, LabelledRows,
     if needing and config.token_adapt is None:
         raise UserError(f"the ingredient {needing[0]} needs --token_adapt, a run of seitpp train-tokenadapt")
     stores = ["--store", config.store, "--eval_store", config.eval_store]
-    labels = [] if config.labels is None else ["--labels", config.labels]
     pretraining = recipe_of(config, "pretrain", PretrainConfig, stores)
-    finetuning = recipe_of(config, "finetune", FinetuneConfig, [*stores, *labels])
+    finetuning = recipe_of(config, "finetune", FinetuneConfig, [*stores, *label_words(config)])
     train_set, test_set = open_train_and_test(finetuning)
     store = train_set.store
     view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size)
@@ -207,7 +205,7 @@ def read_inputs(config: StorageCurveConfig) -> tuple[LabelledRows, LabelledRows,
 
 def _further_fingerprints(config: StorageCurveConfig, recipes: CurveRecipes, store: TokenStore) -> dict[str, Any]:
     """Of recipes, TokenAdapt and images: finished steps are not run again, so these must be what they were, too."""
-    places, found = {"output_dir", "store", "eval_store", "labels"}, {}
+    places, found = {"output_dir", "store", "eval_store", *TABLE_FIELDS}, {}
     for name in ("pretrain", "finetune"):
         resolved = {key: value for key, value in asdict(getattr(recipes, name)).items() if key not in places}
         found[name] = hashlib.sha256(json.dumps(resolved).encode()).hexdigest()
@@ -219,9 +217,8 @@ def _further_fingerprints(config: StorageCurveConfig, recipes: CurveRecipes, sto
         store.check_tokenizer(tokenizer.fingerprint, f"the tokenizer in {config.tokenizer}", tokenizer.codebook_size)
     if config.jpegs:
         words = ["--images", config.images, "--eval_images", config.eval_images]
-        labels = [] if config.labels is None else ["--labels", config.labels]
         stores = ["--store", config.store, "--eval_store", config.eval_store, "--blr_candidates", "[]"]
-        pixels = recipe_of(config, "finetune", PixelsConfig, [*stores, *labels, *words])
+        pixels = recipe_of(config, "finetune", PixelsConfig, [*stores, *label_words(config), *words])
         train_set, test_set, _ = open_pixels(pixels)
         found |= {"images": source_fingerprint(train_set.images), "eval_images": source_fingerprint(test_set.images)}
     return found

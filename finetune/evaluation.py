@@ -22,7 +22,7 @@ import numpy as np
 from seitpp.finetune.answers import Answers, collect_answers
 from seitpp.finetune.classifier import read_classifier
 from seitpp.finetune.evaluation_files import write_details
-from seitpp.finetune.labelled import LabelledRows, open_labelled
+from seitpp.finetune.labelled import LabelledRows, open_labelled, say_of_table
 from seitpp.finetune.load import load_tokenizer_of
 from seitpp.finetune.metrics import measures
 from seitpp.finetune.trained import TrainedClassifier, classifiers_of
@@ -37,7 +37,9 @@ from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.kept_stores import kept_fingerprint, kept_job, make_kept_stores
 from seitpp.tokenizers.sources.class_order import match_classes
+from seitpp.tokenizers.sources.label_table import read_label_table
 from seitpp.tokenizers.sources.labelled_images import open_labelled_images
+from seitpp.tokens.reading import ReadsLabels
 from seitpp.tokens.remote import CacheConfig
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(StageConfig):
+class EvaluateConfig(StageConfig, ReadsLabels):
     """Measure a classifier on a labelled token store or on images."""
 
     classifier: Location
@@ -59,6 +61,8 @@ class EvaluateConfig(StageConfig):
     images: Location | None = None
     """images to measure on: a folder of class folders, one flat folder (with --ground_truth), or what seitpp tokenize
     takes; they are tokenised into a store that is kept"""
+    class_level: int = 0
+    """which of the folders above an image of --images is its class: 0 the first, -1 the last"""
     tokenizer: Location | None = None
     """run or weights of the classifier's tokenizer: needed for images, and with --store to draw the worst mistakes"""
     ground_truth: Location | None = None
@@ -174,15 +178,16 @@ def _tokenizer(config, trained, device):
 def _images(config, known):
     return open_labelled_images(
         config.images, known, ground_truth=config.ground_truth, class_list=config.class_list,
-        first_class=config.first_class,
+        first_class=config.first_class, class_level=config.class_level,
     )  # fmt: skip
 
 
 def _stored(config, trained):
     """The labelled rows of a store, their classes numbered as the classifier numbers them."""
-    labelled = open_labelled(
-        config.store, config.labels, cache=config.cache, fingerprint=trained.tokenizer or None
-    )  # fmt: skip
+    table = None if config.labels is None else read_label_table(config)
+    labelled = open_labelled(config.store, table, cache=config.cache, fingerprint=trained.tokenizer or None)
+    if table is not None and labelled.in_table is not None:
+        say_of_table(table, labelled.in_table, config.store)
     match = match_classes(
         labelled.classes, trained.class_names, config.labels or config.store, used=np.unique(labelled.targets),
         first=config.first_class,

@@ -33,12 +33,12 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
-from seitpp.tokens.reading import ReadsStores
+from seitpp.tokens.reading import ReadsLabels, ReadsStores
 from seitpp.tokens.remote import CacheConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExploreConfig(StageConfig, ReadsStores):
+class ExploreConfig(StageConfig, ReadsStores, ReadsLabels):
     """Look at a feature space: neighbours of a few test images, and a map of many."""
 
     store: Location
@@ -49,8 +49,6 @@ class ExploreConfig(StageConfig, ReadsStores):
     """run or weights of seitpp.mtm.pretrain, or of seitpp.finetune.train"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how stores behind a URL are read"""
-    labels: Location | None = None
-    """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
     tokenizer: Location | None = None

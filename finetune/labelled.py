@@ -1,6 +1,7 @@
 """The labelled rows of a store, under its own labels or under those of a table."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from seitpp.finetune.multi_label import MultiHot
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.tables import read_table
+from seitpp.tokenizers.sources.label_table import LabelTable, MatchedLabels, read_label_table, read_labels
 from seitpp.tokens.order.permutation import permute
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import TokenStore, open_store
@@ -26,16 +27,19 @@ class LabelledRows:
         labels: label of every row of the store, (rows of the store,) int64, -1 where unknown; a MultiHot where rows
             have several.
         classes: class names.
+        in_table: which rows of the table that the labels come from name one of the store, (rows of the table,) bool;
+            None: they are the store's own.
     """
 
     store: TokenStore
     rows: np.ndarray
     labels: Any
     classes: list
+    in_table: np.ndarray | None = None
 
     def part(self, rows: np.ndarray) -> "LabelledRows":
         """The same with other rows."""
-        return LabelledRows(self.store, rows, self.labels, self.classes)
+        return LabelledRows(self.store, rows, self.labels, self.classes, self.in_table)
 
     @property
     def targets(self) -> np.ndarray:
@@ -52,18 +56,22 @@ def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     """Open the two stores of a stage and check that they belong together.
 
     Args:
-        config: has `store`, `eval_store`, `labels`, `cache` and `verify_shards`; `multi_label` where rows may have
-            several labels.
+        config: has `store`, `eval_store`, `cache` and `verify_shards`, and is a ReadsLabels; `multi_label` where rows
+            may have several labels.
     Returns: (LabelledRows to learn from, LabelledRows to measure on).
     Raises: UserError if the stores are of different tokenizers or number their classes differently.
     """
-    how = {
-        "cache": config.cache, "verify_shards": config.verify_shards, "several": getattr(config, "multi_label", False)
-    }  # fmt: skip
-    train_set = open_labelled(config.store, config.labels, **how)
+    several = getattr(config, "multi_label", False)
+    table = None if config.labels is None else read_label_table(config, several=several)
+    how = {"cache": config.cache, "verify_shards": config.verify_shards, "several": several}
+    train_set = open_labelled(config.store, table, **how)
     fingerprint = train_set.store.tokenizer["fingerprint"]
-    test_set = open_labelled(config.eval_store, config.labels, fingerprint=fingerprint, **how)
+    test_set = open_labelled(config.eval_store, table, fingerprint=fingerprint, **how)
     train_set.store.check_alike(test_set.store)
+    if table is not None:
+        assert train_set.in_table is not None
+        assert test_set.in_table is not None
+        say_of_table(table, train_set.in_table | test_set.in_table, f"{config.store} or {config.eval_store}")
     if test_set.classes != train_set.classes:
         raise UserError(
             f"{config.eval_store} has other classes than {config.store}: tokenise it again with --like {config.store}"
@@ -75,8 +83,7 @@ def fingerprints(train_set: LabelledRows, test_set: LabelledRows) -> dict[str, d
     """`inputs` and `data` of a RunFolder that learns from one LabelledRows and is measured on the other."""
     labels = hashlib.sha256()
     for each in (train_set, test_set):
-        # Several labels a row are part of the store, whose fingerprint stands beside.
-        numbers = b"several" if each.several else each.labels.astype("<i8").tobytes()
+        numbers = each.labels.identity() if each.several else each.labels.astype("<i8").tobytes()
         labels.update(numbers + "\n".join(each.classes).encode())
     data = {"store": train_set.store.fingerprint, "eval_store": test_set.store.fingerprint}
     return {
@@ -106,7 +113,7 @@ def row_counts(train_set: LabelledRows, test_set: LabelledRows) -> dict:
 
 def open_labelled(
     folder: str | Path,
-    table: str | Path | None = None,
+    table: str | Path | LabelTable | None = None,
     *,
     cache: CacheConfig | None = None,
     fingerprint: str | None = None,
@@ -117,7 +124,8 @@ def open_labelled(
 
     Args:
         folder: the store, a folder or a URL.
-        table: CSV with columns key and label that replaces the store's labels; rows it does not name are unlabelled.
+        table: a LabelTable, or a CSV with columns key and label, that replaces the store's labels; rows it does not
+            name are unlabelled.
         cache: CacheConfig for a URL; all of the store must fit, as rows are read in any order.
         fingerprint: of the tokenizer that the store must be of; None: any.
         several: whether rows may have several labels, the store's column `labels`.
@@ -128,26 +136,41 @@ def open_labelled(
     store.files.check_whole(store.manifest["shards"])
     if fingerprint is not None:
         store.check_tokenizer(fingerprint, "the model")
+    if isinstance(table, str | Path):
+        table = read_labels(table, several=several)
+    known = None if table is None else _in_table(store, table)
+    classes, in_table = list(store.classes if table is None else table.classes), known and known.found
     if several:
-        return _several(store, folder, table)
-    if table is None:
-        labels, classes = store.labels.astype(np.int64), list(store.classes)
-    else:
-        labels, classes = _labels_from_table(store, table)
+        labels = MultiHot(store, len(classes), known and known.lists)
+        rows = labels.annotated()
+        if not len(rows):
+            raise UserError(f"{folder} has no row that anyone annotated{f' in {table.path}' if table else ''}")
+        return LabelledRows(store, rows, labels, classes, in_table)
+    labels = (store.labels if known is None else known.labels).astype(np.int64)
     rows = np.flatnonzero(labels >= 0)
     if len(np.unique(labels[rows])) < 2:
-        raise UserError(f"{folder} has labels of fewer than two classes{f' in {table}' if table else ''}: label more")
-    return LabelledRows(store, rows, labels, classes)
+        place = f" in {table.path}" if table else ""
+        raise UserError(f"{folder} has labels of fewer than two classes{place}: label more")
+    return LabelledRows(store, rows, labels, classes, in_table)
 
 
-def _several(store: TokenStore, folder: str | Path, table: str | Path | None) -> LabelledRows:
-    if table is not None:
-        raise UserError(f"--labels {table} names one label a row: leave it or --multi_label out")
-    labels = MultiHot(store, len(store.classes))
-    rows = labels.annotated()
-    if not len(rows):
-        raise UserError(f"{folder} has no row that anyone annotated")
-    return LabelledRows(store, rows, labels, list(store.classes))
+def say_of_table(table: LabelTable, found: np.ndarray, where: str) -> None:
+    """Print which rows of a table name no image, where there are some; the main process does.
+
+    Args:
+        table: a LabelTable.
+        found: which rows do, (rows,) bool.
+        where: what was looked through.
+    """
+    if (said := table.strangers(found, where)) and os.environ.get("RANK", "0") == "0":
+        print(said)
+
+
+def _in_table(store: TokenStore, table: LabelTable) -> MatchedLabels:
+    keys = store.keys()
+    known = table.match(keys)
+    table.require_some(known.found, store.folder, keys[0] if len(keys) else "")
+    return known
 
 
 def split_labelled(labelled: LabelledRows, fraction: float, *, seed: int) -> tuple[LabelledRows, LabelledRows]:
@@ -182,27 +205,3 @@ def rows_by_class(labelled: LabelledRows) -> list[tuple[int, np.ndarray]]:
     order = np.argsort(targets, kind="stable")
     labels, starts = np.unique(targets[order], return_index=True)
     return list(zip(labels.tolist(), np.split(labelled.rows[order], starts[1:]), strict=True))
-
-
-def _labels_from_table(store, table):
-    label_of = _read_labels(table)
-    classes = sorted(set(label_of.values()))
-    index = {name: place for place, name in enumerate(classes)}
-    keys = store.keys()
-    labels = np.array([index[label_of[key]] if key in label_of else -1 for key in keys], np.int64)
-    if (labels < 0).all():
-        raise UserError(f"{table} names no row of {store.folder}: its keys look like {keys[0]!r}")
-    return labels, classes
-
-
-def _read_labels(table):
-    """{key: name of its class} of a CSV; a row without a label leaves its key unlabelled."""
-    frame = read_table(table, ("key", "label"))
-    known = {}
-    for line, key, label in zip(frame.index, frame["key"], frame["label"], strict=True):
-        if "\n" in key + label:
-            raise UserError(f"{table}, line {line}: a name goes over several lines: is a quote open in it?")
-        first, former = known.setdefault(key, (line, label))
-        if former != label:
-            raise UserError(f"{table}, line {line}: {key} is {label!r} here and {former!r} in line {first}")
-    return {key: label for key, (_, label) in known.items() if key and label}

@@ -1,6 +1,6 @@
 """Rows that have several labels at once: their targets, and how well a classifier finds them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,26 +26,37 @@ class MultiHot:
         targets = MultiHot(store, classes)[rows]        # (b, classes) int64: 1 for each class that a row has
 
     Args:
-        store: a TokenStore with the column `labels`.
+        store: a TokenStore, with the column `labels` where there is no table.
         classes: how many.
+        lists: labels of each of its rows from a table, None where nobody annotated it; None: the store's own.
     """
 
-    def __init__(self, store: TokenStore, classes: int) -> None:
-        self.store, self.classes = store, classes
+    def __init__(self, store: TokenStore, classes: int, lists: Sequence[np.ndarray | None] | None = None) -> None:
+        self.store, self.classes, self.lists = store, classes, lists
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Targets of some rows; those that nobody annotated have none."""
-        lists = self.store.label_lists_at(rows)
+        lists = self.lists_at(rows)
         targets = np.zeros((len(lists), self.classes), np.int64)
         for target, numbers in zip(targets, lists, strict=True):
             target[[] if numbers is None else numbers] = 1
         return targets
 
+    def lists_at(self, rows: np.ndarray) -> Sequence[np.ndarray | None]:
+        """The labels of some rows; None for those that nobody annotated."""
+        return self.store.label_lists_at(rows) if self.lists is None else [self.lists[row] for row in rows]
+
     def annotated(self) -> np.ndarray:
         """Rows that somebody annotated, be it with no class at all, (n,) int64."""
         blocks = range(0, len(self.store), _BLOCK)
-        known = [self.store.label_lists_at(np.arange(start, min(start + _BLOCK, len(self.store)))) for start in blocks]
+        known = [self.lists_at(np.arange(start, min(start + _BLOCK, len(self.store)))) for start in blocks]
         return np.flatnonzero([each is not None for block in known for each in block])
+
+    def identity(self) -> bytes:
+        """What tells a table's labels from others; the store's own are told by its fingerprint."""
+        if self.lists is None:
+            return b"several"
+        return "\n".join("-" if each is None else ",".join(map(str, each.tolist())) for each in self.lists).encode()
 
 
 @torch.no_grad()

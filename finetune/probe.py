@@ -34,7 +34,7 @@ from seitpp.runtime.results import write_results
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.source import source_fingerprint
-from seitpp.tokens.reading import ReadsStores
+from seitpp.tokens.reading import ReadsLabels, ReadsStores
 from seitpp.tokens.remote import CacheConfig
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ Protocol = Literal["linear", "knn", "linear_grid", "attentive"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(StageConfig, ReadsStores):
+class ProbeConfig(StageConfig, ReadsStores, ReadsLabels):
     """Linear and attentive probes and k-NN on frozen features."""
 
     store: Location
@@ -55,8 +55,6 @@ class ProbeConfig(StageConfig, ReadsStores):
     """token store to measure on"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how stores behind a URL are read"""
-    labels: Location | None = None
-    """CSV with columns key,label: another task on the same stores"""
     dataset: str = "classification"
     """name of this data set and task in results"""
     weights: Location | None = None

@@ -39,7 +39,7 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokens.loader import TrainingBatches
-from seitpp.tokens.reading import ReadsStores
+from seitpp.tokens.reading import ReadsLabels, ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.training.best_weights import Better
 from seitpp.training.config import TrainConfig
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(TrainConfig, ReadsStores):
+class FinetuneConfig(TrainConfig, ReadsStores, ReadsLabels):
     """Fine-tune a pre-trained encoder on labelled tokens, or train from scratch."""
 
     store: Location
@@ -60,8 +60,6 @@ class FinetuneConfig(TrainConfig, ReadsStores):
     """token store to measure on"""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """how stores behind a URL are read"""
-    labels: Location | None = None
-    """CSV with columns key,label: another task on the same stores; rows it does not name are left out"""
     dataset: str = "classification"
     """name of this data set and task in results"""
     weights: Location | None = None
@@ -162,7 +160,8 @@ def finetune_seeds(config: FinetuneConfig, accelerator: "Accelerator", *, evalua
         mean = sum(values) / len(values)
         run.finish({measure: mean, "blr": blr, "held_out": tried})
         name = measure.replace("_", " ")
-        print(f"{config.dataset}: {name} {mean:.3f}, mean of {len(values)} seeds (blr {blr:g})")
+        seeds = f"mean of {len(values)} seeds, " if len(values) > 1 else ""
+        print(f"{config.dataset}: {name} {mean:.3f} on {len(test_set.rows):,} images, {seeds}blr {blr:g}")
 
 
 def best_by(config: FinetuneConfig) -> Better:

@@ -1,10 +1,12 @@
 """What the rows of a store that is being made are: one an image, unless a store of another kind says otherwise."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from seitpp.tokenizers.encoding import encoded_batches
@@ -61,8 +63,13 @@ class StoreRows:
     manifest: dict[str, Any] = field(default_factory=dict)
 
 
-def image_rows(tokenizer: Tokenizer) -> StoreRows:
-    """A row an image."""
+def image_rows(tokenizer: Tokenizer, label_lists: Sequence[np.ndarray | None] | None = None) -> StoreRows:
+    """A row an image.
+
+    Args:
+        tokenizer: a Tokenizer.
+        label_lists: the classes of each image, None where nobody said; None for all: images have one label.
+    """
 
     def blocks(images: Any, rows: range, device: torch.device, threads: ThreadPoolExecutor, batch_size: int):
         for ids, kept, broken in encoded_batches(images, rows, tokenizer, device, threads, batch_size):
@@ -70,8 +77,27 @@ def image_rows(tokenizer: Tokenizer) -> StoreRows:
                 packed=None if ids is None else pack(ids, tokenizer.codebook_size),  # there: fetching each would wait
                 labels=images.labels[kept].tolist(),
                 keys=[images.keys[row] for row in kept],
+                targets=_lists(label_lists, kept),
                 kept=kept,
                 broken=broken,
             )
 
-    return StoreRows(blocks=blocks, grid=(tokenizer.grid[0], tokenizer.grid[1]), preprocessing=tokenizer.preprocessing)
+    return StoreRows(
+        blocks=blocks, grid=(tokenizer.grid[0], tokenizer.grid[1]), preprocessing=tokenizer.preprocessing,
+        targets=_lists(label_lists, []), about=_about(label_lists),
+    )  # fmt: skip
+
+
+def _lists(label_lists, rows):
+    """The column `labels` of some rows, where there is one."""
+    return Targets() if label_lists is None else Targets.of(labels=[label_lists[row] for row in rows])
+
+
+def _about(label_lists):
+    """What tells these labels from others; nothing where images have one."""
+    if label_lists is None:
+        return {}
+    digest = hashlib.sha256()
+    for each in label_lists:
+        digest.update(b"-" if each is None else each.astype("<i4").tobytes() + b",")
+    return {"label_lists": digest.hexdigest()}

@@ -30,18 +30,19 @@ from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.tokenize_job import TokenizeJob
+from seitpp.tokens.reading import ReadsLabels
 
 _LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeConfig(SegmentationOptions, StageConfig):
+class TokenizeConfig(SegmentationOptions, StageConfig, ReadsLabels):
     """Turn images into a token store."""
 
     images: Location
-    """folder of class folders (images directly in it are unlabelled); .tar files: one, a folder of them or a pattern
-    such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens; with masks, the data set's
-    folder"""
+    """folder of class folders (images directly in it are unlabelled), see class_level; .tar files: one, a folder of
+    them or a pattern such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens; with masks,
+    the data set's folder"""
     tokenizer: Location
     """folder of a tokenizer, or package.module:Class, a class of your own"""
     like: Location | None = None
@@ -50,6 +51,12 @@ class TokenizeConfig(SegmentationOptions, StageConfig):
     resize: Resize | None = None
     """what is done with images of another shape: crop keeps the centre, pad adds a white border, squash changes the
     aspect. None: what the tokenizer says. It is a part of the store's fingerprint"""
+    class_level: int = 0
+    """which of the folders above an image is its class: 0 the first below --images, -1 the last"""
+    labels: Location | None = None
+    """CSV with columns key,label instead of class folders; images that it does not name are unlabelled"""
+    multi_label: bool = False
+    """whether a cell of --labels may hold several labels; they become the store's column `labels`"""
     split: str = "train"
     """part of a data set: of hfds/, torch/, and with masks"""
     root: Location | None = None
@@ -57,7 +64,7 @@ class TokenizeConfig(SegmentationOptions, StageConfig):
     image_column: str = "image"
     """hfds/: column of images"""
     label_column: str | None = None
-    """hfds/: column of classes; None: label, where there is one"""
+    """column of classes of hfds/, or of --labels; None: label, where there is one"""
     batch_size: int = 64
     """images per forward pass"""
     workers: int | None = None
@@ -76,6 +83,11 @@ class TokenizeConfig(SegmentationOptions, StageConfig):
         require(self, "rows_per_shard", self.rows_per_shard is None or self.rows_per_shard >= 1, "must be at least 1")
         require(self, "workers", self.workers is None or self.workers >= 1, "must be at least 1")
         require(self, "max_skipped", 0 <= self.max_skipped <= 1, "must lie in [0, 1]")
+        require(self, "multi_label", self.labels or not self.multi_label, "is for --labels")
+        masks = self.targets == "masks"
+        require(self, "labels", not (masks and self.labels), "is not for --targets masks: their labels are maps")
+        require(self, "class_level", not (masks and self.class_level), "is not for --targets masks")
+        require(self, "class_level", not (self.labels and self.class_level), "and --labels exclude each other")
         self.check_segmentation()
 
 
@@ -84,6 +96,9 @@ def main(config: TokenizeConfig) -> None:
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
     job = processes.agree(lambda: TokenizeJob(config, accelerator.device))
+    if processes.is_main:
+        for line in job.notices:
+            print(line)
     (line,) = run_jobs([job], processes, accelerator.device)
     if processes.is_main:
         print(line)

@@ -18,6 +18,9 @@ from seitpp.tokenizers.code_shards import code_shards
 from seitpp.tokenizers.segmentation.open_windows import open_windows
 from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.shard_rows import StoreRows, image_rows
+from seitpp.tokenizers.sources.images import ImageFolder
+from seitpp.tokenizers.sources.in_table import ImagesInTable, label_by_table
+from seitpp.tokenizers.sources.label_table import read_label_table
 from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_skipped
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -68,7 +71,8 @@ class TokenizeJob:
         if images is None and config.targets == "masks":
             images, store_rows = open_windows(config, self.tokenizer)
         self.images = _open_images(config, like and like.classes) if images is None else images
-        self.store_rows = image_rows(self.tokenizer) if store_rows is None else store_rows
+        lists = self.images.label_lists if isinstance(self.images, ImagesInTable) else None
+        self.store_rows = image_rows(self.tokenizer, lists) if store_rows is None else store_rows
         self.about = {**self.store_rows.about, **(about or {})}
         self.rows_per_shard = config.rows_per_shard or self.store_rows.images_per_shard
         self._unlock: weakref.finalize[[], TokenizeJob] | None = None
@@ -182,15 +186,25 @@ class TokenizeJob:
         return said + sentence(self.images.left_out, self.folder / "skipped.csv")
 
     @property
+    def notices(self) -> list[str]:
+        """What a user should know of the images before the work begins, lines."""
+        return self.images.notices if isinstance(self.images, ImagesInTable | ImageFolder) else []
+
+    @property
     def _tokenizer(self):
         return {"name": self.tokenizer.name, "fingerprint": self.tokenizer.fingerprint}
 
 
 def _open_images(config, classes):
-    return open_source(
-        config.images, classes, split=config.split, root=config.root, image_column=config.image_column,
-        label_column=config.label_column,
-    )  # fmt: skip
+    dataset = {"split": config.split, "root": config.root, "image_column": config.image_column}
+    if config.labels is None:
+        dataset["label_column"] = config.label_column
+        return open_source(config.images, classes, class_level=config.class_level, **dataset)
+    table = read_label_table(config, several=config.multi_label)
+    images = open_source(config.images, class_level=None, **dataset)
+    return label_by_table(
+        images, table, where=config.images, classes=classes, like=config.like, several=config.multi_label
+    )
 
 
 def remove_job(folder: Path) -> None:

@@ -71,6 +71,8 @@ def main(config: TokenizeRayConfig) -> None:
     """Make the missing shards on the cluster, then the manifest."""
     ray = _import_ray()
     job = TokenizeJob(config, "cpu")
+    for line in job.notices:
+        print(line)
     missing = job.prepare()
     there = done = len(job.images) - sum(len(job.shards[number].rows) for number in missing)
     started = time.monotonic()

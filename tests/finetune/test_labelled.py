@@ -66,10 +66,11 @@ def test_a_table_of_a_spreadsheet_is_read(stores, tmp_path):
         ('key,label\n0001.png,"ant\n0002.png,bee"\n0003.png,cow\n', "line 2: a name goes over several lines"),
         ("key,label\n0001.png,ant\n0002.png\n", "line 3: 1 fields, expected 2: key, label"),
         ("key,label\n0001.png,ant,\n", "line 2: 3 fields, expected 2"),
-        ("key;label\n0001.png;ant\n", "has no column key, or two; it has key;label"),
+        ("key label\n0001.png ant\n", "has no column key, or two; it has key label: name them by --key_column and"),
+        ("key,label\n1.png,ant|bee\n", "line 2: 'ant.bee' is several labels, or none: .*--multi_label true learns"),
         ("key,label\n1.png,ant\n0002.png,cow\n1.png,bee\n", "line 4: 1.png is 'bee' here and 'ant' in line 2"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_fault_in_a_table_is_named_with_its_file_and_line(stores, tmp_path, text, message):
     (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 import tiny
 from seitpp.finetune import train as stage
 from seitpp.finetune.classifier import read_classifier
-from seitpp.finetune.labelled import open_labelled, split_labelled
+from seitpp.finetune.labelled import fingerprints, open_labelled, open_train_and_test, split_labelled
 from seitpp.mtm.augmentation.augment import AugmentConfig
 from seitpp.mtm.augmentation.mixing import Mix, MixConfig
 from seitpp.mtm.encoder import EncoderConfig
@@ -80,3 +80,21 @@ def test_one_label_a_row_is_not_taken_for_several(config, stores, tmp_path):
         replace(config, loss="cross_entropy")
     with pytest.raises(UserError, match="class_balanced"):
         replace(config, sampling="class_balanced")
+
+
+def test_a_table_with_several_labels_a_cell_is_learned_as_the_column_of_a_store_is(config, stores, tmp_path):
+    names = [each and [("ant", "bee", "cow")[label] for label in each] for each in LISTS]
+    cells = ["" if each is None else "|".join(each) or "|" for each in names]
+    table = tmp_path / "several.csv"
+    table.write_text("key,label\n" + "".join(f"{row:04d}.png,{cells[row % 6]}\n" for row in range(36)))
+    known = replace(config, labels=str(table))
+    of_table, of_store = open_train_and_test(known)[0], open_train_and_test(config)[0]
+    assert of_table.classes == of_store.classes
+    assert of_table.rows.tolist() == of_store.rows.tolist()
+    assert of_table.targets.tolist() == of_store.targets.tolist()
+    told = fingerprints(of_table, of_table)["data"]["labels"]
+    table.write_text(table.read_text().replace("0002.png,ant|bee", "0002.png,ant|bee|cow"))
+    changed = open_train_and_test(known)[0]
+    assert fingerprints(changed, changed)["data"]["labels"] != told
+    with pytest.raises(UserError, match=r"several.csv, line 4: .* is several labels, or none"):
+        open_train_and_test(replace(known, multi_label=False))

@@ -12,6 +12,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.images import open_image_folder
 from seitpp.tokenizers.sources.listing.folder import list_images
 from seitpp.tokenizers.sources.listing.left_out import LeftOut, counted, read_skipped, sentence, write_skipped
+from seitpp.tokenizers.sources.source import open_source
 
 
 def touch(folder, *names):
@@ -203,8 +204,9 @@ def test_a_folder_of_parts_is_refused_with_the_folders_to_give(tmp_path, parts):
         open_image_folder(tmp_path)
     first = next(part for part in parts if part.lower().startswith("train"))
     assert f"{tmp_path} is split already" in str(error.value)
-    assert f": --images {tmp_path}/{first}" in str(error.value)
-    assert all(f"--images {tmp_path}/{part}" in str(error.value) for part in parts)
+    assert f": --images {tmp_path}/{first} --output_dir STORES/{first}" in str(error.value)
+    others = [part for part in parts if part != first]
+    assert all(f"then --images {tmp_path}/{part} --like STORES/{first}" in str(error.value) for part in others)
 
 
 def test_classes_that_are_called_like_parts_are_classes_where_others_are_too_or_they_are_known(tmp_path):
@@ -212,6 +214,45 @@ def test_classes_that_are_called_like_parts_are_classes_where_others_are_too_or_
     assert open_image_folder(touch(tmp_path / "b", "train/1.png")).classes == ["train"]
     touch(tmp_path / "c", "train/x/1.png", "test/2.png")
     assert open_image_folder(tmp_path / "c", ["test", "train", "zoo"]).labels.tolist() == [0, 1]
+
+
+# Which folder is the class
+
+
+@pytest.mark.parametrize(
+    ("level", "classes", "labels"),
+    [
+        (0, ["2023", "2024"], [0, 0, 1, 1, -1]),
+        (1, ["ant", "bee"], [0, 1, 0, -1, -1]),
+        (-1, ["2024", "ant", "far"], [1, 2, 1, 0, -1]),
+        (None, [], [-1] * 5),
+    ],
+)
+def test_the_class_is_the_folder_at_a_level(tmp_path, level, classes, labels):
+    touch(tmp_path, "2023/ant/1.png", "2023/bee/far/2.png", "2024/ant/3.png", "2024/z.png", "z.png")
+    folder = open_image_folder(tmp_path, class_level=level)
+    assert (folder.classes, folder.labels.tolist()) == (classes, labels)
+    if level == 1:
+        assert folder.notices == [
+            f"{tmp_path}: 1 of 5 images, the first 2024/z.png, are unlabelled: in too few folders for --class_level 1"
+        ]
+
+
+def test_a_level_that_no_image_has_is_refused_and_one_class_around_all_is_told(tmp_path):
+    touch(tmp_path, "birds/ant/1.png", "birds/bee/2.png")
+    with pytest.raises(UserError, match="lies in so many folders: --class_level 2 is too deep"):
+        open_image_folder(tmp_path, class_level=2)
+    assert open_image_folder(tmp_path).notices == [
+        f"{tmp_path} has one class, birds; are the folders in it the classes? --class_level 1"
+    ]
+    assert open_image_folder(tmp_path, class_level=1).notices == []
+    with pytest.raises(UserError, match=r"a.tar is no folder of images: --class_level 1"):
+        open_source(tmp_path / "a.tar", class_level=1)
+
+
+def test_the_parts_of_a_split_data_set_may_be_taken_together_by_the_level_of_their_classes(tmp_path):
+    touch(tmp_path, "train/ant/1.png", "val/ant/2.png", "val/bee/3.png")
+    assert open_image_folder(tmp_path, class_level=-1).classes == ["ant", "bee"]
 
 
 # The table and the words

@@ -26,7 +26,7 @@ from seitpp.tokens.order.sample_order import SampleOrder
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A folder of class folders. Images that lie directly in it are unlabelled.
+    """A folder of class folders. Images that lie above the level of these are unlabelled.
 
     Attributes:
         folder: the root.
@@ -34,6 +34,7 @@ class ImageFolder:
         labels: class index of each, -1 for unlabelled ones, (n,) int32.
         classes: class names, sorted.
         left_out: what else the folder holds.
+        notices: what a user might not expect of the classes, lines.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class ImageFolder:
     labels: np.ndarray
     classes: list
     left_out: list[LeftOut] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def __len__(self):
         return len(self.keys)
@@ -58,21 +60,50 @@ class ImageFolder:
         return np.array([(self.folder / self.keys[row]).stat().st_size for row in rows], np.int64)
 
 
-def open_image_folder(folder: str | Path, classes: Sequence[str] | None = None) -> "ImageFolder":
+def open_image_folder(
+    folder: str | Path, classes: Sequence[str] | None = None, *, class_level: int | None = 0
+) -> "ImageFolder":
     """List a folder of images.
 
     Args:
         folder: the root.
         classes: class names of another folder whose indices are to be kept; None: those of this folder.
+        class_level: which of the folders above an image is its class: 0 the first below the root, -1 the last; None:
+            none is.
     Raises: UserError if there is no such folder, no image in it, or a class that `classes` lacks; if a folder in it
-        can't be read; if its folders are the parts of a split data set.
+        can't be read; if its folders are the parts of a split data set; if no image lies so deep.
     """
     folder = Path(folder)
     listing = list_images(folder)
-    names = [key.split("/", 1)[0] if "/" in key else None for key in listing.keys]
+    if class_level is None:
+        return ImageFolder(folder, listing.keys, np.full(len(listing.keys), -1, np.int32), [], listing.left_out)
+    names = [folder_at(key, class_level) for key in listing.keys]
     found = sorted({name for name in names if name is not None})
-    refuse_split(listing.keys, found, classes, folder)
-    return ImageFolder(folder, listing.keys, *label_by_name(names, classes, folder), listing.left_out)
+    if class_level == 0:
+        refuse_split(listing.keys, found, classes, folder)
+    elif not found:
+        raise UserError(f"no image of {folder} lies in so many folders: --class_level {class_level} is too deep")
+    labels = label_by_name(names, classes, folder)
+    notices = _notices(folder, listing.keys, names, class_level)
+    return ImageFolder(folder, listing.keys, *labels, listing.left_out, notices)
+
+
+def folder_at(key: str, level: int) -> str | None:
+    """The folder of a path at a level: 0 is the first, -1 the last; None where it has no such folder."""
+    folders = key.split("/")[:-1]
+    return folders[level] if -len(folders) <= level < len(folders) else None
+
+
+def _notices(folder, keys, names, level):
+    if level == 0 and len(set(names)) == 1 and all(key.count("/") > 1 for key in keys):
+        return [f"{folder} has one class, {names[0]}; are the folders in it the classes? --class_level 1"]
+    above = [key for key, name in zip(keys, names, strict=True) if name is None and "/" in key]
+    if above:
+        return [
+            f"{folder}: {len(above):,} of {len(keys):,} images, the first {above[0]}, are unlabelled: in too few folders "
+            f"for --class_level {level}"
+        ]
+    return []
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

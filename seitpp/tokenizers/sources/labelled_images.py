@@ -14,7 +14,7 @@ from seitpp.tokenizers.sources.source import open_source
 
 def open_labelled_images(
     spec: str | Path, known: Sequence[str], *, ground_truth: str | Path | None = None,
-    class_list: str | Path | None = None, first_class: int | None = None,
+    class_list: str | Path | None = None, first_class: int | None = None, class_level: int = 0,
 ) -> SelectedImages:  # fmt: skip
     """Open the labelled images of a source; no image is decoded.
 
@@ -24,10 +24,11 @@ def open_labelled_images(
         ground_truth: file that holds the classes, see `read_ground_truth`; None: folders or tars do.
         class_list: names of its class numbers, likewise.
         first_class: the number of the first class, where classes are numbers; None: see `match_classes`.
+        class_level: of a folder: see `open_image_folder`.
     Returns: an ImageSource whose classes are `known`.
     Raises: UserError if images can't be opened, have no labels, or are of a class that `known` lacks.
     """
-    images = open_source(spec)
+    images = open_source(spec, class_level=class_level)
     if ground_truth is not None:
         labels = read_ground_truth(ground_truth, images.keys, known, class_list=class_list, first=first_class)
     else:

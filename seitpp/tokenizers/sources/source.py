@@ -87,13 +87,16 @@ def source_fingerprint(images: ImageSource) -> str:
     return digest.hexdigest()
 
 
-def open_source(spec: str | Path, classes: Sequence[str] | None = None, **dataset: Any) -> ImageSource:
+def open_source(
+    spec: str | Path, classes: Sequence[str] | None = None, *, class_level: int | None = 0, **dataset: Any
+) -> ImageSource:
     """Open images of any kind.
 
     Args:
         spec: a folder of class folders; a .tar file, several (`train/{000..012}.tar`, `train/*.tar`) or a folder of
             them; `hfds/NAME` for a Hugging Face data set, `torch/NAME` for one of torchvision.
         classes: class names of another store whose indices are to be kept; None: those found.
+        class_level: of a folder of images: see `open_image_folder`.
         dataset: of hfds/ and torch/ only: split, root, image_column and label_column, see `open_timm`.
     Returns: an ImageSource.
     Raises: UserError in one line where it can't be opened.
@@ -102,6 +105,9 @@ def open_source(spec: str | Path, classes: Sequence[str] | None = None, **datase
     kind = spec.split("/")[0] if "/" in spec and not Path(spec).exists() else ""
     if kind in ITERABLE:
         raise UserError(f"{spec} can only be read from its beginning, not image by image: {ITERABLE[kind]}")
+    is_folder = kind not in ("hfds", "torch") and not (is_tar_name(spec) and not Path(spec).is_dir())
+    if class_level and not is_folder:
+        raise UserError(f"{spec} is no folder of images: --class_level {class_level} is for such alone")
     if kind in ("hfds", "torch"):
         from seitpp.tokenizers.sources.timm_images import open_timm
 
@@ -114,7 +120,9 @@ def open_source(spec: str | Path, classes: Sequence[str] | None = None, **datase
     if tars and any(path.is_dir() for path in inside):
         raise UserError(f"{folder} holds tar files and folders: name the tars ({folder}/*.tar), or move them elsewhere")
     if not tars:
-        return open_image_folder(folder, classes)
+        return open_image_folder(folder, classes, class_level=class_level)
+    if class_level:
+        raise UserError(f"{folder} holds tar files: --class_level {class_level} is for folders of images alone")
     return open_tars(tars, classes, [LeftOut(path.name, "beside tar files") for path in inside if path not in tars])
 
 

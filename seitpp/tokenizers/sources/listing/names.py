@@ -1,5 +1,6 @@
 """Names of files and folders that are no images or classes, whatever they hold."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 from seitpp.runtime.errors import UserError
@@ -32,10 +33,15 @@ def refuse_split(keys: Iterable[str], names: Sequence[str], known: Sequence[str]
         return
     if len(names) == 1 and not any(key.count("/") > 1 for key in keys):
         return  # one class that is called so, such as of trains
-    commands = ", then ".join(f"--images {where}/{name}" for name in _training_first(names))
+    first, *others = _training_first(names)
+    learned = f"--images {shlex.quote(f'{where}/{first}')} --output_dir STORES/{first}"
+    measured = (
+        f", then --images {shlex.quote(f'{where}/{name}')} --like STORES/{first} --output_dir STORES/{name}"
+        for name in others
+    )
     raise UserError(
-        f"{where} is split already ({', '.join(names)}): these are no classes; give one of its folders a command: "
-        f"{commands}"
+        f"{where} is split already ({', '.join(names)}): these are no classes; give each a seitpp tokenize of its own: "
+        f"{learned}{''.join(measured)}"
     )
 
 
