@@ -1,7 +1,7 @@
 """Walk a page: its commands and programs, one after the other, in a folder as a stranger has it.
 
 `blocks_of` reads the fenced blocks of a section; `python tests/first_hour.py FOLDER` walks a list of them that it is
-given on standard input, as JSON, and prints what each did. Rules, the only ones by which a page is not typed as it stands:
+given on standard input, as JSON, and prints what each did. A page is typed as it stands, but for these rules:
 
 1. `pip …` and `make …` are left out: the package is there.
 2. `accelerate launch … -m MODULE` is `python -m MODULE`: one process.
@@ -144,8 +144,7 @@ def main():
     """Import what takes time, then walk."""
     import torch
 
-    import seitpp.finetune.train
-    import seitpp.tokenizers.train
+    import seitpp.finetune.train  # noqa: F401 - and with it what the others need
 
     torch.set_num_threads(1)
     os.chdir(sys.argv[1])

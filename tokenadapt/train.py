@@ -85,7 +85,8 @@ def main(config: TrainTokenAdaptConfig) -> None:
     images = open_source(config.images)
     inputs = {"tokenizer": tokenizer.fingerprint}
     data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
-    run = open_run(config, accelerator, stage="tokenadapt.train", inputs=inputs, data=data)
+    how = {"inputs": inputs, "data": data, "may_be_mended": ("images",)}
+    run = open_run(config, accelerator, stage="tokenadapt.train", **how)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return

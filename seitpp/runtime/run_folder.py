@@ -66,6 +66,8 @@ class RunFolder:
         data: fingerprints of all else that it reads ({"store": "…", "weights": "…"}), by the names of the fields that
             say where it lies, kept in env.json: a checkpoint may go on elsewhere on other data, a run may not. Only
             the main process needs them.
+        may_be_mended: data that may be other while no checkpoint has seen them: images of which one was broken, which
+            shows only when it is read.
         may_change: fields that may differ from those of the run that the folder holds, besides those of every stage.
         within: the run that this one is a part of, which begins with it.
 
@@ -82,6 +84,7 @@ class RunFolder:
         is_main: bool = True,
         inputs: dict[str, Any] | None = None,
         data: dict[str, Any] | None = None,
+        may_be_mended: Sequence[str] = (),
         may_change: Sequence[str] = (),
         within: "RunFolder | None" = None,
     ):
@@ -91,6 +94,7 @@ class RunFolder:
         self.is_main = is_main
         self.inputs = inputs or {}
         self.data = data or {}
+        self.may_be_mended = () if checkpoints_in(self.path) else may_be_mended
         self.may_change = _MAY_CHANGE | set(may_change)
         self.within = within
         self._described = {"stage": stage, **_plain(config)}
@@ -130,6 +134,7 @@ class RunFolder:
         environment_file, recorded = self.path / "env.json", {}
         if environment_file.exists():
             recorded = read_described(environment_file, record({"inputs": table(anything)}), _MEND)["inputs"]
+        recorded = {name: each for name, each in recorded.items() if name not in self.may_be_mended}
         there = Described(flattened(read_yaml(self.config_file, record({}), _MEND)), recorded)
         here = Described(flattened(described), {**self.inputs, **self.data})
         if different := differences(there, here, self.may_change):

@@ -88,7 +88,7 @@ def main(config: TrainTokenizerConfig) -> None:
     refuse_sharding(accelerator, "train-tokenizer")
     images = open_source(config.images)
     data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
-    run = open_run(config, accelerator, stage="tokenizers.train", data=data)
+    run = open_run(config, accelerator, stage="tokenizers.train", data=data, may_be_mended=("images",))
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
         return

@@ -196,6 +196,22 @@ def test_a_run_whose_input_was_made_anew_is_refused(config):
     RunFolder(replace(config, resume="none"), stage="some.stage", inputs={"tokenizer": "second"})
 
 
+def test_images_that_were_mended_before_a_checkpoint_saw_them_are_the_same_runs(config):
+    def opened(images):
+        return RunFolder(config, stage="some.stage", data={"images": images, "store": "x"}, may_be_mended=("images",))
+
+    run = opened("with a broken one")
+    run.log({"step": 0})
+    again = opened("mended")
+    assert not again.fresh
+    again.begin()
+    assert json.loads((run.path / "env.json").read_text())["inputs"]["images"] == "mended"
+    checkpoint(again, 1)
+    opened("mended")
+    with pytest.raises(UserError, match=r"holds another run \(images: mended there, other now\)"):
+        opened("other")
+
+
 def test_a_first_try_that_was_refused_does_not_lock_its_folder(config):
     """What is written before a run begins does not count; what it was told may change then."""
     first = RunFolder(config, stage="some.stage", inputs={"tokenizer": "first"})
