@@ -18,6 +18,8 @@ from einops import rearrange
 from seitpp.mtm.augmentation.appearance import AppearanceConfig, recolour
 from seitpp.mtm.augmentation.eda import EdaConfig, TokenEda
 from seitpp.mtm.augmentation.mixing import Mix, MixConfig, Mixing
+from seitpp.mtm.augmentation.own import OwnView
+from seitpp.runtime.config import require
 from seitpp.runtime.devices import compile_in_place
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.fingerprints import file_fingerprint, weights_fingerprint
@@ -44,6 +46,8 @@ class AugmentConfig(AppearanceConfig):
     """edits of the stored ids"""
     mix: MixConfig = field(default_factory=MixConfig)
     """mixtures of two samples, and of their labels where there are any"""
+    own: str | None = None
+    """package.module:Class, a view of your own that comes last, called with ids (b, h, w) and the step's Draws"""
 
     @property
     def name(self) -> str:
@@ -107,6 +111,10 @@ class Augment:
             if compiled:
                 compile_in_place(self.token_adapt)
         mix = config.mix
+        self.own = None
+        if config.own is not None:
+            require(config, "own", not as_embeddings, "changes ids, and this model reads embeddings: leave it out")
+            self.own = OwnView(config.own, view=(self.view[0], self.view[1]), codes=len(self.codebook), device=device)
         self.mixing = self.adapted_mixing = None  # of crops, and of TokenAdapt's half
         if mix.cutmix + mix.mixup + (mix.adapted_mixup if self.token_adapt else 0.0) > 0:
             make = partial(Mixing, mix, pairing=config.partners, view=self.view, device=device)
@@ -147,6 +155,10 @@ class Augment:
 
     def _views(self, ids, draws):
         """Views and their Mix, None where nothing is mixed."""
+        views, mix = self._suite_views(ids, draws)
+        return views if self.own is None else self.own(views, draws), mix
+
+    def _suite_views(self, ids, draws):
         config = self.config
         self._check_pairs(len(ids))
         if self.eda is not None:

@@ -4,12 +4,9 @@ import re
 import subprocess
 import sys
 import tomllib
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 
 import tiny
@@ -18,7 +15,6 @@ from seitpp.report.sections import QUESTIONS
 from seitpp.runtime.results import read_results
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
-from seitpp.training.random_streams import Draws
 from tiny_demo import make_demo
 
 DOCS = tiny.ROOT / "docs"
@@ -137,18 +133,23 @@ def in_folder(folder, *words):
 
 
 def test_the_page_has_these_files():
-    assert list(FILES) == ["colour_blocks.py", "holes.py", "loop.py", "selective.py"]
+    names = ("colour_blocks", "test_colour_blocks", "holes", "loop", "test_holes", "selective", "test_selective")
+    assert list(FILES) == [f"{name}.py" for name in names]
 
 
-def test_the_tokenizer_gives_back_a_picture_of_its_own_colours(here):
-    tokenizer = load_tokenizer("colour_blocks:ColourBlocks")
-    ids = torch.from_numpy(np.random.default_rng(0).integers(64, size=(3, 8, 8)))
-    pictures = tokenizer.decode(ids)
-    assert pictures.shape == (3, 3, 64, 64)
-    assert pictures[1, :, 9, 17].tolist() == tokenizer.codebook[ids[1, 1, 2]].tolist()
-    assert torch.equal(tokenizer.encode(pictures), ids)
-    assert tokenizer.encode(torch.zeros(1, 3, 64, 64)).unique().tolist() == [0]
-    assert tokenizer.encode(torch.ones(1, 3, 64, 64)).unique().tolist() == [63]
+def test_the_tests_of_the_page_hold(here):
+    tests = [name for name in FILES if name.startswith("test_")]
+    said = in_folder(here, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    assert "5 passed" in said
+
+
+@pytest.mark.slow
+def test_a_training_takes_an_augmentation_by_its_path(here):
+    words = "--store store/train --steps 2 --batch_size 8 --lr 0.001 --model.encoder.width 24 --model.encoder.depth 1"
+    more = "--model.encoder.heads 3 --model.decoder.width 24 --model.decoder.depth 1 --model.decoder.heads 3"
+    command = ["-m", "seitpp.cli", "pretrain", *words.split(), *more.split(), "--output_dir", "own-mtm"]
+    assert "own-mtm" in in_folder(here, *command, "--augment.own", "holes:Holes")
+    assert (here / "own-mtm" / "summary.json").is_file()
 
 
 def test_a_store_of_the_tokenizer_is_one_like_any_other(here, images):
@@ -160,49 +161,10 @@ def test_a_store_of_the_tokenizer_is_one_like_any_other(here, images):
     store.verify()
 
 
-def test_holes_are_those_of_a_loop_over_samples(here):
-    from holes import fill_holes, sample_holes  # pyright: ignore[reportMissingImports] - of the page
-
-    ids = tiny.random_ids(64, 37, (4, 6), seed=1) + 1
-    draws = Draws(5, 3, torch.arange(64))
-    top, left = sample_holes(draws, (4, 6), 2)
-    assert (sorted(top.unique().tolist()), sorted(left.unique().tolist())) == ([0, 1, 2], [0, 1, 2, 3, 4])
-    expected = ids.clone()
-    for sample in range(64):
-        for y in range(2):
-            for x in range(2):
-                expected[sample, top[sample] + y, left[sample] + x] = 0
-    assert torch.equal(fill_holes(ids, top, left, side=2, code=0), expected)
-
-
-def test_two_processes_draw_the_holes_that_one_draws(here):
-    from holes import sample_holes  # pyright: ignore[reportMissingImports] - of the page
-
-    whole = sample_holes(Draws(5, 3, torch.arange(16)), (4, 6), 2)
-    parts = [sample_holes(Draws(5, 3, torch.arange(start, 16, 2)), (4, 6), 2) for start in (0, 1)]
-    for one, first, second in zip(whole, *parts, strict=True):
-        assert (one[0::2].tolist(), one[1::2].tolist()) == (first.tolist(), second.tolist())
-    assert whole[0].tolist() != sample_holes(Draws(5, 4, torch.arange(16)), (4, 6), 2)[0].tolist()
-
-
 def test_the_loop_runs_on_a_store_and_every_view_has_its_hole(here):
     lines = in_folder(here, "loop.py", here / "store" / "train").splitlines()
     assert [line.split(" ")[0] for line in lines] == ["0", "1", "2"]
     assert all("(8, 4, 6)" in line and int(line.split()[-1]) >= 4 for line in lines)
-
-
-def test_accuracy_on_the_surest_rows_is_that_of_a_count_by_hand(here):
-    from selective import selective_accuracy  # pyright: ignore[reportMissingImports] - of the page
-
-    answers = Answered(confidence=np.array([0.9, 0.2, 0.8, 0.5]), right=np.array([True, False, False, True]))
-    assert [selective_accuracy(answers, part) for part in (0.25, 0.5, 0.75, 1.0)] == [1.0, 0.5, 2 / 3, 0.5]
-
-
-class Answered(SimpleNamespace):
-    """The two attributes of Answers that count."""
-
-    def __len__(self):
-        return len(self.right)
 
 
 @pytest.mark.slow

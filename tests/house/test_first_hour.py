@@ -103,7 +103,7 @@ def test_a_stranger_can_type_what_a_page_says(page, photos, tmp_path):
         left_out = (tmp_path / "stores" / "train" / "skipped.csv").read_text()
         assert all(name in left_out for name in (".DS_Store", "._IMG 00.JPG", "notes.txt", "empty class"))
         results = read_results([tmp_path / "runs" / name for name in ("finetune", "probe")])
-        assert {"finetune", "linear", "knn"} <= set(results["protocol"])
+        assert {"finetune", "linear", "knn10"} <= set(results["protocol"])
         assert (tmp_path / "report.html").stat().st_size > 10_000
         prediction = next(each["said"] for each in typed if "predict" in each["what"])
         assert any(name in prediction for name in CLASSES)

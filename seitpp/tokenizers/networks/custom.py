@@ -1,15 +1,13 @@
 """A custom tokenizer class: found by its import path, built, and checked against the protocol on one image."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.own_code import import_own, make_own, short
 from seitpp.runtime.weights import fingerprint_of
 
 
@@ -27,7 +25,7 @@ def make_own_tokenizer(spec: str) -> Any:
     fields = {name: _attribute(tokenizer, name, spec) for name in _EXPECTED}
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(fields[name]):
-            raise UserError(f"{spec}: {name} is {_short(fields[name])}, expected {expected}")
+            raise UserError(f"{spec}: {name} is {short(fields[name])}, expected {expected}")
     if len(fields["codebook"]) != fields["codebook_size"]:
         raise UserError(
             f"{spec}: codebook has {len(fields['codebook'])} rows, codebook_size is {fields['codebook_size']}"
@@ -36,34 +34,23 @@ def make_own_tokenizer(spec: str) -> Any:
     if not hasattr(tokenizer, "fingerprint"):
         tokenizer.fingerprint = fingerprint_of(tokenizer.state_dict(), {"class": spec, **fields["preprocessing"]})
     if not isinstance(tokenizer.fingerprint, str):
-        raise UserError(f"{spec}: fingerprint is {_short(tokenizer.fingerprint)}, expected a SHA-256 as text, or none")
+        raise UserError(f"{spec}: fingerprint is {short(tokenizer.fingerprint)}, expected a SHA-256 as text, or none")
     return tokenizer
 
 
 def _make(spec):
-    module_name, _, class_name = spec.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises
-        raise UserError(
-            f"{spec}: {module_name} can't be imported ({_short(error)}); expected package.module:Class"
-        ) from error
-    found = getattr(module, class_name, None)
+    found = import_own(spec)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise UserError(f"{spec}: {module_name} has no torch module class {class_name}: expected package.module:Class")
-    try:
-        return found()
-    except Exception as error:
-        raise UserError(f"{spec} can't be made without arguments ({_short(error)})") from error
+        module, _, name = spec.partition(":")
+        raise UserError(f"{spec}: {module} has no torch module class {name}: expected package.module:Class")
+    return make_own(found, spec)
 
 
 def _attribute(tokenizer, name, spec):
     try:
         return getattr(tokenizer, name)
     except AttributeError as error:
-        raise UserError(f"{spec} has no {name} ({_short(error)}): see seitpp.tokenizers.tokenizer.Tokenizer") from error
+        raise UserError(f"{spec} has no {name} ({short(error)}): see seitpp.tokenizers.tokenizer.Tokenizer") from error
 
 
 @torch.no_grad()
@@ -72,14 +59,14 @@ def _try(tokenizer, fields, spec):
     size, grid = tuple(fields["image_size"]), tuple(fields["grid"])
     ids = _run(tokenizer.encode, torch.full((1, 3, *size), 0.5), spec, "encode")
     if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.shape != (1, *grid):
-        raise UserError(f"{spec}: encode of a (1, 3, {size[0]}, {size[1]}) image gave {_short(ids)}, "
+        raise UserError(f"{spec}: encode of a (1, 3, {size[0]}, {size[1]}) image gave {short(ids)}, "
                         f"expected int64 ids (1, {grid[0]}, {grid[1]})")  # fmt: skip
     if not 0 <= int(ids.min()) <= int(ids.max()) < fields["codebook_size"]:
         raise UserError(f"{spec}: encode gave ids in [{int(ids.min())}, {int(ids.max())}], codebook_size is "
                         f"{fields['codebook_size']}")  # fmt: skip
     images = _run(tokenizer.decode, ids, spec, "decode")
     if not isinstance(images, torch.Tensor) or not images.is_floating_point() or images.shape != (1, 3, *size):
-        raise UserError(f"{spec}: decode of (1, {grid[0]}, {grid[1]}) ids gave {_short(images)}, "
+        raise UserError(f"{spec}: decode of (1, {grid[0]}, {grid[1]}) ids gave {short(images)}, "
                         f"expected a (1, 3, {size[0]}, {size[1]}) float image")  # fmt: skip
     if not 0.0 <= float(images.min()) <= float(images.max()) <= 1.0:
         raise UserError(f"{spec}: decode gave pixels in [{float(images.min()):.3g}, {float(images.max()):.3g}], "
@@ -90,14 +77,7 @@ def _run(method, batch, spec, name):
     try:
         return method(batch)
     except Exception as error:
-        raise UserError(f"{spec}: {name} failed on one image ({_short(error)})") from error
-
-
-def _short(value):
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    words = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else repr(value)
-    return " ".join(words.split())[:100]
+        raise UserError(f"{spec}: {name} failed on one image ({short(error)})") from error
 
 
 def _is_pair(value):
