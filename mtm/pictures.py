@@ -18,26 +18,33 @@ from seitpp.training.random_streams import Draws
 GREY = 0.6
 
 
-@torch.no_grad()
 def completion_picture(
     model: MaskedTokenModel, tokenizer: Tokenizer, ids: Tensor, path: Path, *, ratio: float, seed: int = 0
 ) -> None:
-    """Write three rows: decoded ids, the same with hidden patches grey, the model's completion.
+    """Write what `completed_rows` gives as a PNG."""
+    image_grid(completed_rows(model, tokenizer, ids, ratio=ratio, seed=seed), path)
+
+
+@torch.no_grad()
+def completed_rows(
+    model: MaskedTokenModel, tokenizer: Tokenizer, ids: Tensor, *, ratio: float, seed: int = 0
+) -> list[Tensor]:
+    """Three rows: decoded ids, the same with hidden patches grey, the model's completion.
 
     Args:
         model: a MaskedTokenModel in evaluation mode.
         tokenizer: the Tokenizer of its ids.
         ids: (n, h, w) int64; the model sees the centre of its view's size.
-        path: the PNG.
         ratio: fraction of patches hidden, such as the one that cross-entropy is measured at.
         seed: of the masks.
+    Returns: list of (n, 3, H, W) in [0, 1].
     """
     patches = math.prod(model.encoder.patch_grid)
     draws = Draws(seed, 0, torch.arange(len(ids), device=ids.device))
     hidden = patch_count(ratio, patches)
     masks = make_masks(draws.uniform("mask", patches), masked_count=hidden, dropped_count=hidden)
     completed = model.complete(centre(ids, model.encoder.view), masks)
-    image_grid(completion_rows(model, tokenizer, ids, masks.masked, [completed]), path)
+    return completion_rows(model, tokenizer, ids, masks.masked, [completed])
 
 
 @torch.no_grad()

@@ -18,12 +18,13 @@ from seitpp.mtm.cost import training_flops
 from seitpp.mtm.encoder import fitting_view
 from seitpp.mtm.masking import MaskConfig, make_masks, sample_masks
 from seitpp.mtm.model import MaskedTokenModel, ModelConfig, save_model
-from seitpp.mtm.pictures import completion_picture
+from seitpp.mtm.pictures import completed_rows, completion_picture
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
+from seitpp.runtime.pictures import grid_pixels
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
@@ -106,6 +107,7 @@ def pretrain(config: PretrainConfig) -> None:
             save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid, augmentation=config.augment.name
         ),
         evaluate=eval_store and (lambda model: evaluate_model(model, eval_store, run.config, accelerator)),
+        pictures=config.tokenizer and partial(_completions, config=config, store=eval_store or store),
         best_by=Better("eval_cross_entropy"),
         hooks=[Hook(every=config.preview_every, call=preview)] if config.preview_every else [],
         derived=partial(_derived, unigram=baselines.get("unigram")),
@@ -181,6 +183,14 @@ def _picture(model, path, *, config, store, accelerator):
         path.parent.mkdir(exist_ok=True)
         tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
         completion_picture(model, tokenizer, ids, path, ratio=config.eval_mask_ratio)
+
+
+def _completions(model, *, config, store):
+    """For trackers, how the model completes half a dozen rows of a store."""
+    device = next(model.parameters()).device
+    ids = store.ids(range(0, len(store), max(1, len(store) // 6))[:6]).to(device)
+    tokenizer = load_tokenizer(config.tokenizer, device)
+    return {"completions": grid_pixels(completed_rows(model, tokenizer, ids, ratio=config.eval_mask_ratio))}
 
 
 def _perplexity(cross_entropy):

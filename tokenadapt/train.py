@@ -20,7 +20,7 @@ from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.runtime.locations import Location
-from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.pictures import grid_pixels, image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
@@ -107,12 +107,13 @@ def main(config: TrainTokenAdaptConfig) -> None:
     fitted = fit(
         run, accelerator, model, title="TokenAdapt", samples=len(train_rows), batches=batches,
         step=make_step(config, tokenizer, model.view, model.map_size), save=save, evaluate=evaluate,
+        pictures=lambda model: {"views": grid_pixels(_view_rows(model, tokenizer, held_out[:6], config))},
     )  # fmt: skip
     if accelerator.is_main_process:
         table = agreement_table(fitted.model, tokenizer, held_out, config.geometry, seed=config.seed)
         with replacing(run.path / "agreement.csv") as temporary:
             table.to_csv(temporary, index=False)
-        _picture(run.path / "views.png", fitted.model, tokenizer, held_out[:12], config)
+        image_grid(_view_rows(fitted.model, tokenizer, held_out[:12], config), run.path / "views.png")
         together = table[table.geometry == "all"].set_index("method")
         agreement = {f"agreement, {method}": float(together.agreement[method]) for method in METHODS}
         run.finish({**fitted.measures, **agreement})
@@ -172,7 +173,7 @@ def make_step(config: TrainTokenAdaptConfig, tokenizer: Tokenizer, view: tuple, 
 
 
 @torch.no_grad()
-def _picture(path, model, tokenizer, images, config):
+def _view_rows(model, tokenizer, images, config):
     """Rows: the images, their transformed views, then what each of METHODS makes of their tokens."""
     draws = Draws(config.seed, 0, torch.arange(len(images), device=images.device))
     geometry = sample_geometry(config.geometry, draws, images.shape[3] / images.shape[2])
@@ -182,7 +183,7 @@ def _picture(path, model, tokenizer, images, config):
         ids = transformed_ids(method, model, tokenizer, images, geometry)
         views.append(tokenizer.decode(put(around, ids)))
     views = [centre_pixels(view, model.grid, model.view) for view in views]
-    image_grid([F.interpolate(images, views[0].shape[2:], mode="area"), *views], path)
+    return [F.interpolate(images, views[0].shape[2:], mode="area"), *views]
 
 
 def cli() -> None:

@@ -4,6 +4,7 @@
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
 # The stubs of pandas do not know what a column, a group or a named row is.
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -64,13 +65,14 @@ def _results_table(dataset, measured):
     figures = read_reported()
     table = Table(
         name=f"results-{dataset}",
-        caption=f"Accuracy on {dataset}, %, mean ± standard deviation over seeds, best first",
+        caption=f"Accuracy on {dataset}, %, best first: mean ± standard deviation over seeds; of one seed, in brackets "
+        "the 95 % interval that so many test images give",
         columns=("method", "accuracy, %", "seeds", "images, train / test"),
         rows=[
             (
                 score.name,
                 [
-                    Cell(text=score.text, value=100 * score.mean, std=None if score.std is None else 100 * score.std),
+                    _accuracy_cell(score),
                     Cell(text=str(score.seeds), value=score.seeds),
                     Cell(text=f"{score.train_images:,} / {score.test_images:,}"),
                 ],
@@ -80,6 +82,15 @@ def _results_table(dataset, measured):
         bars=[bar(score.mean, limit, colour=COLOURS[score.kind], std=score.std) for score in measured],
     )
     return with_reported(table, [cell_of(reported_of(figures, dataset, score.method)) for score in measured])
+
+
+def _accuracy_cell(score):
+    """With the deviation over seeds; of one seed with the binomial interval."""
+    if score.std is not None:
+        return Cell(text=score.text, value=100 * score.mean, std=100 * score.std)
+    low, high = (100 * end for end in score.interval)
+    note = f"{low:.1f} to {high:.1f}" if math.isfinite(low) else ""
+    return Cell(text=score.text, value=100 * score.mean, note=note)
 
 
 def _equal_budget(runs):

@@ -5,14 +5,17 @@ loss, an optimizer and a schedule; because everything is a function of (config, 
 newest checkpoint and taking the next step.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.machine import peak_bytes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.trackers import check_trackers, opened_trackers
@@ -25,7 +28,11 @@ from seitpp.training.speed import Speed
 from seitpp.training.step_guard import Watch, collected_signals
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
+
+PICTURES = 10
+"""How many evaluations of a training trackers get pictures of, besides the last."""
 
 
 def train(
@@ -40,6 +47,7 @@ def train(
     title: str,
     evaluate: Callable[[int], dict[str, float]] | None = None,
     eval_every: int = 0,
+    pictures: "Callable[[int], Mapping[str, np.ndarray]] | None" = None,
     best_by: Better | None = None,
     hooks: Sequence[tuple[int, Callable[[int], object]]] = (),
     derived: Callable[[dict[str, float]], dict[str, float]] | None = None,
@@ -60,6 +68,8 @@ def train(
         title: what the progress line calls this training.
         evaluate: function of the step to {name: number}, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; 0: at the end only.
+        pictures: function of the step to {name: (height, width, 3) uint8} for trackers, called after evaluations, of
+            many evaluations after some, evenly spaced.
         best_by: which number of an evaluation says that a checkpoint is the best; None: none is.
         hooks: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
         derived: function from the means of a log line to further numbers in it.
@@ -87,7 +97,7 @@ def train(
     evaluation, text = {}, ""
     with (
         collected_signals(alone=accelerator.num_processes == 1) as received,
-        opened_trackers(accelerator, run, first) as track,
+        opened_trackers(accelerator, run, first) as trackers,
         Progress(schedule.total_steps, title, enabled=accelerator.is_main_process, start=first) as progress,
     ):
         watch = Watch(accelerator, run, optimizer, received)
@@ -103,7 +113,9 @@ def train(
             if evaluates and evaluate is not None:
                 evaluation = evaluate(index)
                 if evaluation:
-                    track({"step": index, **evaluation})
+                    trackers.evaluated({"step": index, **evaluation})
+                if pictures and (last or index % (eval_every * _stride(schedule.total_steps, eval_every)) == 0):
+                    trackers.show(index, pictures(index))
             for function in due:
                 function(index)
             if saves:
@@ -112,6 +124,7 @@ def train(
                     accelerator, run, next_step=index, keep=config.keep_checkpoints, parts=parts, score=score
                 )
             if last:
+                trackers.conclude(index, evaluation)
                 break
             if stop:
                 raise Interrupted(stop, f"stopped before step {index} of {schedule.total_steps}; saved")
@@ -127,21 +140,40 @@ def train(
                 watch.add(loss)
                 meter.add({"loss": loss, **numbers})
             watch.before_update(index)
-            if config.clip_grad is not None:
-                accelerator.clip_grad_norm_(model.parameters(), config.clip_grad)
+            logs = (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps
+            norm = _clip(accelerator, model, config.clip_grad) if logs or config.clip_grad is not None else None
             optimizer.step()
             optimizer.zero_grad()
             if ema is not None:
                 ema.update(accelerator.unwrap_model(model), index + 1)
 
-            if (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps:
+            if logs:
                 watch.check()
                 means, batches, seconds = meter.take()
                 numbers, text = speed.of(batches * config.batch_size * accelerator.num_processes, seconds)
                 text = f"loss {means['loss']:.3f}  {text}"
-                track({"step": index, "lr": lr, **means, **(derived(means) if derived else {}), **numbers})
+                numbers |= _finite("grad_norm", norm)
+                line = {"step": index, "lr": lr, **means, **(derived(means) if derived else {}), **numbers}
+                trackers.trained(line, memory=peak_bytes(accelerator.device) / 1e9)
             progress.update(index + 1, text)
     return evaluation
+
+
+def _stride(total: int, every: int) -> int:
+    """Of evaluations every so many steps, each how manieth has pictures."""
+    return max(1, math.ceil(total / every / PICTURES))
+
+
+def _clip(accelerator, model, limit):
+    """The norm of the gradient, which is cut down to `limit`; None: it stays."""
+    norm = accelerator.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _finite(name, value):
+    """{name: number}; {} where there is none, or, as float16 has it, it was too large."""
+    number = math.nan if value is None else float(value)
+    return {name: number} if math.isfinite(number) else {}
 
 
 class _Meter:
