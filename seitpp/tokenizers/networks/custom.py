@@ -11,6 +11,7 @@ from torch import nn
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokens.format.layout import MOST_CODES
 
 
 def make_own_tokenizer(spec: str) -> Any:
@@ -119,9 +120,12 @@ _EXPECTED = {
     "name": (lambda value: isinstance(value, str), "a text"),
     "image_size": (_is_pair, "(height, width)"),
     "grid": (_is_pair, "(h, w)"),
-    "codebook_size": (lambda value: type(value) is int and 2 <= value <= 65536, "a number from 2 to 65,536"),
+    "codebook_size": (
+        lambda value: type(value) is int and 2 <= value <= MOST_CODES,
+        f"a number from 2 to {MOST_CODES:,}",
+    ),
     "codebook": (_is_codebook, "a (k, c) tensor of floats"),
-    "lookup": (lambda value: value in ("cosine", "euclidean"), '"cosine" or "euclidean"'),
+    "lookup": (lambda value: value in ("cosine", "euclidean", "signs"), '"cosine", "euclidean" or "signs"'),
     "preprocessing": (_is_json, "a dict that JSON can hold"),
     "encode": (callable, "a method"),
     "decode": (callable, "a method"),

@@ -15,6 +15,7 @@ from einops import einsum
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.conversion import translated
 from seitpp.tokenizers.networks.foreign_vq import require_codes, vq_model_of
+from seitpp.tokens.codebook import sign_codes
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
@@ -29,11 +30,6 @@ _RULES = [
     (r"\.down_conv\.", ".downsamplers.0.conv."),
     (r"\.upsample_conv\.", ".upsamplers.0.conv."),
 ]
-
-
-def sign_codes(bits: int) -> torch.Tensor:
-    """All codes of a lookup-free quantiser, (2^bits, bits): entry c of code i is 1 where bit c of i is set, else -1."""
-    return ((torch.arange(2**bits)[:, None] >> torch.arange(bits)) & 1).float() * 2 - 1
 
 
 def from_maskbit(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
