@@ -13,6 +13,7 @@ from seitpp.tokenizers.sources.decoding.resize import RESIZES, Resize, resize_of
 KINDS = {
     "vq": "seitpp.tokenizers.networks.vq:VQTokenizer",
     "vit_vqgan": "seitpp.tokenizers.networks.vit_vqgan:ViTVQGAN",
+    "titok": "seitpp.tokenizers.networks.titok:TiTok",
     "reduced": "seitpp.tokenizers.networks.reduced:ReducedTokenizer",
 }
 AGAIN = "get the tokenizer again, or run the command that made it"
