@@ -14,6 +14,7 @@ KINDS = {
     "vq": "seitpp.tokenizers.networks.vq:VQTokenizer",
     "vit_vqgan": "seitpp.tokenizers.networks.vit_vqgan:ViTVQGAN",
     "lookup_free": "seitpp.tokenizers.networks.lookup_free:LookupFreeTokenizer",
+    "titok": "seitpp.tokenizers.networks.titok:TiTok",
     "reduced": "seitpp.tokenizers.networks.reduced:ReducedTokenizer",
 }
 AGAIN = "get the tokenizer again, or run the command that made it"

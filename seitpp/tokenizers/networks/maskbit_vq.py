@@ -59,7 +59,7 @@ def from_maskbit(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
         weights.pop(name, None)
     for name in ("quant_conv", "post_quant_conv"):
         weights[f"{name}.weight"] = torch.eye(len(latent), device=latent.device)[:, :, None, None]
-    _fold_shortcuts(weights, source)
+    fold_shortcuts(weights, source)
     _add_empty_blocks(weights)
     for name, tensor in list(weights.items()):
         if tensor.ndim == 4:
@@ -76,7 +76,11 @@ def _signs_of(weights, bits, source):
     return codes.to(published.device)
 
 
-def _fold_shortcuts(weights, source):
+def fold_shortcuts(weights: dict[str, torch.Tensor], source: object) -> None:
+    """Make shortcuts that read what their block's last convolution wrote a part of it, in place.
+
+    Raises: UserError if one has no such convolution.
+    """
     for name in [name for name in weights if name.endswith(".nin_shortcut.weight")]:
         block = name.removesuffix(".nin_shortcut.weight")
         mixing, last, first = weights[name], weights.get(f"{block}.conv2.weight"), weights.get(f"{block}.conv1.weight")
