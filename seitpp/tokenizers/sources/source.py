@@ -1,4 +1,4 @@
-"""Where images come from: a folder, tar files, or a data set that timm opens."""
+"""Where images come from: a folder, tar files, a table of files, or a data set that timm opens."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ import numpy as np
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.listed import open_listed
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.listing.names import is_hidden
 from seitpp.tokenizers.sources.tar_images import is_tar_name, open_tars
@@ -94,7 +95,7 @@ def open_source(
 
     Args:
         spec: a folder of class folders; a .tar file, several (`train/{000..012}.tar`, `train/*.tar`) or a folder of
-            them; `hfds/NAME` for a Hugging Face data set, `torch/NAME` for one of torchvision.
+            them; a .csv file that lists images (`open_listed`); `hfds/NAME` for a Hugging Face data set, `torch/NAME` for one of torchvision.
         classes: class names of another store whose indices are to be kept; None: those found.
         class_level: of a folder of images: see `open_image_folder`.
         dataset: of hfds/ and torch/ only: split, root, image_column and label_column, see `open_timm`.
@@ -115,6 +116,8 @@ def open_source(
     if is_tar_name(spec) and not Path(spec).is_dir():
         return open_tars(_tars_of(spec), classes)
     folder = Path(spec)
+    if folder.suffix.lower() == ".csv" and not folder.is_dir():
+        return open_listed(folder, classes)
     inside = sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
     tars = [path for path in inside if path.is_file() and is_tar_name(path.name)]
     if tars and any(path.is_dir() for path in inside):
