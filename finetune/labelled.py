@@ -71,7 +71,8 @@ def open_train_and_test(config: Any) -> tuple[LabelledRows, LabelledRows]:
     if table is not None:
         assert train_set.in_table is not None
         assert test_set.in_table is not None
-        say_of_table(table, train_set.in_table | test_set.in_table, f"{config.store} or {config.eval_store}")
+        where = " or ".join(dict.fromkeys((config.store, config.eval_store)))
+        say_of_table(table, train_set.in_table | test_set.in_table, where)
     if test_set.classes != train_set.classes:
         raise UserError(
             f"{config.eval_store} has other classes than {config.store}: tokenise it again with --like {config.store}"

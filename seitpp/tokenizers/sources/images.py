@@ -100,8 +100,8 @@ def _notices(folder, keys, names, level):
     above = [key for key, name in zip(keys, names, strict=True) if name is None and "/" in key]
     if above:
         return [
-            f"{folder}: {len(above):,} of {len(keys):,} images, the first {above[0]}, are unlabelled: in too few folders "
-            f"for --class_level {level}"
+            f"{folder}: {len(above):,} of {len(keys):,} images, the first {above[0]}, are unlabelled: in too few "
+            f"folders for --class_level {level}"
         ]
     return []
 
