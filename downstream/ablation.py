@@ -149,7 +149,7 @@ def main(config: AblationConfig) -> None:
     with replacing(run.path / TABLE) as temporary:
         table.to_csv(temporary, index=False)
     run.finish({"results": len(results)})
-    shown = table[table.metric == "accuracy"].drop(columns=["metric", "train_images", "test_images"])
+    shown = table[table.metric == "accuracy"].drop(columns=["metric", "train_images"])
     print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
     print(f"{run.path}: results.csv and ablation.csv are written. seitpp report {run.path} makes a page of them")
 

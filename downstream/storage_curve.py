@@ -157,7 +157,7 @@ def storage_curve(config: StorageCurveConfig) -> None:
     with replacing(run.path / CURVE) as temporary:
         table.to_csv(temporary, index=False)
     run.finish({"results": len(results)})
-    shown = table[table["metric"] == "accuracy"].drop(columns=["metric", "dataset", "budget", "test_images"])
+    shown = table[table["metric"] == "accuracy"].drop(columns=["metric", "dataset", "budget"])
     print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
     print(f"{run.path}: results.csv and {CURVE} are written. seitpp report {run.path} makes a page of them")
 

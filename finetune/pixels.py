@@ -28,6 +28,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.intervals import said_accuracy
 from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
@@ -147,8 +148,8 @@ def train_on_pixels(config: PixelsConfig) -> None:
         write_results(run.path, results)
         values = [result.value for result in results if result.metric == "accuracy"]
         run.finish({"accuracy": sum(values) / len(values)})
-        print(f"{config.dataset}, {config.storage}: accuracy {sum(values) / len(values):.3f}, "
-              f"mean of {len(values)} seeds, on {results[0].train_images} images")  # fmt: skip
+        print(f"{config.dataset}, {config.storage}: accuracy {said_accuracy(values, results[0].test_images)}, "
+              f"learned from {results[0].train_images:,} images")  # fmt: skip
     accelerator.end_training()
 
 

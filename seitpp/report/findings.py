@@ -42,7 +42,7 @@ def summary_sentence(dataset: str, found: list[Score]) -> str:
         "unknown": f"Accuracy on {dataset} is {after} and {before}, with one seed",
     }[difference.verdict]
     sentence += f", on {pretrained.test_images:,} test images"
-    sentence += "".join(f"; {each.name} reaches {each.text} %" for each in others)
+    sentence += "".join(f"; {words.method(each.method, augmentation=True)} reaches {each.text} %" for each in others)
     baseline = next((score for score in found if score.kind == "baseline"), None)
     if baseline is None:
         return f"{sentence}."
@@ -75,17 +75,21 @@ def difference_sentence(difference: Difference) -> str:
 
 
 def baseline_sentences(found: list[Score]) -> list[str]:
-    """Which simple baselines the networks beat, from which they are not told apart, and which they do not beat."""
+    """Which simple baselines the networks beat, from which they are not told apart, and which they do not beat.
+
+    Only those that learned from as many labels are compared.
+    """
     baselines = [score for score in found if score.kind == "baseline"]
     groups = {}
     for score in found:
-        if score.kind != "baseline" and baselines:
-            compared = [(each, Difference(pretrained=score, scratch=each)) for each in baselines]
+        rivals = [each for each in baselines if each.method.same_labels(score.method)]
+        if score.kind != "baseline" and rivals:
+            compared = [(each, Difference(pretrained=score, scratch=each)) for each in rivals]
             unbeaten = tuple(each for each, ahead in compared if ahead.value <= 0)
             close = tuple(each for each, ahead in compared if ahead.value > 0 and ahead.ratio <= 1)
-            groups.setdefault((unbeaten, close), []).append(score.name)
+            groups.setdefault((unbeaten, close, rivals[0]), []).append(score.name)
     sentences = []
-    for (unbeaten, close), names in groups.items():
+    for (unbeaten, close, best), names in groups.items():
         verb, has = ("does", "is") if len(names) == 1 else ("do", "are")
         who = _capital("; ".join(names))
         if unbeaten:
@@ -94,8 +98,9 @@ def baseline_sentences(found: list[Score]) -> list[str]:
             others = "; ".join(score.name for score in close)
             sentences.append(f"{who} {has} ahead by no more than one standard deviation of: {others}.")
         if not unbeaten and not close:
-            best = _names(baselines[:1])
-            sentences.append(f"Better than every simple baseline, the best of which is {best}: {'; '.join(names)}.")
+            sentences.append(
+                f"Better than every simple baseline, the best of which is {_names([best])}: {'; '.join(names)}."
+            )
     return sentences
 
 

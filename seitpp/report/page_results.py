@@ -5,12 +5,12 @@
 # The stubs of pandas do not know what a column, a group or a named row is.
 
 import math
-from collections import Counter
 from typing import Any
 
 import pandas as pd
 
 from seitpp.report import words
+from seitpp.report.curves import curves_chart, evaluated, seeds_of
 from seitpp.report.findings import (
     baseline_sentences,
     difference_sentence,
@@ -22,7 +22,7 @@ from seitpp.report.reported import read_reported, reported_of
 from seitpp.report.reported_tables import cell_of, with_reported
 from seitpp.report.scores import differences, scores, shift_scores
 from seitpp.report.tables import Cell, Table
-from seitpp.runtime.charts import bar, curve, line_chart
+from seitpp.runtime.charts import bar
 
 COLOURS = {"pretrained": "mtm", "frozen": "mtm", "scratch": "scratch", "baseline": "baseline"}
 
@@ -52,8 +52,7 @@ def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]
                 "sentences": [difference_sentence(each) for each in differences(measured)]
                 + baseline_sentences(measured),
                 "not_improved": not_improved(dataset, measured, sets),
-                "chart": _finetuning_chart(runs, dataset),
-                "equal_budget": _equal_budget(runs),
+                "charts": _finetuning_charts(runs, dataset),
                 "sets": sets,
             }
         )
@@ -99,17 +98,31 @@ def _equal_budget(runs):
     return len({tuple(run.config.get(key) for key in keys) for run in runs}) == 1
 
 
-def _finetuning_chart(runs, dataset):
-    """Training loss of every seed, one colour a kind of start."""
-    methods = [Method(protocol="finetune", init="mtm" if run.config.get("weights") else "scratch") for run in runs]
-    shared = Counter(methods)
-    lines = []
-    for run, method in zip(runs, methods, strict=True):
-        label = run.label if shared[method] > 1 else words.from_start(method.init)
-        for records in run.seed_metrics.values():
-            lines.append(curve(records, "loss", offset=1, label=label, colour=COLOURS[method.kind]))
-            label = ""
-    return line_chart(
-        lines, title=f"Training loss against the step on {dataset}, a line a seed", x_label="step",
-        y_label="training loss, nats per image",
+def _finetuning_charts(runs, dataset):
+    """Training loss and, where there are several evaluations, accuracy: every seed a line.
+
+    A colour for each kind of start, or for each run where some share their start.
+    """
+    methods = {
+        run.label: Method(protocol="finetune", init="mtm" if run.config.get("weights") else "scratch") for run in runs
+    }
+    told_apart = len(set(methods.values())) == len(runs)
+    labels = {label: words.from_start(method.init) for label, method in methods.items()} if told_apart else {}
+    drawn = {
+        "colours": {label: (COLOURS[method.kind], False) for label, method in methods.items()} if told_apart else None,
+        "labels": labels, "epochs": True,
+    }  # fmt: skip
+    loss = curves_chart(
+        runs, ("loss",), title=f"Training loss on {dataset}, a line a seed", of_evaluations=False,
+        y_label="training loss, nats per image", **drawn,
     )  # fmt: skip
+    steps = ", as many steps for each" if _equal_budget(runs) else ""
+    charts = [{"picture": loss, "caption": f"Training on {dataset}: training loss, one line per seed{steps}."}]
+    if any(len(evaluated(records)) > 1 for run in runs for records in seeds_of(run)):
+        picture = curves_chart(
+            runs, ("accuracy",), title=f"Accuracy on the test images of {dataset}, a line a seed",
+            of_evaluations=True, y_label="accuracy on test images, %", factor=100, **drawn,
+        )  # fmt: skip
+        caption = f"Accuracy on {dataset} during training, one line per seed. Nothing is chosen by it: results are the "
+        charts.append({"picture": picture, "caption": f"{caption}ends of the lines."})
+    return [chart for chart in charts if chart["picture"]]

@@ -19,7 +19,7 @@ STEPS = (
 
 
 def summary_sentences(page: dict[str, Any]) -> list[str]:
-    """The paragraph at the top: only what the sections have numbers for.
+    """The paragraphs at the top: only what the sections have numbers for.
 
     Args:
         page: the sections, as in `seitpp.report.report.page_of`.
