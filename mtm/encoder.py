@@ -36,6 +36,10 @@ class EncoderConfig:
     """dropout of token embeddings"""
     embedding_std: float = 0.02
     """std of the initial token embeddings. Short trainings want about 1 / sqrt(embedding dimension)"""
+    code_factors: tuple[int, ...] | None = None
+    """bits of the numbers that an id is split into, the lowest first, such as 6,12: each has embeddings, which add up,
+    and a softmax of its own. One number: the id itself. None: the id of up to 65,536 codes; of more, two numbers of a
+    third and two thirds of its bits, as Open-MAGVIT2"""
     embedding_init: Literal["normal", "codebook"] = "normal"
     """normal: at random, as published; codebook: the tokenizer's own embeddings, each channel centred and scaled to
     embedding_std, so that like codes start alike: small stores learn much faster"""
@@ -47,6 +51,8 @@ class EncoderConfig:
         require(self, "width", fits, f"must be a multiple of 4 and of heads = {self.heads}")
         require(self, "token_dropout", 0 <= self.token_dropout < 1, "must lie in [0, 1)")
         require(self, "embedding_std", self.embedding_std > 0, "must be above 0")
+        bits = (1,) if self.code_factors is None else self.code_factors
+        require(self, "code_factors", bits and all(1 <= each <= 24 for each in bits), "must be numbers from 1 to 24")
 
 
 class Stem(nn.Module, ABC):

@@ -32,6 +32,7 @@ from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from seitpp.tokens.code_factors import factors_of
 from seitpp.tokens.codebook import embed
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.announce import say_result
@@ -167,7 +168,10 @@ def make_step(config: TrainTokenAdaptConfig, tokenizer: Tokenizer, view: tuple, 
             shown = warp(pixels, around_view(geometry, tokenizer.grid, view), tokenizer.image_size)
             targets = centre(tokenizer.encode(shown), view)
         logits = model(embeddings, partial(warp, geometry=geometry, size=map_size))
-        return F.cross_entropy(logits.float(), targets), {"agreement": (logits.argmax(1) == targets).float().mean()}
+        factors = factors_of(tokenizer.codebook_size)
+        numbers = zip(factors.parts(logits.float(), 1), factors.of(targets), strict=True)
+        loss = torch.stack([F.cross_entropy(part, number) for part, number in numbers]).sum()
+        return loss, {"agreement": (factors.likeliest(logits, 1) == targets).float().mean()}
 
     return step
 

@@ -1,7 +1,8 @@
 """Convolutional tokenizers with a lookup-free quantiser: the signs of the latent's entries are the bits of the id.
 
 The networks are those of MAGVIT-v2 (Yu et al. 2024, arXiv 2310.05737) for images, as Open-MAGVIT2 (Luo et al. 2024,
-arXiv 2409.04410) made them: residual blocks without attention, a decoder whose norms take scale and shift from the codes.
+arXiv 2409.04410) made them: residual blocks without attention; in the decoder, norms whose scale and shift
+are of the codes.
 """
 
 from dataclasses import asdict, dataclass
@@ -136,10 +137,10 @@ class _Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.levels = nn.ModuleList()
         for number, width in enumerate(widths):
-            level = _Level(_blocks(widths[max(0, number - 1)], width, config.blocks))
-            if number < len(widths) - 1:
-                level.resample = nn.Conv2d(width, width, 3, stride=2, padding=1)
-            self.levels.append(level)
+            blocks = _blocks(widths[max(0, number - 1)], width, config.blocks)
+            last = number == len(widths) - 1
+            halved = nn.Identity() if last else nn.Conv2d(width, width, 3, stride=2, padding=1)
+            self.levels.append(_EncoderLevel(blocks, halved))
         self.middle = _blocks(widths[-1], widths[-1], config.blocks)
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.bits, 1)
@@ -147,7 +148,7 @@ class _Encoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.conv_in(pixels)
         for level in self.levels:
-            x = level.resample(level.blocks(x))
+            x = level(x)
         return self.conv_out(F.silu(self.norm_out(self.middle(x))))
 
 
@@ -162,29 +163,38 @@ class _Decoder(nn.Module):
         self.levels = nn.ModuleList()
         for number, width in enumerate(widths):
             before = widths[min(number + 1, len(widths) - 1)]
-            level = _Level(_blocks(before, width, config.blocks))
-            level.style = _Style(config.bits, before)
-            if number:
-                level.resample = _Doubled(width)
-            self.levels.append(level)
+            style, blocks = _Style(config.bits, before), _blocks(before, width, config.blocks)
+            self.levels.append(_DecoderLevel(style, blocks, _Doubled(width) if number else nn.Identity()))
         self.norm_out = _norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, codes: Tensor) -> Tensor:
         x = self.middle(self.conv_in(codes))
         for level in reversed(self.levels):
-            x = level.resample(level.blocks(level.style(x, codes)))
+            x = level(x, codes)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class _Level(nn.Module):
-    """What there is at one resolution."""
+class _EncoderLevel(nn.Module):
+    """What there is at one resolution: (b, d, h, w) to (b, d', h / 2, w / 2), the last to (b, d', h, w)."""
 
-    def __init__(self, blocks: nn.Module):
+    def __init__(self, blocks: nn.Module, resample: nn.Module):
         super().__init__()
-        self.blocks = blocks
-        self.resample: nn.Module = nn.Identity()
-        self.style: nn.Module = nn.Identity()
+        self.blocks, self.resample = blocks, resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resample(self.blocks(x))
+
+
+class _DecoderLevel(nn.Module):
+    """The same the other way: (b, d, h, w) to (b, d', 2 h, 2 w), that of the pixels to (b, d', h, w)."""
+
+    def __init__(self, style: nn.Module, blocks: nn.Module, resample: nn.Module):
+        super().__init__()
+        self.style, self.blocks, self.resample = style, blocks, resample
+
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        return self.resample(self.blocks(self.style(x, codes)))
 
 
 class _Residual(nn.Module):
