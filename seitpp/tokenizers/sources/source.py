@@ -93,7 +93,8 @@ def open_source(spec: str | Path, classes: Sequence[str] | None = None, **datase
 
     Args:
         spec: a folder of class folders; a .tar file, several (`train/{000..012}.tar`, `train/*.tar`) or a folder of
-            them; a .csv file that lists images (`open_listed`); `hfds/NAME` for a Hugging Face data set, `torch/NAME` for one of torchvision.
+            them; a .csv file that lists images (`open_listed`); `hfds/NAME` for a Hugging Face data set, `torch/NAME`
+            for one of torchvision.
         classes: class names of another store whose indices are to be kept; None: those found.
         dataset: of hfds/ and torch/ only: split, root, image_column and label_column, see `open_timm`.
     Returns: an ImageSource.
