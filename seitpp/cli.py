@@ -43,6 +43,7 @@ STAGES = {
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "storage-curve": ("seitpp.downstream.storage_curve", "accuracy against bytes: tokens, and JPEGs of as many bytes"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),
+    "fit": ("seitpp.whole.fit", "from a folder of images to a model in use, with one command"),
     "split": ("seitpp.whole.split", "divide your images into training and test images, look-alikes on one side"),
     "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),
     "report": ("seitpp.report.report", "one self-contained page and results.csv of many runs"),

@@ -58,6 +58,6 @@ def find_look_alikes(files: list[str], keys: list[str]) -> LookAlikes:
 def _small(file: str) -> np.ndarray | str:
     """(16, 16, 3) uint8 of the whole image, or why there is none."""
     try:
-        return rearrange(read_image(file, (THUMBNAIL_SIZE,) * 2, "squash", reduced=True), "c h w -> h w c")
+        return rearrange(read_image(file, (THUMBNAIL_SIZE, THUMBNAIL_SIZE), "squash", reduced=True), "c h w -> h w c")
     except BrokenImage as error:
         return str(error)

@@ -6,6 +6,7 @@ from pathlib import Path
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.tables import read_table
 from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.listed import first_twice
 from seitpp.tokenizers.sources.listing.folder import list_images
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.listing.names import is_hidden
@@ -50,13 +51,16 @@ def open_photos(folder: str | Path, *, labels: str | Path | None = None, unlabel
     if labels is None:
         return Photos(folder, keys, [None] * len(keys), _flat(keys), left_out)
     table = read_table(labels, ("key", "label"))
-    for line, label in table["label"].items():
+    names, named = [str(key) for key in table["key"]], [str(label) for label in table["label"]]
+    for line, label in zip(table.index, named, strict=True):
         if "/" in label or "\0" in label or (label and is_hidden(label)):
             raise UserError(f"{labels}, line {line}: the label {label!r} can't be a folder's name: change it")
-    twice = table["key"][table["key"].duplicated()]
-    if len(twice):
-        raise UserError(f"{labels}, line {twice.index[0]}: {twice.iloc[0]} is there twice: a split needs one label each")
-    label_of = dict(zip(table["key"], table["label"], strict=True))
+    twice = first_twice(names)
+    if twice is not None:
+        raise UserError(
+            f"{labels}, line {table.index[twice]}: {names[twice]} is there twice: a split needs one label each"
+        )
+    label_of = dict(zip(names, named, strict=True))
     gone = sorted(set(label_of) - set(keys))
     if len(gone) == len(label_of):
         raise UserError(

@@ -200,7 +200,9 @@ def _write_part(folder: Path, part: str, images: list[tuple[str, str | None, str
         try:
             os.link(os.path.realpath(file), link)
         except OSError as error:
-            raise UserError(f"{file} can't be hard-linked to {folder.parent} ({error.strerror}): --form links") from error
+            raise UserError(
+                f"{file} can't be hard-linked to {folder.parent} ({error.strerror}): --form links"
+            ) from error
 
 
 def write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[Sequence[object]]) -> None:

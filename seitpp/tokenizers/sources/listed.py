@@ -67,10 +67,10 @@ def open_listed(table: str | Path, classes: Sequence[str] | None = None) -> List
     table = Path(table)
     rows = read_table(table, ("key", "label"))
     files = [table.parent / file for file in rows["file" if "file" in rows else "key"]]
-    keys, names = list(rows["key"]), list(rows["label"])
-    if len(set(keys)) < len(keys):
-        twice = rows["key"][rows["key"].duplicated()]
-        raise UserError(f"{table}, line {twice.index[0]}: the key {twice.iloc[0]} is there twice: give each its own")
+    keys, names = [str(key) for key in rows["key"]], [str(label) for label in rows["label"]]
+    twice = first_twice(keys)
+    if twice is not None:
+        raise UserError(f"{table}, line {rows.index[twice]}: the key {keys[twice]} is there twice: give each its own")
     there = [place for place, file in enumerate(files) if file.is_file()]
     if not there:
         first = f" (first: {files[0]})" if files else ""
@@ -81,3 +81,13 @@ def open_listed(table: str | Path, classes: Sequence[str] | None = None) -> List
         *label_by_name([names[place] or None for place in there], classes, table),
         [LeftOut(keys[place], "not there") for place in gone],
     )  # fmt: skip
+
+
+def first_twice(keys: Sequence[str]) -> int | None:
+    """The first place whose key was there before; None if there is none."""
+    seen: set[str] = set()
+    for place, key in enumerate(keys):
+        if key in seen:
+            return place
+        seen.add(key)
+    return None

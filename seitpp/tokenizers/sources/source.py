@@ -95,7 +95,8 @@ def open_source(
 
     Args:
         spec: a folder of class folders; a .tar file, several (`train/{000..012}.tar`, `train/*.tar`) or a folder of
-            them; a .csv file that lists images (`open_listed`); `hfds/NAME` for a Hugging Face data set, `torch/NAME` for one of torchvision.
+            them; a .csv file that lists images (`open_listed`); `hfds/NAME` for a Hugging Face data set, `torch/NAME`
+            for one of torchvision.
         classes: class names of another store whose indices are to be kept; None: those found.
         class_level: of a folder of images: see `open_image_folder`.
         dataset: of hfds/ and torch/ only: split, root, image_column and label_column, see `open_timm`.
