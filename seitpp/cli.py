@@ -4,7 +4,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from seitpp.runtime.stand_ins import stand_ins
 from seitpp.runtime.suggest import did_you_mean
 
 STAGES = {
@@ -84,11 +86,17 @@ def _start(argv):
         store_main(rest)
     elif stage in STAGES:
         sys.argv = [f"seitpp {stage}", *rest]
-        importlib.import_module(STAGES[stage][0]).cli()
+        with stand_ins() if _asks(rest) else nullcontext():
+            importlib.import_module(STAGES[stage][0]).cli()
     else:
         advice = did_you_mean(stage, [*STAGES, *OTHERS], "seitpp --help lists them")
         print(f"error: no stage {stage}; {advice}", file=sys.stderr)
         sys.exit(1)
+
+
+def _asks(words):
+    """Whether a stage is only asked what its flags are."""
+    return any(word in ("-h", "--help", "--help_all") for word in words)
 
 
 def _help():
