@@ -86,7 +86,7 @@ class S3:
 
     Attributes:
         asked: (method, path, query) of each request.
-        troubles: statuses, one for each request that `hits` picks.
+        troubles: statuses, one for each request that `hits` picks; None: nothing goes wrong.
         slow: seconds that each request takes.
     """
 
@@ -118,8 +118,8 @@ class S3:
         self.asked.append((method, path, environ["QUERY_STRING"]))
         if self.slow:
             time.sleep(self.slow)
-        if self.troubles and self.hits(method, path):
-            status = self.troubles.pop(0)
+        status = self.troubles.pop(0) if self.troubles and self.hits(method, path) else None
+        if status is not None:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(f"{status} Trouble", [("Content-Length", "0")])
             return [b""]

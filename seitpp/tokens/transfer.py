@@ -5,6 +5,7 @@ apart: a passing trouble (503, too many requests, a lost connection) is waited o
 """
 
 import errno
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -117,12 +118,13 @@ class Server:
         except Exception as error:
             raise _meaning(error, url, self.missing) from error
 
-    def patiently(self, action: Callable[[], _Answer], url: str) -> _Answer:
+    def patiently(self, action: Callable[[], _Answer], url: str, done: str = "fetched") -> _Answer:
         """Do something that raises Passing where it should be tried again.
 
         Args:
             action: what to do.
             url: what it is about, for the message.
+            done: what is done to it, likewise.
         Raises: UserError if the last attempt failed, too.
         """
         for attempt in range(1, self.attempts + 1):
@@ -131,7 +133,7 @@ class Server:
             except Passing as passing:
                 if attempt == self.attempts:
                     tried = f"tried {attempt} times" if attempt > 1 else "tried once"
-                    raise UserError(f"{url} can't be fetched ({passing}), {tried}: {passing.advice}") from passing
+                    raise UserError(f"{url} can't be {done} ({passing}), {tried}: {passing.advice}") from passing
                 self.wait(max(passing.pause, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))))
         raise AssertionError("a server is asked at least once")
 
@@ -167,7 +169,7 @@ def _status(error: Exception) -> int | None:
 def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer in {_SILENCE:.0f} s"
-    return " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split())) or type(error).__name__
 
 
 def _asked_pause(error: Exception) -> float:

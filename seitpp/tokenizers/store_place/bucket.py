@@ -89,7 +89,7 @@ class BucketPlace:
         """
         for file in files:
             path, url = self.folder / file, self._url(file)
-            self.server.patiently(lambda path=path, url=url: self._upload(path, url), url)
+            self.server.patiently(lambda path=path, url=url: self._upload(path, url), url, "uploaded")
             self.sizes[file] = path.stat().st_size
             if file.endswith(".arrow"):
                 path.unlink()
@@ -110,7 +110,7 @@ class BucketPlace:
         """Remove a file here and there."""
         (self.folder / file).unlink(missing_ok=True)
         if self.sizes.pop(file, None) is not None:
-            self.server.patiently(lambda: self._told(self._url(file), self._drop), self._url(file))
+            self.server.patiently(lambda: self._told(self._url(file), self._drop), self._url(file), "removed")
 
     def close(self) -> None:
         """No copy stays here."""

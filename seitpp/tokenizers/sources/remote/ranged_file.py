@@ -48,7 +48,7 @@ class RangedFile(io.RawIOBase):
             return b""
         end = self._start + len(self._window)
         if not (self._start <= self._place and stop <= end):
-            near = 0 <= self._place - end < _NEAR
+            near = self._window and 0 <= self._place - end < _NEAR
             self._length = min(LARGE, 4 * self._length) if near else SMALL
             self._start = self._place
             self._window = self.fetch(self._start, min(max(self._length, stop - self._place), self.size - self._start))
