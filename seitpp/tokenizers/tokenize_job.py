@@ -228,9 +228,8 @@ def _open_images(config, classes, place, *, listed):
         dataset = {"split": config.split, "root": config.root, "image_column": config.image_column}
         if by_folder:
             dataset["label_column"] = config.label_column
-        images = open_source(
-            config.images, classes if by_folder else None, class_level=config.class_level if by_folder else None, **dataset
-        )
+        level = config.class_level if by_folder else None
+        images = open_source(config.images, classes if by_folder else None, class_level=level, **dataset)
     if not by_folder:
         table = read_label_table(config, several=config.multi_label)
         images = label_by_table(

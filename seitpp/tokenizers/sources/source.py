@@ -1,4 +1,4 @@
-"""Where images come from: a folder, tar files, both behind a URL too, a table of files, or a data set that timm opens."""
+"""Where images come from: a folder, tar files, both behind a URL too, a table of files, or a data set of timm's."""
 
 import hashlib
 import json
