@@ -1,5 +1,6 @@
 """A tiny world: images, tokenizers and stores small enough that a test takes milliseconds, with unequal sides."""
 
+import io
 import os
 import re
 import subprocess
@@ -143,3 +144,15 @@ def one_line(text):
     lines = re.sub(r"\n+$", "", text).split("\n")
     assert len(lines) == 1, f"one line expected, got:\n{text}"
     return lines[0]
+
+
+def shown_pictures(run, name):
+    """Pictures of evaluations that TensorBoard shows of a run: [(step, (height, width, 3) uint8)]."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = Path(run)
+    events = EventAccumulator(str(folder / "tensorboard" / folder.name), size_guidance={"images": 0}).Reload()
+    return [
+        (shown.step, np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)).convert("RGB")))
+        for shown in events.Images(f"eval/{name}")
+    ]

@@ -65,7 +65,7 @@ class TrainConfig(StageConfig):
     keep_checkpoints: int = 2
     """how many of the newest checkpoints are kept, besides the best by evaluation where the stage has one"""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    """who gets the numbers of metrics.jsonl too; wandb and trackio are extras of seitpp"""
+    """who gets the numbers of metrics.jsonl too, and pictures; wandb and trackio are extras of seitpp"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import published
 import tiny
@@ -304,7 +305,9 @@ def test_training_leaves_weights_a_table_and_a_picture(trained, tokenizer):
     assert (model.grid, model.view) == (tiny.GRID, tiny.GRID)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert len(pd.read_csv(f"{run}/agreement.csv")) == 30
-    assert (Path(run) / "views.png").stat().st_size > 1000
+    with Image.open(Path(run) / "views.png") as picture:
+        ((_, shown),) = tiny.shown_pictures(run, "views")
+        np.testing.assert_array_equal(shown, np.asarray(picture.convert("RGB"))[:, : shown.shape[1]])
 
 
 def test_views_may_be_smaller_than_the_grid(images, tokenizer_folder, tokenizer, tmp_path):

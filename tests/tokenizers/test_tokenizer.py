@@ -467,6 +467,9 @@ def test_training_leaves_a_picture_and_the_fingerprint(trained):
     assert read_json(run / "summary.json")["fingerprint"] == load_tokenizer(run).fingerprint
     with Image.open(run / "reconstructions.png") as picture:
         assert picture.size == (6 * (24 + 2) - 2, 2 * (16 + 2) - 2)
+        (step, shown) = tiny.shown_pictures(run, "reconstructions")[-1]
+        assert step == 60
+        np.testing.assert_array_equal(shown, np.asarray(picture.convert("RGB")))  # of as many images as there are
 
 
 def test_a_finished_training_is_not_run_again(trained, capsys):
