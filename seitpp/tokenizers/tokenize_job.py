@@ -22,6 +22,7 @@ from seitpp.tokenizers.sources.listing.left_out import LeftOut, sentence, write_
 from seitpp.tokenizers.sources.source import ImageSource, open_source
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.format.manifest import TABLES_FILE
+from seitpp.tokens.one_dimensional import described_tokenizer
 from seitpp.tokens.store import open_store, write_manifest
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class TokenizeJob:
 
     @property
     def _tokenizer(self):
-        return {"name": self.tokenizer.name, "fingerprint": self.tokenizer.fingerprint}
+        return described_tokenizer(self.tokenizer)
 
 
 def _open_images(config, classes):

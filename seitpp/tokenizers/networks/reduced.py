@@ -20,6 +20,7 @@ from seitpp.runtime.files import replacing, write_json
 from seitpp.runtime.schema import integer, listing, read_described, record
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.tokenizer import AGAIN, load_tokenizer
+from seitpp.tokens.one_dimensional import geometry_of
 
 
 class ReducedTokenizer(nn.Module):
@@ -52,6 +53,7 @@ class ReducedTokenizer(nn.Module):
         self.image_size = base.image_size
         self.grid = base.grid
         self.lookup = base.lookup
+        self.geometry = geometry_of(base)
         self.any_size = getattr(base, "any_size", False)  # which a custom class may leave out
         self.codebook_size = kept
 
