@@ -186,7 +186,7 @@ def read_inputs(config: AblationConfig) -> tuple[LabelledRows, LabelledRows, Rec
         raise UserError(
             f"{config.store}: fractions of the labels need a store on this machine; or give --label_fractions '[1]'"
         )
-    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size)
+    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size, store.geometry)
     for ingredient in config.ingredients:
         augment = augment_of(ingredient, pretraining.augment, config.token_adapt)
         Augment(augment, store=store, view=view, device="cpu")

@@ -187,7 +187,7 @@ def read_inputs(config: StorageCurveConfig) -> tuple[LabelledRows, LabelledRows,
     finetuning = recipe_of(config, "finetune", FinetuneConfig, [*stores, *label_words(config)])
     train_set, test_set = open_train_and_test(finetuning)
     store = train_set.store
-    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size)
+    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size, store.geometry)
     for ingredient in config.ingredients:
         augment = augment_of(ingredient, pretraining.augment, config.token_adapt)
         Augment(augment, store=store, view=view, device="cpu")

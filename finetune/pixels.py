@@ -40,6 +40,7 @@ from seitpp.tokenizers.sources.jpegs.storage import Encoder, choose_form, forms_
 from seitpp.tokenizers.sources.scaled import ScaledImages
 from seitpp.tokenizers.sources.selected import SelectedImages, images_of_keys
 from seitpp.tokenizers.sources.source import open_source, source_fingerprint
+from seitpp.tokens.one_dimensional import refuse_geometry
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.subset import parse_bytes, rank_rows
 from seitpp.training.fit import batch_layout, fit
@@ -177,6 +178,8 @@ def shape_of(config: PixelsConfig, store: TokenStore) -> PixelShape:
 
     Raises: UserError if the store does not say the size of its images, or tokens are no squares of whole pixels.
     """
+    patches = {"patches of pixels that show what its tokens show": "train on the JPEGs by a store of a grid's tokens"}
+    refuse_geometry(store, store.folder, patches)
     preprocessing = store.manifest["preprocessing"]
     given = config.image_size or preprocessing.get("image_size")
     if given is None:

@@ -149,7 +149,7 @@ def open_pretraining(
 
 def make_model(config: PretrainConfig, store: TokenStore) -> MaskedTokenModel:
     """An untrained model for the ids of a store, a function of `config.seed`."""
-    view = fitting_view(config.view, store.grid, config.model.encoder.patch_size)
+    view = fitting_view(config.view, store.grid, config.model.encoder.patch_size, store.geometry)
     torch.manual_seed(config.seed)
     model = MaskedTokenModel(
         config.model, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]

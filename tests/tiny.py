@@ -57,6 +57,29 @@ def make_tokenizer(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE):
     return folder
 
 
+def make_titok(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE, tokens=7):
+    """Save an untrained TiTok, whose tokens are a row without geometry, with random codes; returns the folder."""
+    from seitpp.tokenizers.networks.titok import SideConfig, TiTok, TiTokConfig
+
+    torch.manual_seed(seed)
+    side = SideConfig(width=64, depth=1)
+    tokenizer = TiTok(
+        TiTokConfig(
+            image_size=image_size, patch_size=8, tokens=tokens, encoder=side, decoder=side, codebook_size=codes,
+            codebook_dim=5, pixel_decoder=None,
+        )
+    ).requires_grad_(False)  # fmt: skip
+    for name, parameter in tokenizer.named_parameters():
+        if name.endswith(("positions", "_token", "_tokens")):
+            parameter.normal_()
+    tokenizer.to_patches.weight.mul_(10)
+    tokenizer.encoder.blocks[0].attn.qkv.weight.mul_(5)
+    tokenizer.encoder.blocks[0].attn.proj.weight.mul_(10)
+    tokenizer.smooth.bias.fill_(0.5)
+    tokenizer.save(folder / "weights")
+    return folder
+
+
 def make_token_adapt(folder, *, grid=GRID, view=GRID, codes=CODES, dim=5, fingerprint="a" * 64):
     """Save a TokenAdapt with random weights; returns the folder."""
     from seitpp.runtime.weights import save_weights

@@ -34,6 +34,7 @@ from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.code_factors import factors_of
 from seitpp.tokens.codebook import embed
+from seitpp.tokens.one_dimensional import refuse_geometry
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.announce import say_result
 from seitpp.training.batched_draws import BatchedDraws
@@ -83,6 +84,7 @@ def main(config: TrainTokenAdaptConfig) -> None:
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device, resize=config.resize)
+    refuse_geometry(tokenizer, f"the tokenizer {config.tokenizer}", {"TokenAdapt": "take a tokenizer of a grid"})
     images = open_source(config.images)
     inputs = {"tokenizer": tokenizer.fingerprint}
     data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}

@@ -85,7 +85,11 @@ def main(config: ReduceCodebookConfig) -> None:
             {"fingerprint": fingerprint, "codes": kept, "map": mapping.tolist(), "counts": counts.tolist()},
         )
         write_manifest(
-            folder, tokenizer={"name": ReducedTokenizer.name, "fingerprint": reduced_fingerprint(fingerprint, kept)},
+            folder,
+            tokenizer={
+                **store.tokenizer, "name": ReducedTokenizer.name,
+                "fingerprint": reduced_fingerprint(fingerprint, kept),
+            },
             codebook=codebook[kept], lookup=lookup_among(store.lookup), grid=store.grid,
             preprocessing=store.manifest["preprocessing"], classes=store.classes, shards=shards,
             mask=store.manifest.get("mask"), windows=store.manifest.get("windows"),

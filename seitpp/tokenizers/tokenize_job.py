@@ -27,6 +27,7 @@ from seitpp.tokenizers.store_place.kept_listing import LISTING_FILE, drop_listin
 from seitpp.tokenizers.store_place.place import store_place
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from seitpp.tokens.format.manifest import TABLES_FILE
+from seitpp.tokens.one_dimensional import described_tokenizer
 from seitpp.tokens.store import open_store, write_manifest
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class TokenizeJob:
 
     @property
     def _tokenizer(self):
-        return {"name": self.tokenizer.name, "fingerprint": self.tokenizer.fingerprint}
+        return described_tokenizer(self.tokenizer)
 
 
 def _open_images(config, classes, place, *, listed):

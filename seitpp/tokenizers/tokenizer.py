@@ -36,6 +36,8 @@ class Tokenizer(Protocol):
             what is done with images of another shape (DESCRIBED in `sources.decoding.resize`); else they are cropped.
         any_size: whether it takes images of other sizes too, in multiples of a token's pixels. A custom class may leave
             it out, which means that it does not.
+        geometry: "none" where the places of tokens are no places in the image (one-dimensional tokens): what moves,
+            cuts or mixes them by their places is refused then. Left out: "grid".
         fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused. A
             custom class may leave it out.
     """

@@ -41,6 +41,7 @@ from seitpp.tokens.format.verify import (
     verify_tables,
     verify_windows,
 )
+from seitpp.tokens.one_dimensional import Geometry
 from seitpp.tokens.to_device import moved
 
 if TYPE_CHECKING:
@@ -114,8 +115,13 @@ class TokenStore:
 
     @property
     def tokenizer(self) -> dict[str, str]:
-        """{"name", "fingerprint"} of the tokenizer that made the ids."""
+        """{"name", "fingerprint"} of the tokenizer that made the ids, and its "geometry" where that is none."""
         return self.manifest["tokenizer"]
+
+    @property
+    def geometry(self) -> Geometry:
+        """Whether the places of tokens are places in the image: "grid" or "none"."""
+        return self.manifest["tokenizer"].get("geometry", "grid")
 
     @cached_property
     def fingerprint(self) -> str:

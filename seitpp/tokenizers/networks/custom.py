@@ -12,6 +12,7 @@ from torch import nn
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokens.format.layout import MOST_CODES
+from seitpp.tokens.one_dimensional import GEOMETRIES, geometry_of
 
 
 def make_own_tokenizer(spec: str) -> Any:
@@ -29,6 +30,8 @@ def make_own_tokenizer(spec: str) -> Any:
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(fields[name]):
             raise UserError(f"{spec}: {name} is {_short(fields[name])}, expected {expected}")
+    if (geometry := geometry_of(tokenizer)) not in GEOMETRIES:
+        raise UserError(f"{spec}: geometry is {_short(geometry)}, expected {' or '.join(map(repr, GEOMETRIES))}")
     if len(fields["codebook"]) != fields["codebook_size"]:
         raise UserError(
             f"{spec}: codebook has {len(fields['codebook'])} rows, codebook_size is {fields['codebook_size']}"

@@ -133,12 +133,9 @@ def _diffusers_decoder(weights, source):
     Its levels are counted from the pixels and the shortcuts read what the block's convolutions wrote, as in MaskBit.
     """
     pattern = re.compile(r"(pixel_decoder\.up_blocks\.)(\d+)(\..*)")
-    levels = {int(match[2]) for name in weights if (match := pattern.fullmatch(name))}
-    moved = {}
-    for name in [name for name in weights if pattern.fullmatch(name)]:
-        start, level, rest = pattern.fullmatch(name).groups()
-        moved[f"{start}{max(levels) - int(level)}{rest}"] = weights.pop(name)
-    weights.update(moved)
+    matches = [match for name in weights if (match := pattern.fullmatch(name))]
+    last = max(int(match[2]) for match in matches)
+    weights.update({f"{match[1]}{last - int(match[2])}{match[3]}": weights.pop(match[0]) for match in matches})
     fold_shortcuts(weights, source)
     for name in [name for name in weights if name.endswith(".nin_shortcut.weight")]:
         weights[name.replace(".nin_shortcut.", ".conv_shortcut.")] = weights.pop(name)

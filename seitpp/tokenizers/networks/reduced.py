@@ -22,6 +22,7 @@ from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.tokenizer import AGAIN, load_tokenizer
 from seitpp.tokens.codebook import lookup_among
 from seitpp.tokens.format.layout import MOST_CODES
+from seitpp.tokens.one_dimensional import geometry_of
 
 
 class ReducedTokenizer(nn.Module):
@@ -54,6 +55,7 @@ class ReducedTokenizer(nn.Module):
         self.image_size = base.image_size
         self.grid = base.grid
         self.lookup = lookup_among(base.lookup)
+        self.geometry = geometry_of(base)
         self.any_size = getattr(base, "any_size", False)  # which a custom class may leave out
         self.codebook_size = kept
 

@@ -44,7 +44,7 @@ def write_manifest(
 
     Args:
         folder: the store's folder, its shards written.
-        tokenizer: {"name", "fingerprint"}.
+        tokenizer: {"name", "fingerprint"}, and {"geometry": "none"} where its tokens are one-dimensional.
         codebook: (k, c) float32 tensor.
         lookup: how the nearest code is meant, "cosine", "euclidean" or "signs".
         grid: (h, w).

@@ -17,6 +17,7 @@ from seitpp.runtime.schema import (
     text,
 )  # fmt: skip
 from seitpp.tokens.format.layout import CODINGS, MOST_CODES, MOST_IN_ONE_TABLE, RANS, bits_per_token
+from seitpp.tokens.one_dimensional import GEOMETRIES
 
 FORMAT = "seitpp token store"
 BASE_COLUMNS = ("tokens", "label", "key")
@@ -41,7 +42,7 @@ _HOW = {
     "budget": optional(text()),
 }  # fmt: skip
 _FIELDS = {
-    "tokenizer": record({"name": text(), "fingerprint": FINGERPRINT}),
+    "tokenizer": record({"name": text(), "fingerprint": FINGERPRINT}, {"geometry": one_of(*GEOMETRIES)}),
     "codebook_size": CODES,
     "bits": integer(8, 24),
     "lookup": LOOKUP,
@@ -112,6 +113,8 @@ def _columns(value: Any) -> None:
         raise Mismatch("it lacks 'mask', which says what the column of that name means")
     if "window" in columns and "windows" not in value:
         raise Mismatch("it lacks 'windows', which says what the column window means")
+    if "window" in columns and value["tokenizer"].get("geometry") == "none":
+        raise Mismatch("columns has window, but tokenizer.geometry says that places of tokens are none in the image")
     if "truth" in columns and not {"mask", "window"} <= set(columns):
         raise Mismatch("columns has truth without mask and window, which it belongs to")
     for place, shard in enumerate(value["shards"]):
