@@ -19,6 +19,9 @@ _BLOCK = 1 << 22
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _SILENCE = 60.0
 """Seconds without a byte after which a server is asked again. A whole shard may take any time."""
+_FIRST_ATTEMPTS = 3
+"""For a server that has not answered yet and can't be reached: its name may be wrong."""
+_UNREACHABLE = ("ClientConnectorError", "ClientConnectorDNSError", "EndpointConnectionError", "ConnectTimeoutError")
 _PASSING = (408, 409, 425, 429, *range(500, 600))
 _NO_ACCESS = (401, 403, 407)
 _GONE = (404, 410)
@@ -36,14 +39,21 @@ class Passing(Exception):
         reason: what it was.
         advice: what to do if it stays.
         pause: seconds that the server asks to wait.
+        unreachable: whether there was nobody to ask.
     """
 
     def __init__(
-        self, reason: str, advice: str = "check the network and the server, and start again", pause: float = 0
+        self,
+        reason: str,
+        advice: str = "check the network and the server, and start again",
+        pause: float = 0,
+        *,
+        unreachable: bool = False,
     ):
         super().__init__(reason)
         self.advice = advice
         self.pause = pause
+        self.unreachable = unreachable
 
 
 class Missing(UserError):
@@ -67,6 +77,7 @@ class Server:
         import fsspec
 
         self.attempts = attempts
+        self.answered = False
         self.wait = wait
         self.missing = missing
         self.streams = url.startswith(("http://", "https://"))
@@ -129,9 +140,12 @@ class Server:
         """
         for attempt in range(1, self.attempts + 1):
             try:
-                return action()
+                answer = action()
+                self.answered = True
+                return answer
             except Passing as passing:
-                if attempt == self.attempts:
+                typo = passing.unreachable and not self.answered and attempt >= _FIRST_ATTEMPTS
+                if typo or attempt == self.attempts:
                     tried = f"tried {attempt} times" if attempt > 1 else "tried once"
                     raise UserError(f"{url} can't be {done} ({passing}), {tried}: {passing.advice}") from passing
                 self.wait(max(passing.pause, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))))
@@ -157,7 +171,7 @@ def _meaning(error: Exception, url: str, missing: str) -> Exception:
         return UserError(f"{url}: no access ({reason}): give it credentials, as its own tools take them")
     if (status and status not in _PASSING) or (isinstance(error, OSError) and error.errno == errno.EINVAL):
         return UserError(f"{url}: the server refuses ({reason}): check the URL")
-    return Passing(reason, pause=_asked_pause(error))
+    return Passing(reason, pause=_asked_pause(error), unreachable=type(error).__name__ in _UNREACHABLE)
 
 
 def _status(error: Exception) -> int | None:

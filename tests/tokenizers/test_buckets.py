@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 
 import numpy as np
@@ -323,3 +324,39 @@ def test_killed_again_and_again_the_store_in_the_bucket_is_that_of_an_uninterrup
 def _make(config, environment):
     os.environ.update(environment)
     stage.main(config)
+
+
+@pytest.mark.slow
+def test_two_processes_list_the_bucket_once_and_make_the_bytes_of_one(s3, config, whole, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    wanted = config(output="s3://bucket/stores/several")
+    running = [context.Process(target=_as_rank, args=(rank, port, wanted, dict(os.environ))) for rank in (0, 1)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(100)
+    assert [process.exitcode for process in running] == [0, 0]
+    same_store(s3.content("stores/several"), whole)
+    assert len(pages(s3)) == 5
+
+
+def _as_rank(rank, port, config, environment):
+    os.environ |= {
+        **environment, "ACCELERATE_USE_CPU": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    stage.main(config)
+
+
+@pytest.mark.slow
+def test_workers_of_ray_read_the_same_addresses_and_make_the_same_bytes(s3, config, whole):
+    pytest.importorskip("ray")
+    wanted = config(output="s3://bucket/stores/ray")
+    words = [word for name in ("images", "tokenizer", "output_dir") for word in (f"--{name}", getattr(wanted, name))]
+    done = tiny.run("-m", "seitpp.tokenizers.tokenize_ray", *words, "--rows_per_shard", "8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    same_store(s3.content("stores/ray"), whole)
+    assert len(pages(s3)) == 5
