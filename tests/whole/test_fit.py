@@ -1,17 +1,15 @@
 """`seitpp fit`: from a folder of images to a bundle, by one command; and what it refuses."""
 
-import json
-
 import pytest
+from here import RunnerHere
+from test_split import noisy_images
 
 import seitpp
 import tiny
-from here import RunnerHere
 from seitpp.runtime.errors import UserError
 from seitpp.whole import sizes
 from seitpp.whole.fit import FitConfig, fit_images
 from seitpp.whole.given import open_given
-from test_split import noisy_images
 
 SHORT = {
     "train-tokenizer": {"steps": 4, "warmup_steps": 1, "model.widths": [32], "model.codebook_size": 32},
@@ -48,15 +46,13 @@ def test_a_folder_of_images_becomes_a_model_in_use_and_the_same_command_goes_on(
     assert f"the report: {folder / 'report.html'}" in said
     assert f"next: seitpp predict cat.jpg --classifier {folder}" in said
     assert "<title>" in (folder / "report.html").read_text()[:2000]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary.keys() == {"accuracy, finetune", "accuracy, scratch"}
     bundle = seitpp.load(folder)
     assert set(bundle.predict(str(photos / "one" / "00.png"))[0]) <= {"drei ecken", "äpfel", "one"}
     commands = (folder / "commands.jsonl").read_text()
     fit(photos, folder)
     assert (folder / "commands.jsonl").read_text() == commands  # nothing was run again
     noisy_images(photos, {"new": 3})
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match="holds a fit of other images"):
         fit(photos, folder)
 
 
@@ -97,7 +93,7 @@ def test_train_and_val_are_the_split_and_what_lies_beside_them_is_named(tmp_path
     with pytest.raises(UserError, match="split already"):
         open_given(photos, labels="birds.csv", unlabelled=False)
     noisy_images(photos / "Val", {"cow": 1})
-    with pytest.raises(UserError, match="has a class 'cow' that .*train lacks"):
+    with pytest.raises(UserError, match=r"has a class .cow. that .*train lacks"):
         open_given(photos, labels=None, unlabelled=False)
 
 
