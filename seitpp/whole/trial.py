@@ -4,11 +4,13 @@ Every step of the plan is run once as the command that it will be, on a sample o
 steps. What depends on the number of steps or images is extrapolated, and nothing else is.
 """
 
+import io
 import json
 import statistics
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,9 @@ def estimate(
     labelled = facts.classes >= 2
     batches = [sizes.flags[stage]["batch_size"] for stage in DEMO_BATCH]
     sample = sample_of(given.train, min(len(given.train.keys), max(64, 3 * max(batches)) + _TEST_IMAGES))
-    held = sample[:_TEST_IMAGES] if given.test is None else sample_of(given.test, _TEST_IMAGES)
-    rest = sample[_TEST_IMAGES:] if given.test is None else sample
+    last = len(sample) - min(_TEST_IMAGES, len(sample) // 5)  # classes come in turn: these have others before them
+    held = sample[last:] if given.test is None else sample_of(given.test, _TEST_IMAGES)
+    rest = sample[:last] if given.test is None else sample
     short = {stage: {**TRIAL, **({"seeds": 1} if stage == "finetune" else {})} for stage in DEMO_BATCH}
     small = {stage: {**flags, **short.get(stage, {})} for stage, flags in sizes.flags.items()}
     with tempfile.TemporaryDirectory(prefix="seitpp-trial-") as place:
@@ -80,7 +83,8 @@ def estimate(
         steps = fit_steps(way, labelled=labelled)
         startup = _startup(folder)
         comparing = _comparing(given, rest) if given.test is None else []
-        StepRunner(steps, folder, lanes=1).run()
+        print(f"trying {len(steps)} steps on {len(sample)} images:", flush=True)
+        _run_quietly(steps, folder)
         lines = (folder / "commands.jsonl").read_text().splitlines()
         records = {record["stage"]: record for record in map(json.loads, lines)}
         counts = Counts(facts, len(rest), len(held))
@@ -159,6 +163,15 @@ def _comparing(given: Given, places: list[str]) -> list[Estimate]:
     count = len(given.train.keys)
     seconds = (time.monotonic() - started) * count / len(keys)
     return [Estimate("Split", seconds, 500e6 + 900 * count, sum(map(len, given.train.keys)) + 150 * count)]
+
+
+def _run_quietly(steps: list[Step], folder: Path) -> None:
+    """Run the steps one after the other; of each only its name is printed, as its command is of a folder that goes."""
+    out = sys.stdout
+    with redirect_stdout(io.StringIO()):
+        StepRunner(
+            steps, folder, lanes=1, on_finish=lambda step: print(f"  {step.name}", file=out, flush=True)
+        ).run()  # fmt: skip
 
 
 def _startup(folder: Path) -> float:

@@ -9,7 +9,7 @@ import tiny
 from seitpp.runtime.errors import UserError
 from seitpp.whole import sizes
 from seitpp.whole.fit import FitConfig, fit_images
-from seitpp.whole.given import open_given
+from seitpp.whole.given import open_given, sample_of
 
 SHORT = {
     "train-tokenizer": {"steps": 4, "warmup_steps": 1, "model.widths": [32], "model.codebook_size": 32},
@@ -67,11 +67,20 @@ def test_images_without_classes_become_features_and_a_bundle_that_embeds(tmp_pat
     assert "next: seitpp predict" not in capsys.readouterr().out
 
 
+def test_a_trial_holds_out_images_of_classes_that_others_are_left_of(tmp_path):
+    photos = noisy_images(tmp_path / "photos", {"ant": 12, "bee": 9, "one": 1})
+    sample = sample_of(open_given(photos, labels=None, unlabelled=False).train, 100)
+    assert len(set(sample)) == 22
+    assert "one/00.png" in sample[:3]
+    assert {place.split("/")[0] for place in sample[-4:]} == {"ant", "bee"}
+
+
 @pytest.mark.slow
 def test_a_dry_run_measures_every_step_and_writes_nothing(tmp_path, here, capsys, monkeypatch):
     monkeypatch.setattr("seitpp.whole.trial.TRIAL", {"steps": 2, "warmup_steps": 1, "save_every": 1, "log_every": 1})
     photos = noisy_images(tmp_path / "photos", {"ant": 30, "bee": 30})
-    fit(photos, tmp_path / "run", dry_run=True)
+    noisy_images(photos, {"one": 1})
+    fit(photos, tmp_path / "run", dry_run=True, unlabelled=True)
     assert not (tmp_path / "run").exists()
     lines = capsys.readouterr().out.splitlines()
     table = lines[next(place for place, line in enumerate(lines) if line.startswith("step")) + 1 :]
@@ -79,7 +88,7 @@ def test_a_dry_run_measures_every_step_and_writes_nothing(tmp_path, here, capsys
     for name in names:
         row = next(line for line in table if line.startswith(name))
         assert row.split()[-1] == "MB" or row.split()[-1] == "GB"
-    assert any(line.startswith("measured here on 60 of the images and 2 steps") for line in table)
+    assert any(line.startswith("measured here on 61 of the images and 2 steps") for line in table)
     assert lines[-1].startswith("nothing was written to")
 
 
