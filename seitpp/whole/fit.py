@@ -86,7 +86,7 @@ def fit_images(config: FitConfig) -> None:
     print("\n".join(said(config, given, facts, sizes)), flush=True)
     if config.dry_run:
         estimates, tried = estimate(given, facts, sizes, tokenizer)
-        print("\n".join(["", *as_lines(estimates, lanes=sizes.lanes, images=tried)]))
+        print("\n".join(["", *as_lines(estimates, lanes=sizes.lanes, images=tried, gpus=facts.gpus)]))
         print(f"nothing was written to {folder}; without --dry_run it begins")
         return
     make_folder(folder)
