@@ -11,7 +11,7 @@ TokenAdapt, pre-trains by masked token modelling, trains a classifier from that 
 and writes a report and a bundle. Sizes are chosen by what is there (`seitpp.whole.sizes` has the rules). Every step is
 a command that is printed before it runs. To resume, rerun the same command.
 
-    runs/mine/plan.json     what was found, and the sizes that were chosen
+    runs/mine/fit.json      of what, what was found, and the sizes that were chosen
     runs/mine/images/       train and test: links, the images stay as they are
     runs/mine/report.html   the page
     runs/mine/bundle/       tokenizer and model: seitpp.load("runs/mine").predict("cat.jpg")
@@ -19,16 +19,18 @@ a command that is printed before it runs. To resume, rerun the same command.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from seitpp.runtime.command import run_command
-from seitpp.runtime.config import StageConfig, require
+from seitpp.runtime.config import StageConfig, from_dict, require
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import read_json, write_json
+from seitpp.runtime.files import make_folder, read_json, write_json
 from seitpp.runtime.locations import Location, with_home
-from seitpp.runtime.ownership import is_run
+from seitpp.runtime.locks import lock_folder
+from seitpp.runtime.ownership import is_fit
 from seitpp.runtime.places import claim
 from seitpp.runtime.positional import positional_field
-from seitpp.runtime.run_folder import RunFolder
+from seitpp.runtime.schema import anything, read_described, record, table
 from seitpp.runtime.steps.runner import StepRunner
 from seitpp.tokenizers.sources.listing.left_out import sentence
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -40,6 +42,8 @@ from seitpp.whole.split import SplitConfig
 from seitpp.whole.steps import Way, fit_steps
 from seitpp.whole.trial import as_lines, estimate
 
+FILE = "fit.json"
+_MEND = "mend it, or choose another --output_dir"
 LEAST = 16
 """Images that a fit needs."""
 
@@ -75,19 +79,19 @@ class FitConfig(StageConfig):
 
 def fit_images(config: FitConfig) -> None:
     """Look at what is there, plan, split, run the steps, say what to do next."""
-    folder = claim(config, is_run, "a run of seitpp fit")
+    folder = claim(config, is_fit, "what seitpp fit made")
     given = open_given(with_home(config.images[0]), labels=config.labels, unlabelled=config.unlabelled)
     tokenizer = None if config.tokenizer is None else local_tokenizer(config.tokenizer)
     facts, sizes = make_plan(config, given, tokenizer)
     print("\n".join(said(config, given, facts, sizes)), flush=True)
     if config.dry_run:
         estimates, tried = estimate(given, facts, sizes, tokenizer)
-        print("\n".join(["", *as_lines(estimates, lanes=sizes.lanes, images=tried)]))
+        print("\n".join(["", *as_lines(estimates, lanes=sizes.lanes, images=tried, gpus=facts.gpus)]))
         print(f"nothing was written to {folder}; without --dry_run it begins")
         return
-    run = RunFolder(config, stage="whole.fit", data={"images": given.fingerprint}, may_change=("dry_run",))
-    run.begin()
-    write_json(folder / "plan.json", {"facts": asdict(facts), "sizes": asdict(sizes)})
+    make_folder(folder)
+    lock = lock_folder(folder)
+    write_json(folder / FILE, {**described_as(config, given), "facts": asdict(facts), "sizes": asdict(sizes)})
     split = SplitConfig(
         images=config.images, output_dir=str(folder / "images"), test=config.test, labels=config.labels,
         unlabelled=config.unlabelled, seed=config.seed,
@@ -96,16 +100,14 @@ def fit_images(config: FitConfig) -> None:
     way = Way(folder=folder, images=folder / "images", sizes=sizes, tokenizer=tokenizer)
     labelled = facts.classes >= 2
     StepRunner(fit_steps(way, labelled=labelled), folder, lanes=sizes.lanes).run()
-    reached = {name: read_json(folder / name / "summary.json")["accuracy"] for name in ("finetune", "scratch")
-               if labelled}  # fmt: skip
-    run.finish({f"accuracy, {name}": value for name, value in reached.items()})
-    print("\n".join(farewell(folder, reached, facts.test_images)))
+    lock.release()
+    print("\n".join(farewell(folder, facts.test_images, labelled=labelled)))
 
 
 def make_plan(config: FitConfig, given: Given, tokenizer: str | None) -> tuple[Facts, Sizes]:
-    """What is there and the sizes for it; those of plan.json where a run goes on, maybe on another machine.
+    """What is there and the sizes for it; those of before where a fit goes on, maybe on another machine.
 
-    Raises: UserError if there are too few images, or the tokenizer can't be loaded.
+    Raises: UserError if there are too few images, the tokenizer can't be loaded, or the folder holds another fit.
     """
     facts = given.facts(config.test, None if tokenizer is None else grid_of(load_tokenizer(tokenizer)))
     if facts.images < LEAST or facts.test_images < 1:
@@ -113,11 +115,22 @@ def make_plan(config: FitConfig, given: Given, tokenizer: str | None) -> tuple[F
             f"{config.images[0]} holds {facts.images} images to learn from and {facts.test_images} to test on: "
             f"a fit needs {LEAST} and one"
         )
-    file = Path(config.output_dir) / "plan.json"
-    if file.exists():
-        there = read_json(file)
-        return facts, Sizes(**there["sizes"])
-    return facts, plan(facts, quick=config.quick)
+    file = Path(config.output_dir) / FILE
+    if not file.exists():
+        return facts, plan(facts, quick=config.quick)
+    there, here = read_described(file, record({"sizes": table(anything)}), _MEND), described_as(config, given)
+    if there["images"] != here["images"]:
+        raise UserError(f"{file.parent} holds a fit of other images, or they have changed: choose another --output_dir")
+    other = [name for name, value in here["settings"].items() if there["settings"].get(name) != value]
+    if other:
+        raise UserError(f"{file.parent} holds another fit ({', '.join(other)} differ): choose another --output_dir")
+    return from_dict(Facts, there["facts"], file), from_dict(Sizes, there["sizes"], file)
+
+
+def described_as(config: FitConfig, given: Given) -> dict[str, Any]:
+    """What tells a fit from others."""
+    settings = {name: getattr(config, name) for name in ("unlabelled", "test", "tokenizer", "quick", "seed")}
+    return {"images": given.fingerprint, "settings": settings}
 
 
 def said(config: FitConfig, given: Given, facts: Facts, sizes: Sizes) -> list[str]:
@@ -141,19 +154,18 @@ def said(config: FitConfig, given: Given, facts: Facts, sizes: Sizes) -> list[st
     return lines
 
 
-def farewell(folder: Path, reached: dict[str, float], tested: int) -> list[str]:
+def farewell(folder: Path, tested: int, *, labelled: bool) -> list[str]:
     """Lines that end a fit: what came out, where it lies, the next command."""
     lines = [""]
-    if reached:
-        lines.append(
-            f"accuracy {reached['finetune']:.3f} on about {tested:,} test images, from scratch {reached['scratch']:.3f}"
-        )
-    use = 'predict("cat.jpg")' if reached else 'embed(["cat.jpg"])'
+    if labelled:
+        tuned, scratch = (read_json(folder / name / "summary.json")["accuracy"] for name in ("finetune", "scratch"))
+        lines.append(f"accuracy {tuned:.3f} on about {tested:,} test images, from scratch {scratch:.3f}")
+    use = 'predict("cat.jpg")' if labelled else 'embed(["cat.jpg"])'
     lines += [
         f"the report: {folder / 'report.html'}",
         f'the model:  {folder / "bundle"}, in Python: seitpp.load("{folder}").{use}',
     ]
-    if reached:
+    if labelled:
         lines.append(f"next: seitpp predict cat.jpg --classifier {folder}")
     return lines
 

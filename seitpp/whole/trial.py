@@ -4,11 +4,13 @@ Every step of the plan is run once as the command that it will be, on a sample o
 steps. What depends on the number of steps or images is extrapolated, and nothing else is.
 """
 
+import io
 import json
 import statistics
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,9 @@ def estimate(
     labelled = facts.classes >= 2
     batches = [sizes.flags[stage]["batch_size"] for stage in DEMO_BATCH]
     sample = sample_of(given.train, min(len(given.train.keys), max(64, 3 * max(batches)) + _TEST_IMAGES))
-    held = sample[:_TEST_IMAGES] if given.test is None else sample_of(given.test, _TEST_IMAGES)
-    rest = sample[_TEST_IMAGES:] if given.test is None else sample
+    last = len(sample) - min(_TEST_IMAGES, len(sample) // 5)  # classes come in turn: these have others before them
+    held = sample[last:] if given.test is None else sample_of(given.test, _TEST_IMAGES)
+    rest = sample[:last] if given.test is None else sample
     short = {stage: {**TRIAL, **({"seeds": 1} if stage == "finetune" else {})} for stage in DEMO_BATCH}
     small = {stage: {**flags, **short.get(stage, {})} for stage, flags in sizes.flags.items()}
     with tempfile.TemporaryDirectory(prefix="seitpp-trial-") as place:
@@ -80,11 +83,12 @@ def estimate(
         steps = fit_steps(way, labelled=labelled)
         startup = _startup(folder)
         comparing = _comparing(given, rest) if given.test is None else []
-        StepRunner(steps, folder, lanes=1).run()
+        print(f"trying {len(steps)} steps on {len(sample)} images:", flush=True)
+        _run_quietly(steps, folder)
         lines = (folder / "commands.jsonl").read_text().splitlines()
         records = {record["stage"]: record for record in map(json.loads, lines)}
         counts = Counts(facts, len(rest), len(held))
-        measured = [_of_step(step, records[step.name], sizes, counts, startup) for step in steps]
+        measured = [extrapolated(step, records[step.name], sizes, counts, startup) for step in steps]
         return [*comparing, *measured], len(sample)
 
 
@@ -109,7 +113,20 @@ class Counts:
         return self.facts.images / max(1, self.train)
 
 
-def _of_step(step: Step, record: dict[str, Any], sizes: Sizes, counts: Counts, startup: float) -> Estimate:
+def extrapolated(step: Step, record: dict[str, Any], sizes: Sizes, counts: Counts, startup: float) -> Estimate:
+    """What a step takes as a whole, from what its trial took.
+
+    A training: what came before and after its steps, and the median step of the later half, as often as the plan says.
+    Another step: its start, and the rest in proportion to the images that it reads. Decoded images that a training
+    keeps are counted as memory.
+
+    Args:
+        step: the trial's, whose folder is there.
+        record: its line of commands.jsonl.
+        sizes: the plan.
+        counts: images that there are, and that were tried.
+        startup: seconds that any stage takes before it reads anything.
+    """
     stage = _stage_of(step)
     out = Path(step.command[-1])
     disk, memory = _bytes_of(out), record["peak_memory_mb"] * 1e6
@@ -134,7 +151,7 @@ def steps_of(stage: str, sizes: Sizes) -> int:
     """Optimizer steps of a training: those of the plan, else of its recipe."""
     folder = {"train-tokenizer": "train_tokenizer", "train-tokenadapt": "tokenadapt"}.get(stage, stage)
     planned = sizes.flags[stage].get("steps")
-    return planned if planned is not None else read_recipe(sizes.recipes[stage], folder)[1]["steps"]
+    return int(read_recipe(sizes.recipes[stage], folder)[1]["steps"] if planned is None else planned)
 
 
 def _pixels(sizes: Sizes) -> int:
@@ -161,6 +178,15 @@ def _comparing(given: Given, places: list[str]) -> list[Estimate]:
     return [Estimate("Split", seconds, 500e6 + 900 * count, sum(map(len, given.train.keys)) + 150 * count)]
 
 
+def _run_quietly(steps: list[Step], folder: Path) -> None:
+    """Run the steps one after the other; of each only its name is printed, as its command is of a folder that goes."""
+    out = sys.stdout
+    with redirect_stdout(io.StringIO()):
+        StepRunner(
+            steps, folder, lanes=1, on_finish=lambda step: print(f"  {step.name}", file=out, flush=True)
+        ).run()  # fmt: skip
+
+
 def _startup(folder: Path) -> float:
     """Seconds that a stage takes before it reads anything: the start of Python and torch."""
     (folder / "logs").mkdir()
@@ -177,13 +203,14 @@ def _bytes_of(place: Path) -> int:
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def as_lines(estimates: list[Estimate], *, lanes: int, images: int) -> list[str]:
+def as_lines(estimates: list[Estimate], *, lanes: int, images: int, gpus: int = 0) -> list[str]:
     """A table of them, and what it was measured on.
 
     Args:
         estimates: of the steps.
         lanes: steps that run side by side.
         images: that were tried.
+        gpus: that trainings run on.
     """
     width = max(len(each.name) for each in estimates)
     lines = [f"{'step':<{width}}  {'time':>12}  {'memory':>8}  {'disk':>8}"]
@@ -193,6 +220,8 @@ def as_lines(estimates: list[Estimate], *, lanes: int, images: int) -> list[str]
     lines.append(_line(Estimate("all", busy, most, sum(each.disk for each in estimates)), width))
     tried = f"{images} of the images and {TRIAL['steps']} steps of each training"
     lines.append(f"measured here on {tried} ({cpu_name()}), extrapolated to the whole")
+    if gpus:
+        lines.append("memory is the process's; of the GPU's, batches take what there is (--shrink_batch)")
     if lanes > 1:
         lines.append(f"{lanes} steps run side by side where they can; of memory twice the most counts")
     return lines

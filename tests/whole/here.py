@@ -3,7 +3,8 @@
 import importlib
 
 from seitpp.cli import STAGES
-from seitpp.runtime.command import run_command
+from seitpp.report.report import write_report
+from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.steps.runner import StepRunner
 
 
@@ -14,14 +15,10 @@ def run_here(step):
     seen = []
 
     def called(main, config_class, *, recipes):
-        from seitpp.runtime.command import parse
-
         main(parse(config_class, words, recipes=recipes))
         seen.append(stage)
 
     if stage == "report":
-        from seitpp.report.report import write_report
-
         write_report([words[0]], words[words.index("--out") + 1], images=words[words.index("--images") + 1])
         return
     assert module.run_command is run_command
@@ -36,5 +33,5 @@ def run_here(step):
 class RunnerHere(StepRunner):
     """Runs every step in this process, one after the other."""
 
-    def __init__(self, steps, folder, *, lanes):
-        super().__init__(steps, folder, lanes=1, call=run_here)
+    def __init__(self, steps, folder, *, lanes, on_finish=None):
+        super().__init__(steps, folder, lanes=1, on_finish=on_finish, call=run_here)

@@ -1,17 +1,15 @@
 """`seitpp fit`: from a folder of images to a bundle, by one command; and what it refuses."""
 
-import json
-
 import pytest
+from here import RunnerHere
+from test_split import noisy_images
 
 import seitpp
 import tiny
-from here import RunnerHere
 from seitpp.runtime.errors import UserError
 from seitpp.whole import sizes
 from seitpp.whole.fit import FitConfig, fit_images
-from seitpp.whole.given import open_given
-from test_split import noisy_images
+from seitpp.whole.given import open_given, sample_of
 
 SHORT = {
     "train-tokenizer": {"steps": 4, "warmup_steps": 1, "model.widths": [32], "model.codebook_size": 32},
@@ -48,15 +46,13 @@ def test_a_folder_of_images_becomes_a_model_in_use_and_the_same_command_goes_on(
     assert f"the report: {folder / 'report.html'}" in said
     assert f"next: seitpp predict cat.jpg --classifier {folder}" in said
     assert "<title>" in (folder / "report.html").read_text()[:2000]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary.keys() == {"accuracy, finetune", "accuracy, scratch"}
     bundle = seitpp.load(folder)
     assert set(bundle.predict(str(photos / "one" / "00.png"))[0]) <= {"drei ecken", "äpfel", "one"}
     commands = (folder / "commands.jsonl").read_text()
     fit(photos, folder)
     assert (folder / "commands.jsonl").read_text() == commands  # nothing was run again
     noisy_images(photos, {"new": 3})
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match="holds a fit of other images"):
         fit(photos, folder)
 
 
@@ -71,11 +67,20 @@ def test_images_without_classes_become_features_and_a_bundle_that_embeds(tmp_pat
     assert "next: seitpp predict" not in capsys.readouterr().out
 
 
+def test_a_trial_holds_out_images_of_classes_that_others_are_left_of(tmp_path):
+    photos = noisy_images(tmp_path / "photos", {"ant": 12, "bee": 9, "one": 1})
+    sample = sample_of(open_given(photos, labels=None, unlabelled=False).train, 100)
+    assert len(set(sample)) == 22
+    assert "one/00.png" in sample[:3]
+    assert {place.split("/")[0] for place in sample[-4:]} == {"ant", "bee"}
+
+
 @pytest.mark.slow
 def test_a_dry_run_measures_every_step_and_writes_nothing(tmp_path, here, capsys, monkeypatch):
     monkeypatch.setattr("seitpp.whole.trial.TRIAL", {"steps": 2, "warmup_steps": 1, "save_every": 1, "log_every": 1})
     photos = noisy_images(tmp_path / "photos", {"ant": 30, "bee": 30})
-    fit(photos, tmp_path / "run", dry_run=True)
+    noisy_images(photos, {"one": 1})
+    fit(photos, tmp_path / "run", dry_run=True, unlabelled=True)
     assert not (tmp_path / "run").exists()
     lines = capsys.readouterr().out.splitlines()
     table = lines[next(place for place, line in enumerate(lines) if line.startswith("step")) + 1 :]
@@ -83,7 +88,7 @@ def test_a_dry_run_measures_every_step_and_writes_nothing(tmp_path, here, capsys
     for name in names:
         row = next(line for line in table if line.startswith(name))
         assert row.split()[-1] == "MB" or row.split()[-1] == "GB"
-    assert any(line.startswith("measured here on 60 of the images and 2 steps") for line in table)
+    assert any(line.startswith("measured here on 61 of the images and 2 steps") for line in table)
     assert lines[-1].startswith("nothing was written to")
 
 
@@ -97,7 +102,7 @@ def test_train_and_val_are_the_split_and_what_lies_beside_them_is_named(tmp_path
     with pytest.raises(UserError, match="split already"):
         open_given(photos, labels="birds.csv", unlabelled=False)
     noisy_images(photos / "Val", {"cow": 1})
-    with pytest.raises(UserError, match="has a class 'cow' that .*train lacks"):
+    with pytest.raises(UserError, match=r"has a class .cow. that .*train lacks"):
         open_given(photos, labels=None, unlabelled=False)
 
 

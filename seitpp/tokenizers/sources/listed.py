@@ -5,7 +5,7 @@
     heron/0002.jpg,heron,/photos/2024/IMG_0002.jpg
 
 Without the column `file` the key is the file. Files lie relative to the table's own folder; an empty label is none.
-`seitpp split --form lists` writes such tables, and every command takes one as --images.
+`seitpp split photos --form lists` writes such tables, and every command takes one as --images.
 """
 
 from collections.abc import Sequence
