@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from seitpp.runtime.config import field_names, flattened, optional_fields
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
-from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.errors import Interrupted, Rehearsed, UserError
 from seitpp.runtime.field_types import field_types, in_words, lists_as_typed
 from seitpp.runtime.locations import with_homes
 from seitpp.runtime.places import check_places
@@ -54,6 +54,10 @@ def run_command(
         check_places(config)
         main(config)
         code = 0
+    except Rehearsed as end:
+        code = 0
+        if rank == 0:
+            print(end, flush=True)
     except Interrupted as interruption:
         code = 128 + interruption.signal
         _say(f"{interruption}. To resume, rerun {_same_command(config)}", rank)

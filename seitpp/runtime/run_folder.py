@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from seitpp.runtime.config import flattened
-from seitpp.runtime.errors import UserError
+from seitpp.runtime.errors import Rehearsed, UserError
 from seitpp.runtime.files import followed, write_json, write_text
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.machine import cpu_name
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 _MAY_CHANGE = {
-    "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
+    "output_dir", "resume", "dry_run", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
     "cache.folder", "cache.gigabytes", "cache.attempts", "verify_shards",
 }  # fmt: skip
 _MEND = "mend or remove it, or start afresh with --resume none"
@@ -113,9 +113,13 @@ class RunFolder:
         """Write the configuration, and clear what an earlier run left if this is a new one: all is in order to run.
 
         Called on all processes once nothing can be refused any more; `log` and `finish` do it by themselves.
+
+        Raises: Rehearsed in a dry run.
         """
         if self._begun:
             return
+        if getattr(self.config, "dry_run", False):
+            raise Rehearsed(f"{self.path}: no step is left to try; nothing was written")
         self._begun = True
         if self.within is not None:
             self.within.begin()
