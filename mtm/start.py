@@ -21,7 +21,9 @@ _SHAPE = (
 
 @torch.no_grad()
 def start_from_weights(model: MaskedTokenModel, config: ModelConfig, weights: str | Path, store: TokenStore) -> None:
-    """Set all weights of a model to those of an earlier pre-training, in place; learned positions (the decoder's) are interpolated.
+    """Set all weights of a model to those of an earlier pre-training, in place.
+
+    Learned positions (the decoder's) are interpolated to its view.
 
     Args:
         model: a MaskedTokenModel.
