@@ -107,6 +107,11 @@ class FinetuneConfig(TrainConfig, ReadsStores, ReadsLabels):
     eval_every: int | None = 0
     """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
 
+    @property
+    def trainings(self) -> int:
+        """One for each candidate of the learning rate, where there are several, and one for each seed."""
+        return self.seeds + (len(self.blr_candidates) if len(self.blr_candidates) > 1 else 0)
+
     def __post_init__(self):
         super().__post_init__()
         require(self, "seeds", self.seeds >= 1, "must be at least 1")

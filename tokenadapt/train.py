@@ -15,17 +15,18 @@ import torch
 import torch.nn.functional as F
 
 from seitpp.runtime.command import run_command
-from seitpp.runtime.config import require
+from seitpp.runtime.config import flattened, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.fingerprints import weights_fingerprint
 from seitpp.runtime.locations import Location
 from seitpp.runtime.pictures import grid_pixels, image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
 from seitpp.tokenadapt.measure import METHODS, agreement_table, eval_agreement, transformed_ids
-from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig, load_token_adapt
 from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
 from seitpp.tokenizers.sources.images import ImageBatches, read_rows, say_left_out, split_rows
 from seitpp.tokenizers.sources.pixels import quiet_decoding
@@ -63,6 +64,9 @@ class TrainTokenAdaptConfig(TrainConfig):
     32 x 32"""
     max_skipped: float = 0.001
     """fraction of the images that may fail to decode before the training ends with an error; it goes on without them"""
+    init_weights: Location | None = None
+    """run or weights of an earlier TokenAdapt of the same tokenizer, shape and view that this training starts from;
+    None: from scratch"""
     unchanged: float = 0.1
     """fraction of samples that learn the identity"""
     held_out: float = 0.05
@@ -88,6 +92,7 @@ def main(config: TrainTokenAdaptConfig) -> None:
     images = open_source(config.images)
     inputs = {"tokenizer": tokenizer.fingerprint}
     data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    data |= {"init_weights": config.init_weights and weights_fingerprint(config.init_weights)}
     run = open_run(config, accelerator, stage="tokenadapt.train", inputs=inputs, data=data)
     if run.finished:
         accelerator.print(f"{run.path}: finished before, nothing to do")
@@ -131,9 +136,9 @@ def main(config: TrainTokenAdaptConfig) -> None:
 
 
 def make_model(config: TrainTokenAdaptConfig, tokenizer: Tokenizer) -> TokenAdapt:
-    """An untrained TokenAdapt for a tokenizer, a function of `config.seed`.
+    """The TokenAdapt that a training starts with, a function of `config.seed` and of `init_weights`.
 
-    Raises: UserError if the view does not fit into the tokenizer's grid.
+    Raises: UserError if the view does not fit into the tokenizer's grid, or weights are of another one or shape.
     """
     view = tuple(config.view or tokenizer.grid)
     if any(not 0 < part <= whole for part, whole in zip(view, tokenizer.grid, strict=True)):
@@ -141,10 +146,27 @@ def make_model(config: TrainTokenAdaptConfig, tokenizer: Tokenizer) -> TokenAdap
             f"a view of {view} tokens does not fit into the tokenizer's grid of {tokenizer.grid}: set --view"
         )
     torch.manual_seed(config.seed)
-    return TokenAdapt(
+    model = TokenAdapt(
         config.model, grid=tokenizer.grid, view=view, codebook_size=tokenizer.codebook_size,
         embedding_dim=tokenizer.codebook.shape[1],
     )  # fmt: skip
+    if config.init_weights is not None:
+        _start_from_weights(model, config.init_weights, tokenizer)
+    return model
+
+
+def _start_from_weights(model, weights, tokenizer):
+    old, fingerprint = load_token_adapt(weights)
+    if fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"--init_weights {weights} belongs to tokenizer {fingerprint[:12]}, not to this one, "
+            f"{tokenizer.fingerprint[:12]}: their ids mean different things"
+        )
+    there, here = flattened(old.described), flattened(model.described)
+    different = [f"{name} = {there[name]}" for name in there if there[name] != here.get(name)]
+    if different:
+        raise UserError(f"--init_weights {weights} is a TokenAdapt of another shape: it has {', '.join(different)}")
+    model.load_state_dict(old.state_dict())
 
 
 def make_step(config: TrainTokenAdaptConfig, tokenizer: Tokenizer, view: tuple, map_size: tuple) -> Step:

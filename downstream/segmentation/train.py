@@ -115,6 +115,11 @@ class SegmentationConfig(TrainConfig, ReadsStores):
     eval_every: int | None = 0
     """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
 
+    @property
+    def trainings(self) -> int:
+        """One for each seed."""
+        return self.seeds
+
     def __post_init__(self):
         super().__post_init__()
         require(self, "seeds", self.seeds >= 1, "must be at least 1")
@@ -140,7 +145,7 @@ def segmentation(config: SegmentationConfig) -> None:
         return
     protocol, origin = PROTOCOLS[config.head.kind], start_of(config.weights, config.head)
     results = []
-    if config.baseline:
+    if config.baseline and not config.dry_run:
         logits_at = majority_logits(token_majority(rows), test_rows)
         measured = _measure(config, logits_at, test_rows, accelerator, title="baseline").measures()
         results += _results(config, measured, "token_majority", {"init": "", "augmentation": ""}, rows, test_rows)

@@ -19,12 +19,6 @@ def cpu_name() -> str:
     return next(named, platform.machine())
 
 
-def peak_memory(device: "torch.device") -> str:
-    """The most memory that this process has held, in words."""
-    whose = "of the GPU" if device.type == "cuda" else "of memory"
-    return f"at most {peak_bytes(device) / 1e9:.1f} GB {whose}"
-
-
 def peak_bytes(device: "torch.device") -> int:
     """The most memory that this process has held: of the GPU where it runs on one, else resident."""
     import torch
@@ -32,3 +26,8 @@ def peak_bytes(device: "torch.device") -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peak_memory(device: "torch.device") -> str:
+    """The same in words."""
+    return f"at most {peak_bytes(device) / 1e9:.1f} GB of {'the GPU' if device.type == 'cuda' else 'memory'}"

@@ -23,6 +23,7 @@ from seitpp.training.best_weights import Better
 from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
 from seitpp.training.optimizer import set_learning_rate
 from seitpp.training.random_streams import seed_dropout
+from seitpp.training.rehearsal import rehearse, sizes_of
 from seitpp.training.schedule import Schedule
 from seitpp.training.speed import Speed
 from seitpp.training.step_guard import Watch, collected_signals
@@ -90,6 +91,34 @@ def train(
             f"nothing is left to train; give more --steps or --epochs"
         )
     check_trackers(config.trackers)
+
+    def update(index, watch, *, measure=False):
+        """Take the optimizer step `index`; returns its learning rate and, where asked for, the gradient's norm."""
+        model.train()
+        lr = schedule.lr_at(index)
+        set_learning_rate(optimizer, lr)
+        seed_dropout(config.seed, index, accelerator.process_index)
+        for micro in range(config.accum_iter):
+            with nullcontext() if micro == config.accum_iter - 1 else accelerator.no_sync(model):
+                loss, numbers = step(batch_at(index, micro), index)
+                accelerator.backward(loss / config.accum_iter)
+            watch.add(loss)
+            meter.add({"loss": loss, **numbers})
+        watch.before_update(index)
+        norm = _clip(accelerator, model, config.clip_grad) if measure or config.clip_grad is not None else None
+        optimizer.step()
+        optimizer.zero_grad()
+        if ema is not None:
+            ema.update(accelerator.unwrap_model(model), index + 1)
+        return lr, norm
+
+    if config.dry_run:
+        on_begin(first)
+        watch = Watch(accelerator, run, optimizer, [])
+        rehearse(
+            accelerator, run, lambda index: update(index, watch), first=first, total=schedule.total_steps,
+            sizes=sizes_of(accelerator.unwrap_model(model), config, best=best_by is not None),
+        )  # fmt: skip
     run.begin()
     run.forget_metrics_from(first)
     on_begin(first)
@@ -129,24 +158,8 @@ def train(
             if stop:
                 raise Interrupted(stop, f"stopped before step {index} of {schedule.total_steps}; saved")
 
-            model.train()
-            lr = schedule.lr_at(index)
-            set_learning_rate(optimizer, lr)
-            seed_dropout(config.seed, index, accelerator.process_index)
-            for micro in range(config.accum_iter):
-                with nullcontext() if micro == config.accum_iter - 1 else accelerator.no_sync(model):
-                    loss, numbers = step(batch_at(index, micro), index)
-                    accelerator.backward(loss / config.accum_iter)
-                watch.add(loss)
-                meter.add({"loss": loss, **numbers})
-            watch.before_update(index)
             logs = (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps
-            norm = _clip(accelerator, model, config.clip_grad) if logs or config.clip_grad is not None else None
-            optimizer.step()
-            optimizer.zero_grad()
-            if ema is not None:
-                ema.update(accelerator.unwrap_model(model), index + 1)
-
+            lr, norm = update(index, watch, measure=logs)
             if logs:
                 watch.check()
                 means, batches, seconds = meter.take()
