@@ -149,7 +149,7 @@ def main(config: AblationConfig) -> None:
     with replacing(run.path / TABLE) as temporary:
         table.to_csv(temporary, index=False)
     run.finish({"results": len(results)})
-    shown = table[table.metric == "accuracy"].drop(columns=["metric", "train_images", "test_images"])
+    shown = table[table.metric == "accuracy"].drop(columns=["metric", "train_images"])
     print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
     print(f"{run.path}: results.csv and ablation.csv are written. seitpp report {run.path} makes a page of them")
 
@@ -186,7 +186,7 @@ def read_inputs(config: AblationConfig) -> tuple[LabelledRows, LabelledRows, Rec
         raise UserError(
             f"{config.store}: fractions of the labels need a store on this machine; or give --label_fractions '[1]'"
         )
-    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size)
+    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size, store.geometry)
     for ingredient in config.ingredients:
         augment = augment_of(ingredient, pretraining.augment, config.token_adapt)
         Augment(augment, store=store, view=view, device="cpu")

@@ -202,7 +202,7 @@ def _write_tables(config: FineGrainedConfig, run: RunFolder, sets: list[CheckedS
     with replacing(run.path / _TABLE) as temporary:
         table.to_csv(temporary, index=False)
     run.finish({"sets": {each.name: each.metric for each in sets}, "results": len(results)})
-    shown = table.drop(columns=["augmentation", "train_images", "test_images"])
+    shown = table.drop(columns=["augmentation", "train_images"])
     print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
     print(f"{run.path}: {len(sets)} sets are measured, see results.csv and {_TABLE}")
 

@@ -28,6 +28,7 @@ from seitpp.runtime.ownership import is_run
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.run_content import remove_checkpoints
 from seitpp.tokenizers.tokenizer import Tokenizer
+from seitpp.tokens.one_dimensional import geometry_of
 from seitpp.tokens.store import TokenStore
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ class Recipes:
                 f"the weights belong to tokenizer {self.tokenizer[:12]}, --tokenizer is {tokenizer.fingerprint[:12]}: "
                 "give the one whose tokens they were trained on"
             )
-        fitting_view(self.finetune.view or self.view, tuple(tokenizer.grid), self.encoder.patch_size)
+        fitting_view(
+            self.finetune.view or self.view, tuple(tokenizer.grid), self.encoder.patch_size, geometry_of(tokenizer)
+        )
 
     def fingerprints(self) -> dict[str, Any]:
         """Of the recipes as they resolve and the weights, by the names of their fields."""

@@ -157,7 +157,7 @@ def storage_curve(config: StorageCurveConfig) -> None:
     with replacing(run.path / CURVE) as temporary:
         table.to_csv(temporary, index=False)
     run.finish({"results": len(results)})
-    shown = table[table["metric"] == "accuracy"].drop(columns=["metric", "dataset", "budget", "test_images"])
+    shown = table[table["metric"] == "accuracy"].drop(columns=["metric", "dataset", "budget"])
     print(f"\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\n")
     print(f"{run.path}: results.csv and {CURVE} are written. seitpp report {run.path} makes a page of them")
 
@@ -187,7 +187,7 @@ def read_inputs(config: StorageCurveConfig) -> tuple[LabelledRows, LabelledRows,
     finetuning = recipe_of(config, "finetune", FinetuneConfig, [*stores, *label_words(config)])
     train_set, test_set = open_train_and_test(finetuning)
     store = train_set.store
-    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size)
+    view = fitting_view(pretraining.view, store.grid, pretraining.model.encoder.patch_size, store.geometry)
     for ingredient in config.ingredients:
         augment = augment_of(ingredient, pretraining.augment, config.token_adapt)
         Augment(augment, store=store, view=view, device="cpu")

@@ -21,10 +21,13 @@ from seitpp.finetune.classifier import Classifier
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.encoding import full_precision
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer
+from seitpp.tokens.format.layout import MOST_IN_ONE_TABLE
 from seitpp.tokens.views import centre
 
 BLOCK = 1 << 24
 """At most this many similarities of latents to codes are held at a time: 64 MB, however large the codebook is."""
+SIGNS_APART = 4.0
+"""Squared distance of a code of -1 and 1 to its nearest other."""
 
 
 class AttackedPath:
@@ -46,7 +49,7 @@ class AttackedPath:
         self.latents, codes, self.renamed = encoder_of(tokenizer)
         self.codes = F.normalize(codes, dim=1) if tokenizer.lookup == "cosine" else codes
         self.table = table_of(classifier)
-        self.width = temperature * spacing(self.codes)
+        self.width = temperature * (SIGNS_APART if tokenizer.lookup == "signs" else spacing(self.codes))
         self.neighbours = min(neighbours, len(codes))
         self._check()
 
@@ -180,11 +183,12 @@ def spacing(codes: Tensor) -> float:
     """The median squared distance of a code to its nearest other one; codes in one place do not count.
 
     Args:
-        codes: (k, c).
+        codes: (k, c). Of more than 65,536, some 4,096 evenly spaced are compared with all.
     """
-    nearest = nearest_codes(codes, codes, min(2, len(codes)))
+    some = codes if len(codes) <= MOST_IN_ONE_TABLE else codes[:: len(codes) // 4096]
+    nearest = nearest_codes(some, codes, min(2, len(codes)))
     # of a code and a twin of it either may come first
-    others = (codes[:, None] - codes[nearest]).square().sum(2).amax(1)
+    others = (some[:, None] - codes[nearest]).square().sum(2).amax(1)
     apart = others[others > 1e-8]
     return float(apart.median()) if len(apart) else 1.0
 

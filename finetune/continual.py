@@ -35,12 +35,14 @@ from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.locations import Location
+from seitpp.runtime.processes import Processes
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.sources.selected import images_of_keys
 from seitpp.tokenizers.sources.source import open_source
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.subset import parse_bytes, rank_rows
+from seitpp.training.rehearsal import place_for
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -65,6 +67,11 @@ class ContinualConfig(FinetuneConfig):
     """the store's tokenizer; needed for jpeg"""
     jpeg_quality: int = 75
     """of the JPEGs, 1 to 95"""
+
+    @property
+    def trainings(self) -> int:
+        """One for each task, of each method and seed."""
+        return self.tasks * len(self.methods) * self.seeds
 
     def __post_init__(self):
         super().__post_init__()
@@ -137,24 +144,25 @@ def learn(
     tasks = divide_classes(len(train_set.classes), config.tasks, seed=config.seed)
     memory = _memory(config, method, train_set, accelerator.device)
     ranked = rank_rows(train_set.rows, train_set.targets, seed=config.seed)
-    folder, course = Path(config.output_dir), Course(accuracy=[], kept=[], bytes=[])
-    store, weights = folder / ".seitpp-task", config.weights  # a name that nobody else uses: it is replaced and removed
-    for number, classes in enumerate(tasks, start=1):
+    folder, course, weights = Path(config.output_dir), Course(accuracy=[], kept=[], bytes=[]), config.weights
+    with place_for(folder, config, Processes(accelerator)) as place:
+        store = place / ".seitpp-task"  # a name that nobody else uses: it is replaced and removed
+        for number, classes in enumerate(tasks, start=1):
+            if accelerator.is_main_process:
+                write_task(store, train_set, rows_of(train_set, classes), memory)
+            accelerator.wait_for_everyone()
+            seen = np.concatenate(tasks[:number])
+            each = replace(config, weights=weights, output_dir=str(folder / f"task-{number:02d}"))
+            title = f"{method}, task {number} of {len(tasks)}, seed {config.seed}"
+            fit_classifier(each, open_task(store), test_set.part(rows_of(test_set, seen)), title=title)
+            weights = each.output_dir
+            course.accuracy.append(_accuracy(config, weights, test_set, tasks[:number], accelerator))
+            if accelerator.is_main_process:
+                memory.keep(ranked[np.isin(train_set.labels[ranked], seen)])
+            course.kept.append(len(memory.rows))
+            course.bytes.append(memory.bytes)
         if accelerator.is_main_process:
-            write_task(store, train_set, rows_of(train_set, classes), memory)
-        accelerator.wait_for_everyone()
-        seen = np.concatenate(tasks[:number])
-        each = replace(config, weights=weights, output_dir=str(folder / f"task-{number:02d}"))
-        title = f"{method}, task {number} of {len(tasks)}, seed {config.seed}"
-        fit_classifier(each, open_task(store), test_set.part(rows_of(test_set, seen)), title=title)
-        weights = each.output_dir
-        course.accuracy.append(_accuracy(config, weights, test_set, tasks[:number], accelerator))
-        if accelerator.is_main_process:
-            memory.keep(ranked[np.isin(train_set.labels[ranked], seen)])
-        course.kept.append(len(memory.rows))
-        course.bytes.append(memory.bytes)
-    if accelerator.is_main_process:
-        shutil.rmtree(store)
+            shutil.rmtree(store)
     return course
 
 

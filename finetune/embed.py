@@ -69,7 +69,7 @@ def main(config: EmbedConfig) -> None:
     model, fingerprint = load_model(config.weights, device)
     store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])
     encoder = model.encoder
-    fitting_view(encoder.view, store.grid, encoder.patch_size)
+    fitting_view(encoder.view, store.grid, encoder.patch_size, store.geometry)
     width = encoder.width
     features_type = pa.list_(pa.float32(), width)
     about = {"tokenizer": store.tokenizer, "pooling": config.pooling, "classes": store.classes, **model.described}

@@ -26,6 +26,7 @@ from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt import published as token_adapt_published
 from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.one_dimensional import geometry_of, refuse_geometry
 from seitpp.tokens.store import open_store
 
 
@@ -95,7 +96,7 @@ def _pre_training(config, ids):
     heads = _known_heads(config)
     weights = read_weights(config.checkpoint)
     model = published.from_published(weights, config.checkpoint, view=config.view, **heads)
-    view = fitting_view(model.encoder.view, ids.grid, model.encoder.patch_size)
+    view = fitting_view(model.encoder.view, ids.grid, model.encoder.patch_size, geometry_of(ids))
     note = ""
     if token_adapt := token_adapt_published.divided(weights)[0]:  # only checked: no tensor goes by unseen
         token_adapt_published.from_published(token_adapt, config.checkpoint, grid=ids.grid, view=view)
@@ -125,6 +126,8 @@ def _known_heads(config):
 
 def _token_adapt(config, ids):
     """(model, its view, what is worth a note, function that saves it)."""
+    needed = {"TokenAdapt": "give the store or tokenizer of a grid"}
+    refuse_geometry(ids, config.store or config.tokenizer, needed)
     weights = read_weights(config.checkpoint)
     model = token_adapt_published.from_published(weights, config.checkpoint, grid=ids.grid, view=config.view)
     _check_channels(config, model, ids)
@@ -142,7 +145,8 @@ def _classifier(config, ids):
         weights, config.checkpoint, view=config.view, heads=config.heads, codebook=ids.codebook
     )
     _check_channels(config, model, ids)
-    view, classes = fitting_view(model.encoder.view, ids.grid, model.encoder.patch_size), model.head.out_features
+    view = fitting_view(model.encoder.view, ids.grid, model.encoder.patch_size, geometry_of(ids))
+    classes = model.head.out_features
     names, note = list(getattr(ids, "classes", [])), f"; {classes} classes"
     if len(names) != classes:
         names, note = [str(number) for number in range(classes)], f"{note}, named by number"

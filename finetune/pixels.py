@@ -28,6 +28,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.intervals import said_accuracy
 from seitpp.runtime.locations import Location
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.progress import Progress
@@ -39,10 +40,12 @@ from seitpp.tokenizers.sources.jpegs.storage import Encoder, choose_form, forms_
 from seitpp.tokenizers.sources.scaled import ScaledImages
 from seitpp.tokenizers.sources.selected import SelectedImages, images_of_keys
 from seitpp.tokenizers.sources.source import open_source, source_fingerprint
+from seitpp.tokens.one_dimensional import refuse_geometry
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.subset import parse_bytes, rank_rows
-from seitpp.training.fit import batch_layout, fit
+from seitpp.training.fit import Fitted, batch_layout, fit
 from seitpp.training.optimizer import parameter_groups
+from seitpp.training.rehearsal import place_for
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -147,8 +150,8 @@ def train_on_pixels(config: PixelsConfig) -> None:
         write_results(run.path, results)
         values = [result.value for result in results if result.metric == "accuracy"]
         run.finish({"accuracy": sum(values) / len(values)})
-        print(f"{config.dataset}, {config.storage}: accuracy {sum(values) / len(values):.3f}, "
-              f"mean of {len(values)} seeds, on {results[0].train_images} images")  # fmt: skip
+        print(f"{config.dataset}, {config.storage}: accuracy {said_accuracy(values, results[0].test_images)}, "
+              f"learned from {results[0].train_images:,} images")  # fmt: skip
     accelerator.end_training()
 
 
@@ -176,6 +179,8 @@ def shape_of(config: PixelsConfig, store: TokenStore) -> PixelShape:
 
     Raises: UserError if the store does not say the size of its images, or tokens are no squares of whole pixels.
     """
+    patches = {"patches of pixels that show what its tokens show": "train on the JPEGs by a store of a grid's tokens"}
+    refuse_geometry(store, store.folder, patches)
     preprocessing = store.manifest["preprocessing"]
     given = config.image_size or preprocessing.get("image_size")
     if given is None:
@@ -228,9 +233,23 @@ def fit_on_pixels(
     run = open_run(config, accelerator, stage="finetune.pixels/once", within=within, **known)
     if run.finished:
         return run.summary, len(JpegImages(run.path))
-    run.begin()
-    processes.from_main(lambda: keep_jpegs(run.path, config, train_set, shape))
-    jpegs, classes = JpegImages(run.path), train_set.labelled.classes
+    if not config.dry_run:
+        run.begin()
+    with place_for(run.path, config, processes) as place:
+        processes.from_main(lambda: keep_jpegs(place, config, train_set, shape))
+        jpegs = JpegImages(place)
+        fitted = _fit(run, config, jpegs, train_set, test_set, shape, accelerator)
+    run.finish(fitted.measures)
+    accelerator.wait_for_everyone()
+    return fitted.measures, len(jpegs)
+
+
+def _fit(
+    run: RunFolder, config: PixelsConfig, jpegs: JpegImages, train_set: PixelSet, test_set: PixelSet,
+    shape: PixelShape, accelerator: "Accelerator",
+) -> Fitted:  # fmt: skip
+    """Train a classifier on JPEGs."""
+    classes = train_set.labelled.classes
     kept_in = (int(jpegs.described["size"][0]), int(jpegs.described["size"][1]))
     test_images = test_set.images if kept_in == shape.size else ScaledImages(test_set.images, kept_in)
     torch.manual_seed(config.seed)
@@ -251,7 +270,7 @@ def fit_on_pixels(
     rows = rows_of_a_step(len(jpegs), config.batch_size * config.accum_iter * accelerator.num_processes)
     views = PixelViews(config.augment, view=shape.view, patch_size=shape.patch_size, device=accelerator.device)
     origin = {"init": "scratch", "augmentation": "", "budget_bytes": config.budget_bytes, "train_images": len(jpegs)}
-    fitted = fit(
+    return fit(
         run, accelerator, classifier, title=f"{config.storage}, seed {config.seed}", samples=len(rows),
         batches=lambda config: PixelBatches(jpegs, shape.size, **batch_layout(config, accelerator)),
         step=make_step(
@@ -265,9 +284,6 @@ def fit_on_pixels(
         ),
         save=partial(save_classifier, tokenizer="pixels", class_names=classes, origin=origin),
     )  # fmt: skip
-    run.finish(fitted.measures)
-    accelerator.wait_for_everyone()
-    return fitted.measures, len(jpegs)
 
 
 def cli() -> None:

@@ -22,8 +22,8 @@ from seitpp.finetune.load import model_folder
 from seitpp.finetune.probing.heads import HeadsConfig
 from seitpp.finetune.probing.logistic import Solver
 from seitpp.finetune.probing.protocols import Probing
-from seitpp.mtm.augmentation.augment import AugmentConfig
-from seitpp.mtm.encoder import EncoderConfig
+from seitpp.mtm.augmentation.augment import AugmentConfig, check_geometry
+from seitpp.mtm.encoder import EncoderConfig, fitting_view
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.devices import make_accelerator
@@ -139,6 +139,11 @@ def probe_features(config: ProbeConfig, accelerator: "Accelerator", *, metrics: 
         metrics: what is noted of each probe of an encoder: accuracy, mean_per_class.
     """
     train_set, test_set = open_train_and_test(config)
+    store = train_set.store
+    if config.augmented:
+        check_geometry(config.augment, store)
+    if config.weights is None and "random" in config.features:
+        fitting_view(config.view, store.grid, config.encoder.patch_size, store.geometry)
     known = fingerprints(train_set, test_set)
     known["data"] |= _further_fingerprints(config)
     unread = () if "pixels" in config.features else ("images", "eval_images")

@@ -13,9 +13,11 @@ from torch.nn.functional import pad
 from seitpp.finetune.classifier import Classifier
 from seitpp.mtm.encoder import EncoderConfig
 from seitpp.mtm.formats.published import ENCODER, depth_of, usual_heads
+from seitpp.mtm.stems import PatchStem
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.conversion import fill, translated
 from seitpp.tokenadapt.published import claimed, divided, of_whole_model
+from seitpp.tokens.code_factors import whole_ids
 
 _TABLE = "token_emb.word_embeddings.weight"
 _CODEBOOK = "encoder.stem.codebook"
@@ -62,7 +64,7 @@ def from_published(
         )
     config = EncoderConfig(
         width=width, depth=depth_of(weights, "blocks"), heads=heads or usual_heads(width, source),
-        patch_size=patch_size,
+        patch_size=patch_size, code_factors=whole_ids(codebook_size),
     )  # fmt: skip
     classifier = Classifier(
         config, view=view or _square(places - 1, patch_size, source), codebook_size=codebook_size,
@@ -85,6 +87,9 @@ def to_published(classifier: Classifier) -> dict[str, Tensor]:
         raise UserError(
             f"this classifier pools by {classifier.pooling}, the published ones by mean: it can't be exported as one"
         )
+    stem = classifier.encoder.stem
+    if isinstance(stem, PatchStem):
+        stem.factors.require_whole("this classifier")
     state, names = classifier.state_dict(), _published_names(classifier)
     if unknown := [ours for name, ours in names.items() if not of_whole_model(name)]:
         raise UserError(

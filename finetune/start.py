@@ -56,7 +56,9 @@ def start_classifier(
                 folder, classes=len(class_names), drop_path=drop_path, token_dropout=token_dropout
             )
         store.check_tokenizer(fingerprint, f"the model in {weights}", classifier.described["codebook_size"])
-        wanted = fitting_view(view or classifier.encoder.view, store.grid, classifier.encoder.patch_size)
+        wanted = fitting_view(
+            view or classifier.encoder.view, store.grid, classifier.encoder.patch_size, store.geometry
+        )
         classifier.encoder.set_view(wanted)
     return classifier
 
@@ -93,11 +95,11 @@ def _dropping(encoder: EncoderConfig, token_dropout: float | None) -> EncoderCon
 
 
 def _from_scratch(store, classes, *, encoder, stem, view, learned_positions, drop_path):
+    view = fitting_view(view, store.grid, encoder.patch_size, store.geometry)
     try:
         classifier = Classifier(
-            encoder, view=fitting_view(view, store.grid, encoder.patch_size), codebook_size=store.codebook_size,
-            embedding_dim=store.codebook.shape[1], classes=classes, stem=stem, drop_path=drop_path,
-            learned_positions=learned_positions,
+            encoder, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1],
+            classes=classes, stem=stem, drop_path=drop_path, learned_positions=learned_positions,
         )  # fmt: skip
     except ValueError as error:  # a Stem-Adapter makes patches of 2 x 2 tokens
         raise UserError(f"{error}: set --encoder.patch_size 2, or --stem patches") from error

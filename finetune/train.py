@@ -4,8 +4,9 @@
     seitpp finetune --store stores/train --eval_store stores/test --output_dir runs/scratch     (no weights)
     accelerate launch -m seitpp.finetune.train --config demo …
 
-Several learning rates are compared on a part of the training set that is held out for it; the test set is read once,
-by the runs with the chosen rate, one for each seed.
+Several learning rates are compared on a part of the training set that is held out for it; the test set is read by
+the runs with the chosen rate alone, one for each seed. `--eval_every 50` measures on the way, too, for a curve: results
+are those of the last step, whatever the curve did before.
 """
 
 import math
@@ -35,6 +36,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.fingerprints import weights_fingerprint
+from seitpp.runtime.intervals import said_accuracy
 from seitpp.runtime.locations import Location
 from seitpp.runtime.results import Result, write_results
 from seitpp.runtime.run_folder import RunFolder, open_run
@@ -105,6 +107,11 @@ class FinetuneConfig(TrainConfig, ReadsStores, ReadsLabels):
     eval_every: int | None = 0
     """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
 
+    @property
+    def trainings(self) -> int:
+        """One for each candidate of the learning rate, where there are several, and one for each seed."""
+        return self.seeds + (len(self.blr_candidates) if len(self.blr_candidates) > 1 else 0)
+
     def __post_init__(self):
         super().__post_init__()
         require(self, "seeds", self.seeds >= 1, "must be at least 1")
@@ -159,9 +166,9 @@ def finetune_seeds(config: FinetuneConfig, accelerator: "Accelerator", *, evalua
         values = [result.value for result in results if result.metric == measure]
         mean = sum(values) / len(values)
         run.finish({measure: mean, "blr": blr, "held_out": tried})
-        name = measure.replace("_", " ")
-        seeds = f"mean of {len(values)} seeds, " if len(values) > 1 else ""
-        print(f"{config.dataset}: {name} {mean:.3f} on {len(test_set.rows):,} images, {seeds}blr {blr:g}")
+        name, images = measure.replace("_", " "), results[0].test_images
+        said = said_accuracy(values, images) if measure == "accuracy" else f"{mean:.3f} on {images:,} test images"
+        print(f"{config.dataset}: {name} {said}; blr {blr:g}")
 
 
 def best_by(config: FinetuneConfig) -> Better:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from seitpp.tokens.code_factors import factors_of
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.views import centre
 
@@ -18,6 +19,8 @@ def frequency_baselines(
 ) -> dict[str, float]:
     """Cross-entropy in nats per token of two models that know frequencies only.
 
+    Of more than 65,536 codes they know those of the two numbers that an id is split into, as a model does.
+
     Args:
         store: TokenStore whose frequencies are counted (one added to every count).
         other: TokenStore that is predicted; None: `store` itself.
@@ -25,25 +28,27 @@ def frequency_baselines(
         sample: at most this many rows of each are read, evenly spaced; where shards must be fetched, of four shards.
     Returns: {"unigram": one distribution for all places, "position": one for each place}.
     """
-    counts = _counts(store, view, sample)
-    predicted = counts if other is None else _counts(other, view, sample)
-    unigram = (counts.sum(0) + 1.0) / (counts.sum() + store.codebook_size)
-    position = (counts + unigram) / (counts.sum(1, keepdim=True) + 1.0)  # backs off to the unigram
-    return {
-        name: float(-(predicted * model.log()).sum() / predicted.sum())
-        for name, model in (("unigram", unigram), ("position", position))
-    }
+    factors = factors_of(store.codebook_size)
+    counts = _counts(store, view, sample, factors)
+    predicted = counts if other is None else _counts(other, view, sample, factors)
+    found = {"unigram": 0.0, "position": 0.0}
+    for known, wanted in zip(factors.parts(counts), factors.parts(predicted), strict=True):
+        unigram = (known.sum(0) + 1.0) / (known.sum() + known.shape[1])
+        position = (known + unigram) / (known.sum(1, keepdim=True) + 1.0)  # backs off to the unigram
+        for name, model in (("unigram", unigram), ("position", position)):
+            found[name] += float(-(wanted * model.log()).sum() / wanted.sum())
+    return found
 
 
-def _counts(store, view, sample):
-    """How often each code stands at each place of the view, (places, k) float64."""
-    view, codes = view or store.grid, store.codebook_size
-    first = codes * torch.arange(math.prod(view))  # each place counts in a row of its own
+def _counts(store, view, sample, factors):
+    """How often each code, or each of its numbers' values, stands at each place of the view, (places, k) float64."""
+    view, codes = view or store.grid, factors.total
+    first = codes * torch.arange(math.prod(view))[:, None]  # each place counts in a row of its own
     counts = torch.zeros(len(first) * codes, dtype=torch.float64)
     rows = _sample_rows(store, sample)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         ids = centre(store.ids(rows[start : start + _ROWS_AT_ONCE]), view).flatten(1)
-        counts += torch.bincount((ids + first).flatten(), minlength=len(counts))
+        counts += torch.bincount((factors.rows(ids) + first).flatten(), minlength=len(counts))
     return rearrange(counts, "(n k) -> n k", k=codes)
 
 

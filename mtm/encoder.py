@@ -16,6 +16,7 @@ from seitpp.mtm.patches import interpolate_positions, patchify, unpatchify
 from seitpp.runtime.config import require, require_between
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.positions import sincos_positions
+from seitpp.tokens.one_dimensional import Geometry
 
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
 
@@ -36,6 +37,10 @@ class EncoderConfig:
     """dropout of token embeddings"""
     embedding_std: float = 0.02
     """std of the initial token embeddings. Short trainings want about 1 / sqrt(embedding dimension)"""
+    code_factors: tuple[int, ...] | None = None
+    """bits of the numbers that an id is split into, the lowest first, such as 6,12: each has embeddings, which add up,
+    and a softmax of its own. One number: the id itself. None: the id of up to 65,536 codes; of more, two numbers of a
+    third and two thirds of its bits, as Open-MAGVIT2"""
     embedding_init: Literal["normal", "codebook"] = "normal"
     """normal: at random, as published; codebook: the tokenizer's own embeddings, each channel centred and scaled to
     embedding_std, so that like codes start alike: small stores learn much faster"""
@@ -47,6 +52,8 @@ class EncoderConfig:
         require(self, "width", fits, f"must be a multiple of 4 and of heads = {self.heads}")
         require(self, "token_dropout", 0 <= self.token_dropout < 1, "must lie in [0, 1)")
         require(self, "embedding_std", self.embedding_std > 0, "must be above 0")
+        bits = (1,) if self.code_factors is None else self.code_factors
+        require(self, "code_factors", bits and all(1 <= each <= 24 for each in bits), "must be numbers from 1 to 24")
 
 
 class Stem(nn.Module, ABC):
@@ -82,16 +89,25 @@ Pooling = Literal["mean", "cls"]
 """mean: over patches, without the cls token; cls: the cls token."""
 
 
-def fitting_view(view: Sequence[int] | None, grid: Sequence[int], patch_size: int) -> tuple[int, ...]:
+def fitting_view(
+    view: Sequence[int] | None, grid: Sequence[int], patch_size: int, geometry: Geometry = "grid"
+) -> tuple[int, ...]:
     """The view of a model: the one asked for, or all of the stored grid.
 
     Args:
         view: (h, w) tokens, or None.
         grid: (h, w) of the store.
         patch_size: tokens a side of a patch.
-    Raises: UserError if it is larger than the grid or no multiple of the patch size.
+        geometry: of the tokens; one-dimensional ones ("none") are seen whole, each a patch.
+    Raises: UserError if it is larger than the grid or no multiple of the patch size, or cuts one-dimensional tokens.
     """
     view = tuple(view or grid)
+    if geometry == "none" and (view != tuple(grid) or patch_size != 1):
+        cut = f"a view of {view} of the {tuple(grid)}" if view != tuple(grid) else f"patches of {patch_size} tokens"
+        raise UserError(
+            f"one-dimensional tokens, whose places are no places in the image, are seen whole and one by one, not in "
+            f"{cut}: set the encoder's patch_size to 1, and no --view"
+        )
     if any(side > whole or side < 1 or side % patch_size for side, whole in zip(view, grid, strict=True)):
         raise UserError(
             f"a view of {view} tokens must fit into the stored grid of {tuple(grid)} and be a multiple of the patch "

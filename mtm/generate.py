@@ -71,8 +71,8 @@ def generate(
         drawn = logits
         if temperature > 0:
             drawn = logits + temperature * _gumbel(draws, f"ids/{step}", *logits.shape[1:])
-        drawn = drawn.argmax(dim=3)
-        confidence = _confidence(logits, drawn, unknown)
+        drawn = model.factors.likeliest(drawn)
+        confidence = _confidence(model.factors, logits, drawn, unknown)
         scale = choice_noise * (1 - (step + 1) / steps)
         if scale > 0:
             confidence = confidence + scale * _gumbel(draws, f"confidence/{step}", is_open.shape[1])
@@ -98,9 +98,10 @@ def _least(values, count):
     return values.argsort(dim=1, stable=True).argsort(dim=1) < count
 
 
-def _confidence(logits, drawn, unknown):
+def _confidence(factors, logits, drawn, unknown):
     """Mean log-probability of a patch's drawn ids, (b, n)."""
-    sure = logits.log_softmax(dim=3).gather(3, drawn[..., None])[..., 0]
+    numbers = zip(factors.parts(logits), factors.of(drawn), strict=True)
+    sure = sum(part.log_softmax(dim=3).gather(3, number[..., None])[..., 0] for part, number in numbers)
     return (sure * unknown).sum(dim=2) / unknown.sum(dim=2).clamp_min(1)
 
 

@@ -75,7 +75,8 @@ class MaskedTokenModel(nn.Module):
 
     Masked patches that are not dropped enter the encoder as a learned vector; dropped ones do not enter it. In the
     decoder every hidden place holds the projected cls output, to which learned positions are added. The head splits
-    a patch into its tokens and compares each with the detached embedding table.
+    a patch into its tokens and compares each with the detached embedding table. Where ids are split into numbers
+    (`encoder.code_factors`), each number has a softmax of its own, and their cross-entropies are added.
 
     Args:
         config: a ModelConfig.
@@ -92,6 +93,7 @@ class MaskedTokenModel(nn.Module):
         }  # fmt: skip
         self.label_smoothing = config.label_smoothing
         stem = PatchStem(config.encoder, codebook_size=codebook_size, embedding_dim=embedding_dim)
+        self.factors = stem.factors
         self.encoder = TokenEncoder(config.encoder, stem, view=view)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.encoder.width))
         decoder, patches = config.decoder, math.prod(self.encoder.patch_grid)
@@ -107,9 +109,9 @@ class MaskedTokenModel(nn.Module):
             ]
         )  # fmt: skip
         self.decoder_norm = LAYER_NORM(decoder.width)
-        self.head = nn.Linear(decoder.width, self.encoder.patch_size**2 * embedding_dim)
+        self.head = nn.Linear(decoder.width, self.encoder.patch_size**2 * len(self.factors.sizes) * embedding_dim)
         self.head_norm = nn.LayerNorm(embedding_dim)
-        self.head_bias = nn.Parameter(torch.zeros(codebook_size))
+        self.head_bias = nn.Parameter(torch.zeros(self.factors.total))
         for part in (self.decoder_embed, self.decoder_blocks, self.head):
             initialise_linear(part)
 
@@ -135,11 +137,16 @@ class MaskedTokenModel(nn.Module):
         return self.decoder_norm(x)[:, 1:]
 
     def logits(self, decoded: Tensor) -> Tensor:
-        """Logits of the tokens of patches: (b, m, d of the decoder) to (b, m, p * q, k)."""
-        side = self.encoder.patch_size
-        x = rearrange(self.head(decoded), "b m (p q c) -> b m (p q) c", p=side, q=side)
+        """Logits of the tokens of patches: (b, m, d of the decoder) to (b, m, p * q, k).
+
+        Where ids are split, those of the values of all numbers, as `factors.parts` divides them.
+        """
+        tokens, factors = self.encoder.patch_size**2, self.factors
+        x = rearrange(self.head(decoded), "b m (t f c) -> f b m t c", t=tokens, f=len(factors.sizes))
         x = self.head_norm(F.gelu(x))
-        return x @ self.encoder.stem.embeddings.weight.detach().T + self.head_bias
+        tables, biases = factors.parts(self.encoder.stem.embeddings.weight.detach(), 0), factors.parts(self.head_bias)
+        logits = [part @ table.T + bias for part, table, bias in zip(x, tables, biases, strict=True)]
+        return torch.cat(logits, dim=-1) if factors.split else logits[0]
 
     def targets(self, ids: Tensor) -> Tensor:
         """Ids by patch: (b, h, w) to (b, n, p * q)."""
@@ -159,17 +166,19 @@ class MaskedTokenModel(nn.Module):
         targets = self.targets(ids)
         targets = targets.gather(1, hidden[..., None].expand(-1, -1, targets.shape[2]))
         flat, wanted = rearrange(logits.float(), "b m t k -> (b m t) k"), rearrange(targets, "b m t -> (b m t)")
-        logarithms = F.log_softmax(flat, dim=1)
-        cross_entropy = F.nll_loss(logarithms, wanted)
-        smoothing = self.label_smoothing  # spread over all codes
-        loss = (1 - smoothing) * cross_entropy - smoothing * logarithms.mean()
-        accuracy = (flat.detach().argmax(dim=1) == wanted).float().mean()
-        return loss, {"cross_entropy": cross_entropy.detach(), "accuracy": accuracy}
+        losses, surprises, smoothing = [], [], self.label_smoothing  # spread over all codes
+        for part, number in zip(self.factors.parts(flat), self.factors.of(wanted), strict=True):
+            logarithms = F.log_softmax(part, dim=1)
+            surprises.append(F.nll_loss(logarithms, number))
+            losses.append((1 - smoothing) * surprises[-1] - smoothing * logarithms.mean())
+        accuracy = (self.factors.likeliest(flat.detach()) == wanted).float().mean()
+        cross_entropy = torch.stack(surprises).sum().detach()
+        return torch.stack(losses).sum(), {"cross_entropy": cross_entropy, "accuracy": accuracy}
 
     @torch.no_grad()
     def complete(self, ids: Tensor, masks: Masks) -> Tensor:
         """Fill masked patches with the most likely ids: (b, h, w) to (b, h, w)."""
-        best = self.logits(self.decode(self.encode(ids, masks), masks)).argmax(dim=-1)
+        best = self.factors.likeliest(self.logits(self.decode(self.encode(ids, masks), masks)))
         return self.encoder.unpatchify(torch.where(masks.masked[..., None], best, self.targets(ids)))
 
 

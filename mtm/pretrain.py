@@ -18,12 +18,15 @@ from seitpp.mtm.cost import training_flops
 from seitpp.mtm.encoder import fitting_view
 from seitpp.mtm.masking import MaskConfig, make_masks, sample_masks
 from seitpp.mtm.model import MaskedTokenModel, ModelConfig, save_model
-from seitpp.mtm.pictures import completion_picture
+from seitpp.mtm.pictures import completed_rows, completion_picture
+from seitpp.mtm.start import start_from_weights
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
+from seitpp.runtime.fingerprints import weights_fingerprint
 from seitpp.runtime.locations import Location
+from seitpp.runtime.pictures import grid_pixels
 from seitpp.runtime.run_folder import RunFolder, open_run
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.loader import TrainingBatches, evaluation_batches
@@ -57,6 +60,9 @@ class PretrainConfig(TrainConfig, ReadsStores):
     """how a store behind a URL is read"""
     view: tuple[int, int] | None = None
     """tokens (h, w) that the model sees of each grid; None: all. The papers see 28 x 28 of 32 x 32"""
+    init_weights: Location | None = None
+    """run or weights of an earlier pre-training of the same tokenizer and shape that this one starts from, its positions
+    interpolated to the view; None: from scratch"""
     model: ModelConfig = field(default_factory=ModelConfig)
     """shape of the model"""
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -92,8 +98,9 @@ def pretrain(config: PretrainConfig) -> None:
     )  # fmt: skip
     step, largest_step = make_steps(config, augment, math.prod(model.encoder.patch_grid))
     picture = partial(_picture, config=config, store=eval_store or store, accelerator=accelerator)
-    # The main process is the one that logs.
-    baselines = frequency_baselines(store, eval_store, view=model.encoder.view) if accelerator.is_main_process else {}
+    baselines: dict[str, float] = {}
+    if accelerator.is_main_process and not config.dry_run:  # the main process is the one that logs
+        baselines = frequency_baselines(store, eval_store, view=model.encoder.view)
 
     def preview(model, epoch):
         picture(model, run.path / "previews" / f"epoch-{epoch:04d}.png")
@@ -106,6 +113,7 @@ def pretrain(config: PretrainConfig) -> None:
             save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid, augmentation=config.augment.name
         ),
         evaluate=eval_store and (lambda model: evaluate_model(model, eval_store, run.config, accelerator)),
+        pictures=config.tokenizer and partial(_completions, config=config, store=eval_store or store),
         best_by=Better("eval_cross_entropy"),
         hooks=[Hook(every=config.preview_every, call=preview)] if config.preview_every else [],
         derived=partial(_derived, unigram=baselines.get("unigram")),
@@ -140,19 +148,22 @@ def open_pretraining(
     inputs = {
         "tokenizer": store.tokenizer["fingerprint"], "codebook_size": store.codebook_size, "grid": list(store.grid)
     }  # fmt: skip
-    stores = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
-    data = {**stores, **fingerprints(config.augment)}
+    data = {"store": store.fingerprint, "eval_store": eval_store and eval_store.fingerprint}
+    data |= {"init_weights": config.init_weights and weights_fingerprint(config.init_weights)}
+    data |= fingerprints(config.augment)
     return open_run(config, accelerator, stage="mtm.pretrain", inputs=inputs, data=data, may_change=["tokenizer"])
 
 
 def make_model(config: PretrainConfig, store: TokenStore) -> MaskedTokenModel:
-    """An untrained model for the ids of a store, a function of `config.seed`."""
-    view = fitting_view(config.view, store.grid, config.model.encoder.patch_size)
+    """The model that a pre-training on a store starts with, a function of `config.seed` and of `init_weights`."""
+    view = fitting_view(config.view, store.grid, config.model.encoder.patch_size, store.geometry)
     torch.manual_seed(config.seed)
     model = MaskedTokenModel(
         config.model, view=view, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1]
     )
     model.encoder.stem.start_from(store.codebook, config.model.encoder)
+    if config.init_weights is not None:
+        start_from_weights(model, config.model, config.init_weights, store)
     return model
 
 
@@ -181,6 +192,14 @@ def _picture(model, path, *, config, store, accelerator):
         path.parent.mkdir(exist_ok=True)
         tokenizer = load_tokenizer(config.tokenizer, accelerator.device)
         completion_picture(model, tokenizer, ids, path, ratio=config.eval_mask_ratio)
+
+
+def _completions(model, *, config, store):
+    """For trackers, how the model completes half a dozen rows of a store."""
+    device = next(model.parameters()).device
+    ids = store.ids(range(0, len(store), max(1, len(store) // 6))[:6]).to(device)
+    tokenizer = load_tokenizer(config.tokenizer, device)
+    return {"completions": grid_pixels(completed_rows(model, tokenizer, ids, ratio=config.eval_mask_ratio))}
 
 
 def _perplexity(cross_entropy):

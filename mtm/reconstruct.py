@@ -4,6 +4,7 @@
     python -m seitpp.mtm.reconstruct … --mask centre --ratio 0.25 --steps 12 --temperature 1
 
 Rows of the picture: decoded ids, the same with the hidden part grey, filled in one pass, filled by iterative decoding.
+One-dimensional tokens are hidden anywhere (--mask random); what is hidden has no place, so there is no grey row.
 """
 
 import math
@@ -27,6 +28,7 @@ from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import refuse_foreign_file
 from seitpp.runtime.pictures import image_grid, is_image_grid
 from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.one_dimensional import refuse_geometry
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.remote import CacheConfig
 from seitpp.tokens.store import open_store
@@ -83,6 +85,8 @@ def main(config: ReconstructConfig) -> None:
         raise UserError(f"--out {config.out} is a folder: name a file in it, such as {config.out}/picture.png")
     refuse_foreign_file(config.out, is_image_grid, "a picture", "choose another --out, or move it elsewhere")
     store = open_store(config.store, config.cache, verify_shards=config.verify_shards)
+    if config.mask != "random":
+        refuse_geometry(store, config.store, {f"hiding what lies at the {config.mask}": "--mask random"})
     device = make_accelerator("no").device
     model, fingerprint = load_model(config.weights, device)
     store.check_tokenizer(fingerprint, f"the model in {config.weights}", model.described["codebook_size"])

@@ -6,11 +6,14 @@ pixels: it is what the others are compared with.
 Shapes: b batch, c embedding dimension, h w token grid (or pixels), n patches, d width.
 """
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from seitpp.mtm.encoder import LAYER_NORM, EncoderConfig, Stem
+from seitpp.tokens.code_factors import factors_of
 from seitpp.tokens.codebook import embed
 
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,12 +23,17 @@ PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class PatchStem(Stem):
     """Ids (b, h, w) to patch embeddings (b, n, d): look-up, LayerNorm, dropout, p x p convolution of stride p.
 
-    It reads rows of its table, or mixtures of them, as well: embeddings (b, c, h, w).
+    Where ids are split (`config.code_factors`), their embedding is the sum of those of the numbers. It reads rows of
+    its table, or mixtures of them, as well: embeddings (b, c, h, w).
 
     Args:
         config: an EncoderConfig.
         codebook_size: K.
         embedding_dim: c.
+
+    Attributes:
+        factors: how ids are split, CodeFactors.
+    Raises: UserError if `config.code_factors` does not fit K.
     Source: SeiT++ (arXiv 2312.10105).
     """
 
@@ -33,7 +41,8 @@ class PatchStem(Stem):
         super().__init__()
         self.patch_size = config.patch_size
         self.embedding_std = config.embedding_std
-        self.embeddings = nn.Embedding(codebook_size, embedding_dim)
+        self.factors = factors_of(codebook_size, config.code_factors)
+        self.embeddings = nn.Embedding(self.factors.total, embedding_dim)
         self.embedding_norm = LAYER_NORM(embedding_dim)
         self.embedding_dropout = nn.Dropout(config.token_dropout)
         self.patches = nn.Conv2d(embedding_dim, config.width, kernel_size=self.patch_size, stride=self.patch_size)
@@ -41,11 +50,19 @@ class PatchStem(Stem):
     @property
     def table(self) -> Tensor:
         """What each id is looked up as, (k, c): trained, unlike the tokenizer's codebook."""
-        return self.embeddings.weight
+        if not self.factors.split:
+            return self.embeddings.weight
+        return self._looked_up(torch.arange(self.factors.codebook_size, device=self.embeddings.weight.device))
+
+    def _looked_up(self, ids: Tensor) -> Tensor:
+        """Embeddings of ids, (…) to (…, c)."""
+        if not self.factors.split:
+            return self.embeddings(ids)
+        return self.embeddings(self.factors.rows(ids)).sum(dim=-2)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Patch embeddings without positions: ids (b, h, w) int64 or embeddings (b, c, h, w) to (b, n, d)."""
-        x = rearrange(inputs, "b c h w -> b h w c") if inputs.is_floating_point() else self.embeddings(inputs)
+        x = rearrange(inputs, "b c h w -> b h w c") if inputs.is_floating_point() else self._looked_up(inputs)
         x = self.embedding_dropout(self.embedding_norm(x))
         return rearrange(self.patches(rearrange(x, "b h w c -> b c h w")), "b d h w -> b (h w) d")
 
@@ -54,18 +71,31 @@ class PatchStem(Stem):
         _xavier(self.patches)
 
     def initialise_embeddings(self) -> None:
-        """Normal of std `embedding_std` for the embeddings."""
-        nn.init.normal_(self.embeddings.weight, std=self.embedding_std)
+        """Normal of std `embedding_std` for the embeddings of ids."""
+        nn.init.normal_(self.embeddings.weight, std=self.embedding_std / math.sqrt(len(self.factors.sizes)))
 
     @torch.no_grad()
     def start_from(self, codebook: Tensor, config: EncoderConfig) -> None:
         """Set the token embeddings to a codebook, (k, c), where `config.embedding_init` asks for it.
 
-        Each channel gets mean 0 and std `config.embedding_std`.
+        Each channel gets mean 0 and std `config.embedding_std`. Where ids are split, a number's embedding is the mean
+        of the codes that have it: their sum is the code itself if its entries depend on one number each, as signs do.
         """
         if config.embedding_init == "codebook":
             centred = codebook - codebook.mean(dim=0)
-            self.embeddings.weight.copy_(centred / centred.std(dim=0).clamp_min(1e-6) * config.embedding_std)
+            table = centred / centred.std(dim=0).clamp_min(1e-6) * config.embedding_std
+            if self.factors.split:
+                table = self._means_by_number(table)
+            self.embeddings.weight.copy_(table)
+
+    def _means_by_number(self, table: Tensor) -> Tensor:
+        """(k, c) to (rows of the embeddings, c)."""
+        rows = self.factors.rows(torch.arange(len(table), device=table.device))
+        counts = torch.bincount(rows.flatten(), minlength=self.factors.total)
+        sums = table.new_zeros(self.factors.total, table.shape[1])
+        for column in rows.unbind(1):
+            sums.index_add_(0, column, table)
+        return sums / counts[:, None]
 
 
 class StemAdapter(Stem):

@@ -4,7 +4,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from seitpp.runtime.stand_ins import stand_ins
 from seitpp.runtime.suggest import did_you_mean
 
 STAGES = {
@@ -43,6 +45,8 @@ STAGES = {
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "storage-curve": ("seitpp.downstream.storage_curve", "accuracy against bytes: tokens, and JPEGs of as many bytes"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),
+    "fit": ("seitpp.whole.fit", "from a folder of images to a model in use, with one command"),
+    "split": ("seitpp.whole.split", "divide your images into training and test images, look-alikes on one side"),
     "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),
     "report": ("seitpp.report.report", "one self-contained page and results.csv of many runs"),
     "recipes": ("seitpp.runtime.list_recipes", "list the recipes that --config knows by name"),
@@ -82,11 +86,17 @@ def _start(argv):
         store_main(rest)
     elif stage in STAGES:
         sys.argv = [f"seitpp {stage}", *rest]
-        importlib.import_module(STAGES[stage][0]).cli()
+        with stand_ins() if _asks(rest) else nullcontext():
+            importlib.import_module(STAGES[stage][0]).cli()
     else:
         advice = did_you_mean(stage, [*STAGES, *OTHERS], "seitpp --help lists them")
         print(f"error: no stage {stage}; {advice}", file=sys.stderr)
         sys.exit(1)
+
+
+def _asks(words):
+    """Whether a stage is only asked what its flags are."""
+    return any(word in ("-h", "--help", "--help_all") for word in words)
 
 
 def _help():

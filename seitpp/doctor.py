@@ -37,7 +37,7 @@ def version() -> str:
 
 def cli() -> None:
     """Print what was found."""
-    if set(sys.argv[1:]) & {"-h", "--help"}:
+    if set(sys.argv[1:]) & {"-h", "--help", "--help_all"}:
         print("usage: seitpp doctor\n\nPrint versions, devices, memory, free disk and extras.")
         return
     for title, lines in findings().items():

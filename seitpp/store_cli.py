@@ -108,10 +108,11 @@ def info(config: InfoConfig) -> None:
         print(json.dumps({**about, **manifest}, indent=2))
         return
     height, width = store.grid
+    places = f"{height} x {width}" if store.geometry == "grid" else f"{height} x {width} (one-dimensional)"
     windows = _windows(manifest, len(store))
     lines = {
         **(windows or {"images": f"{len(store):,}"}),
-        "tokens": f"{height} x {width} of K = {store.codebook_size:,} ({manifest['bits']} bits each)",
+        "tokens": f"{places} of K = {store.codebook_size:,} ({manifest['bits']} bits each)",
         "a window" if windows else "an image": _row_bytes(store),
         "shards": f"{len(manifest['shards']):,}",
         "classes": _named(store.classes),

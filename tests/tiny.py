@@ -1,5 +1,6 @@
 """A tiny world: images, tokenizers and stores small enough that a test takes milliseconds, with unequal sides."""
 
+import io
 import os
 import re
 import subprocess
@@ -52,6 +53,29 @@ def make_tokenizer(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE):
     )
     tokenizer = VQTokenizer.untrained(config).requires_grad_(False)
     tokenizer.codebook.copy_(torch.randn(codes, 5))
+    tokenizer.save(folder / "weights")
+    return folder
+
+
+def make_titok(folder, *, seed=0, codes=CODES, image_size=IMAGE_SIZE, tokens=7):
+    """Save an untrained TiTok, whose tokens are a row without geometry, with random codes; returns the folder."""
+    from seitpp.tokenizers.networks.titok import SideConfig, TiTok, TiTokConfig
+
+    torch.manual_seed(seed)
+    side = SideConfig(width=64, depth=1)
+    tokenizer = TiTok(
+        TiTokConfig(
+            image_size=image_size, patch_size=8, tokens=tokens, encoder=side, decoder=side, codebook_size=codes,
+            codebook_dim=5, pixel_decoder=None,
+        )
+    ).requires_grad_(False)  # fmt: skip
+    for name, parameter in tokenizer.named_parameters():
+        if name.endswith(("positions", "_token", "_tokens")):
+            parameter.normal_()
+    tokenizer.to_patches.weight.mul_(10)
+    tokenizer.encoder.blocks[0].attn.qkv.weight.mul_(5)
+    tokenizer.encoder.blocks[0].attn.proj.weight.mul_(10)
+    tokenizer.smooth.bias.fill_(0.5)
     tokenizer.save(folder / "weights")
     return folder
 
@@ -143,3 +167,15 @@ def one_line(text):
     lines = re.sub(r"\n+$", "", text).split("\n")
     assert len(lines) == 1, f"one line expected, got:\n{text}"
     return lines[0]
+
+
+def shown_pictures(run, name):
+    """Pictures of evaluations that TensorBoard shows of a run: [(step, (height, width, 3) uint8)]."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = Path(run)
+    events = EventAccumulator(str(folder / "tensorboard" / folder.name), size_guidance={"images": 0}).Reload()
+    return [
+        (shown.step, np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)).convert("RGB")))
+        for shown in events.Images(f"eval/{name}")
+    ]

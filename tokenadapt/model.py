@@ -17,6 +17,7 @@ from seitpp.runtime.foreign.conversion import built
 from seitpp.runtime.schema import anything, record, table
 from seitpp.runtime.weights import config_file, load_weights, read_config
 from seitpp.tokenizers.positions import sincos_positions
+from seitpp.tokens.code_factors import factors_of
 from seitpp.tokens.format.manifest_schema import CODES, EMBEDDING_DIM, FINGERPRINT, GRID, VIEW
 
 DESCRIBED = record(
@@ -90,7 +91,8 @@ _MIXERS = {"attention": _Transformer, "convolution": _Convolutions}
 class TokenAdapt(nn.Module):
     """f: embeddings (b, c, h, w) to features (b, e, s h, s w); g: features (b, e, s h', s w') to logits (b, k, h', w').
 
-    As published e = c and s = 2; see TokenAdaptConfig.
+    As published e = c and s = 2; see TokenAdaptConfig. Of more than 65,536 codes, k counts the values of the two
+    numbers that an id is split into; `factors` makes ids of them.
 
     Args:
         config: a TokenAdaptConfig.
@@ -123,7 +125,8 @@ class TokenAdapt(nn.Module):
         self.f_out = nn.ConvTranspose2d(config.width, channels, kernel_size=scale, stride=scale)
         self.g_in = nn.Conv2d(channels, config.width, kernel_size=scale, stride=scale)
         self.g_blocks = _MIXERS[config.mixer](config, view)
-        self.g_out = nn.Linear(config.width, codebook_size)
+        self.factors = factors_of(codebook_size)
+        self.g_out = nn.Linear(config.width, self.factors.total)
         self._initialise()
 
     def _initialise(self):
@@ -175,4 +178,4 @@ def adapt_ids(
     model: TokenAdapt, embeddings: torch.Tensor, transform: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
     """Ids of the transformed image: (b, c, h, w) to (b, h', w') int64."""
-    return model(embeddings, transform).argmax(dim=1)
+    return model.factors.likeliest(model(embeddings, transform), dim=1)

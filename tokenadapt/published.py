@@ -83,6 +83,7 @@ def to_published(model: TokenAdapt) -> dict[str, torch.Tensor]:
 
     Raises: UserError if it has a part that the published one lacks.
     """
+    model.factors.require_whole("this TokenAdapt")
     config = model.described["tokenadapt"]
     for name, published in {"mixer": "attention", "map_scale": 2, "map_channels": None}.items():
         if config[name] != published:

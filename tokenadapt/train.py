@@ -15,24 +15,27 @@ import torch
 import torch.nn.functional as F
 
 from seitpp.runtime.command import run_command
-from seitpp.runtime.config import require
+from seitpp.runtime.config import flattened, require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
+from seitpp.runtime.fingerprints import weights_fingerprint
 from seitpp.runtime.locations import Location
-from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.pictures import grid_pixels, image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.runtime.weights import save_weights
 from seitpp.tokenadapt.geometry import GeometryConfig, around_view, sample_geometry, warp
 from seitpp.tokenadapt.measure import METHODS, agreement_table, eval_agreement, transformed_ids
-from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig
+from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig, load_token_adapt
 from seitpp.tokenizers.sources.decoding.resize import Resize, resize_of
 from seitpp.tokenizers.sources.images import ImageBatches, read_rows, say_left_out, split_rows
 from seitpp.tokenizers.sources.pixels import quiet_decoding
 from seitpp.tokenizers.sources.source import open_source, source_fingerprint
 from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from seitpp.tokens.code_factors import factors_of
 from seitpp.tokens.codebook import embed
+from seitpp.tokens.one_dimensional import refuse_geometry
 from seitpp.tokens.views import centre, centre_pixels, put
 from seitpp.training.announce import say_result
 from seitpp.training.batched_draws import BatchedDraws
@@ -61,6 +64,9 @@ class TrainTokenAdaptConfig(TrainConfig):
     32 x 32"""
     max_skipped: float = 0.001
     """fraction of the images that may fail to decode before the training ends with an error; it goes on without them"""
+    init_weights: Location | None = None
+    """run or weights of an earlier TokenAdapt of the same tokenizer, shape and view that this training starts from;
+    None: from scratch"""
     unchanged: float = 0.1
     """fraction of samples that learn the identity"""
     held_out: float = 0.05
@@ -82,9 +88,11 @@ def main(config: TrainTokenAdaptConfig) -> None:
     """Train f and g, then measure token agreement on held-out images."""
     accelerator = make_accelerator(config.mixed_precision)
     tokenizer = load_tokenizer(config.tokenizer, accelerator.device, resize=config.resize)
+    refuse_geometry(tokenizer, f"the tokenizer {config.tokenizer}", {"TokenAdapt": "take a tokenizer of a grid"})
     images = open_source(config.images)
     inputs = {"tokenizer": tokenizer.fingerprint}
     data = {"images": source_fingerprint(images)} if accelerator.is_main_process else {}
+    data |= {"init_weights": config.init_weights and weights_fingerprint(config.init_weights)}
     how = {"inputs": inputs, "data": data, "may_be_mended": ("images",)}
     run = open_run(config, accelerator, stage="tokenadapt.train", **how)
     if run.finished:
@@ -108,12 +116,13 @@ def main(config: TrainTokenAdaptConfig) -> None:
     fitted = fit(
         run, accelerator, model, title="TokenAdapt", samples=len(train_rows), batches=batches,
         step=make_step(config, tokenizer, model.view, model.map_size), save=save, evaluate=evaluate,
+        pictures=lambda model: {"views": grid_pixels(_view_rows(model, tokenizer, held_out[:6], config))},
     )  # fmt: skip
     if accelerator.is_main_process:
         table = agreement_table(fitted.model, tokenizer, held_out, config.geometry, seed=config.seed)
         with replacing(run.path / "agreement.csv") as temporary:
             table.to_csv(temporary, index=False)
-        _picture(run.path / "views.png", fitted.model, tokenizer, held_out[:12], config)
+        image_grid(_view_rows(fitted.model, tokenizer, held_out[:12], config), run.path / "views.png")
         together = table[table.geometry == "all"].set_index("method")
         agreement = {f"agreement, {method}": float(together.agreement[method]) for method in METHODS}
         run.finish({**fitted.measures, **agreement})
@@ -128,9 +137,9 @@ def main(config: TrainTokenAdaptConfig) -> None:
 
 
 def make_model(config: TrainTokenAdaptConfig, tokenizer: Tokenizer) -> TokenAdapt:
-    """An untrained TokenAdapt for a tokenizer, a function of `config.seed`.
+    """The TokenAdapt that a training starts with, a function of `config.seed` and of `init_weights`.
 
-    Raises: UserError if the view does not fit into the tokenizer's grid.
+    Raises: UserError if the view does not fit into the tokenizer's grid, or weights are of another one or shape.
     """
     view = tuple(config.view or tokenizer.grid)
     if any(not 0 < part <= whole for part, whole in zip(view, tokenizer.grid, strict=True)):
@@ -138,10 +147,27 @@ def make_model(config: TrainTokenAdaptConfig, tokenizer: Tokenizer) -> TokenAdap
             f"a view of {view} tokens does not fit into the tokenizer's grid of {tokenizer.grid}: set --view"
         )
     torch.manual_seed(config.seed)
-    return TokenAdapt(
+    model = TokenAdapt(
         config.model, grid=tokenizer.grid, view=view, codebook_size=tokenizer.codebook_size,
         embedding_dim=tokenizer.codebook.shape[1],
     )  # fmt: skip
+    if config.init_weights is not None:
+        _start_from_weights(model, config.init_weights, tokenizer)
+    return model
+
+
+def _start_from_weights(model, weights, tokenizer):
+    old, fingerprint = load_token_adapt(weights)
+    if fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"--init_weights {weights} belongs to tokenizer {fingerprint[:12]}, not to this one, "
+            f"{tokenizer.fingerprint[:12]}: their ids mean different things"
+        )
+    there, here = flattened(old.described), flattened(model.described)
+    different = [f"{name} = {there[name]}" for name in there if there[name] != here.get(name)]
+    if different:
+        raise UserError(f"--init_weights {weights} is a TokenAdapt of another shape: it has {', '.join(different)}")
+    model.load_state_dict(old.state_dict())
 
 
 def make_step(config: TrainTokenAdaptConfig, tokenizer: Tokenizer, view: tuple, map_size: tuple) -> Step:
@@ -167,13 +193,16 @@ def make_step(config: TrainTokenAdaptConfig, tokenizer: Tokenizer, view: tuple, 
             shown = warp(pixels, around_view(geometry, tokenizer.grid, view), tokenizer.image_size)
             targets = centre(tokenizer.encode(shown), view)
         logits = model(embeddings, partial(warp, geometry=geometry, size=map_size))
-        return F.cross_entropy(logits.float(), targets), {"agreement": (logits.argmax(1) == targets).float().mean()}
+        factors = factors_of(tokenizer.codebook_size)
+        numbers = zip(factors.parts(logits.float(), 1), factors.of(targets), strict=True)
+        loss = torch.stack([F.cross_entropy(part, number) for part, number in numbers]).sum()
+        return loss, {"agreement": (factors.likeliest(logits, 1) == targets).float().mean()}
 
     return step
 
 
 @torch.no_grad()
-def _picture(path, model, tokenizer, images, config):
+def _view_rows(model, tokenizer, images, config):
     """Rows: the images, their transformed views, then what each of METHODS makes of their tokens."""
     draws = Draws(config.seed, 0, torch.arange(len(images), device=images.device))
     geometry = sample_geometry(config.geometry, draws, images.shape[3] / images.shape[2])
@@ -183,7 +212,7 @@ def _picture(path, model, tokenizer, images, config):
         ids = transformed_ids(method, model, tokenizer, images, geometry)
         views.append(tokenizer.decode(put(around, ids)))
     views = [centre_pixels(view, model.grid, model.view) for view in views]
-    image_grid([F.interpolate(images, views[0].shape[2:], mode="area"), *views], path)
+    return [F.interpolate(images, views[0].shape[2:], mode="area"), *views]
 
 
 def cli() -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from seitpp.downstream.segmentation.baseline import majority_logits, token_majority
 from seitpp.downstream.segmentation.batches import WindowBatches
@@ -26,6 +25,7 @@ from seitpp.downstream.segmentation.objective import make_step
 from seitpp.downstream.segmentation.pictures import window_picture
 from seitpp.downstream.segmentation.scores import MEASURES, Confusion, write_per_class
 from seitpp.downstream.segmentation.segmenter import Segmenter, save_segmenter
+from seitpp.downstream.segmentation.shared_batch_norm import share_batch_norm
 from seitpp.downstream.segmentation.start import is_segmenter, start_of, start_segmenter
 from seitpp.downstream.segmentation.views import ViewsConfig, WindowViews, load_window_adapt
 from seitpp.downstream.segmentation.views import fingerprints as view_fingerprints
@@ -115,6 +115,11 @@ class SegmentationConfig(TrainConfig, ReadsStores):
     eval_every: int | None = 0
     """steps between evaluations; there is always one at the end. 0: only that; None: with every checkpoint"""
 
+    @property
+    def trainings(self) -> int:
+        """One for each seed."""
+        return self.seeds
+
     def __post_init__(self):
         super().__post_init__()
         require(self, "seeds", self.seeds >= 1, "must be at least 1")
@@ -140,7 +145,7 @@ def segmentation(config: SegmentationConfig) -> None:
         return
     protocol, origin = PROTOCOLS[config.head.kind], start_of(config.weights, config.head)
     results = []
-    if config.baseline:
+    if config.baseline and not config.dry_run:
         logits_at = majority_logits(token_majority(rows), test_rows)
         measured = _measure(config, logits_at, test_rows, accelerator, title="baseline").measures()
         results += _results(config, measured, "token_majority", {"init": "", "augmentation": ""}, rows, test_rows)
@@ -214,8 +219,9 @@ def fit_segmenter(
 
 
 def _fit(config, run, accelerator, segmenter: Any, rows, evaluate, title) -> Segmenter:
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # a GPU's few windows are no batch
-        segmenter = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)
+    if accelerator.num_processes > 1:  # the few windows of one are no batch
+        segmenter = share_batch_norm(segmenter, accelerator.device)
+        accelerator.print(f"{title}: batch norm over the windows of all {accelerator.num_processes} processes")
     views = WindowViews(
         config.augment, store=rows.store, device=accelerator.device, autocast=accelerator.autocast,
         compiled=config.compile,
@@ -235,7 +241,7 @@ def _fit(config, run, accelerator, segmenter: Any, rows, evaluate, title) -> Seg
         run, accelerator, segmenter, title=title, samples=len(rows), batches=batches,
         step=make_step(
             views, auxiliary=config.head.auxiliary, class_weights=config.class_weights, seed=config.seed,
-            compiled=config.compile,
+            compiled=config.compile, mean_over_processes=partial(accelerator.reduce, reduction="mean"),
         ),
         evaluate=evaluate, best_by=Better("miou", larger=True),
         groups=parameter_groups(

@@ -35,7 +35,7 @@ def open_encoder(name: str, config: "ProbeConfig", store: TokenStore) -> TokenEn
         if name == "mtm":
             return encoder
         view = encoder.view
-    view = fitting_view(view, store.grid, shape.patch_size)
+    view = fitting_view(view, store.grid, shape.patch_size, store.geometry)
     stem = PatchStem(shape, codebook_size=store.codebook_size, embedding_dim=store.codebook.shape[1])
     untrained = TokenEncoder(shape, stem, view=view)
     stem.start_from(store.codebook, shape)

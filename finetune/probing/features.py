@@ -19,6 +19,7 @@ from seitpp.tokenizers.sources.decoding.resize import resize_of
 from seitpp.tokenizers.sources.images import open_image_folder, read_all
 from seitpp.tokenizers.sources.selected import images_of_keys
 from seitpp.tokenizers.sources.source import source_fingerprint
+from seitpp.tokens.code_factors import factors_of
 from seitpp.tokens.codebook import embed
 from seitpp.tokens.loader import gather
 from seitpp.tokens.store import TokenStore
@@ -124,15 +125,19 @@ def encoder_recipe(frozen: FrozenEncoder, store: TokenStore, layout: Layout, *, 
 
 
 def bag_of_tokens(store: TokenStore) -> FeatureRecipe:
-    """Square roots of how often each code occurs in a row (Hellinger), (k,)."""
+    """Square roots of how often each code occurs in a row (Hellinger), (k,).
+
+    Of more than 65,536 codes, of how often each value of the two numbers occurs that an id is split into.
+    """
+    factors = factors_of(store.codebook_size)
 
     def make(rows):
-        ids = store.ids(rows).flatten(1)
-        counts = torch.zeros(len(ids), store.codebook_size)
+        ids = factors.rows(store.ids(rows)).flatten(1)
+        counts = torch.zeros(len(ids), factors.total)
         return counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.float32)).sqrt()
 
     described = {"store": store.fingerprint, "of": "bag-of-tokens"}
-    return FeatureRecipe(described=described, shape=(store.codebook_size,), dtype=np.float32, make=make)
+    return FeatureRecipe(described=described, shape=(factors.total,), dtype=np.float32, make=make)
 
 
 def pixels(folder: str | Path, store: TokenStore, size: Sequence[int] = PIXELS) -> FeatureRecipe:

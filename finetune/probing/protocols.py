@@ -27,6 +27,7 @@ from seitpp.finetune.probing.heads import AttentiveHeads, Head, Heads, HeadsConf
 from seitpp.finetune.probing.logistic import choose_strength, fit_logistic, measure_answers
 from seitpp.finetune.probing.nearest import measure_neighbours
 from seitpp.mtm.augmentation.augment import Augment
+from seitpp.runtime.intervals import said_accuracy
 from seitpp.runtime.processes import Processes
 from seitpp.runtime.results import Result
 
@@ -93,12 +94,14 @@ class Probing:
 
     def lines(self) -> Iterator[str]:
         """What is printed: a line a method, with mean and deviation where there are several seeds."""
+        dataset, measured_on = self.config.dataset, len(self.test_set.rows)
         for protocol, init, value in self.summary()["accuracy"]:
-            yield f"{self.config.dataset}: accuracy {value:.3f} ({' of '.join(filter(None, (protocol, init)))})"
+            method = " of ".join(filter(None, (protocol, init)))
+            yield f"{dataset}, {method}: accuracy {said_accuracy([value], measured_on)}"
         for (protocol, init, images), spread in self._few_labels_measured().items():
             yield (
-                f"{self.config.dataset}: accuracy {spread['mean']:.3f} ± {spread['std']:.3f} "
-                f"({protocol} of {init}, {images} labels, {spread['seeds']} choices)"
+                f"{dataset}, {protocol} of {init}, {images} labels: accuracy {spread['mean']:.3f} ± "
+                f"{spread['std']:.3f} on {measured_on:,} test images ({spread['seeds']} choices of labels)"
             )
 
     @property

@@ -27,6 +27,7 @@ from seitpp.runtime.locations import Location
 from seitpp.tokenadapt.geometry import GeometryConfig, sample_crop, sample_geometry, warp
 from seitpp.tokenadapt.model import adapt_ids, load_token_adapt
 from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.tokens.one_dimensional import refuse_geometry
 from seitpp.tokens.store import TokenStore
 from seitpp.tokens.views import centre
 from seitpp.training.random_streams import Draws
@@ -65,6 +66,20 @@ def fingerprints(config: AugmentConfig) -> dict[str, str | None]:
     }
 
 
+def check_geometry(config: AugmentConfig, store: TokenStore) -> None:
+    """Refuse what moves, cuts or mixes tokens by their places, where these are no places in the image.
+
+    Raises: UserError naming all of it, if the store's tokens are one-dimensional.
+    """
+    wanted = {
+        "TokenAdapt": (config.token_adapt is not None, "leave out --augment.token_adapt"),
+        "crops": (config.crop, "--augment.crop false"),
+        "swaps of squares": (config.eda.swap > 0, "--augment.eda.swap 0"),
+        "CutMix": (config.mix.cutmix > 0, "--augment.mix.cutmix 0 (Mixup works)"),
+    }
+    refuse_geometry(store, store.folder, {name: advice for name, (on, advice) in wanted.items() if on})
+
+
 class Augment:
     """The pipeline of one training, its frozen networks with it.
 
@@ -77,7 +92,8 @@ class Augment:
             float32: in 16 bits many an embedding would be nearest to another code.
         compiled: whether torch.compile makes the passes of TokenAdapt's blocks.
         as_embeddings: whether views are embeddings (b, c, h', w') instead of ids (b, h', w').
-    Raises: UserError if TokenAdapt belongs to another tokenizer, grid or view.
+    Raises: UserError if TokenAdapt belongs to another tokenizer, grid or view, or the store's tokens are
+        one-dimensional and something of this needs their places.
     """
 
     def __init__(
@@ -85,6 +101,7 @@ class Augment:
         autocast: Callable[[], AbstractContextManager] = nullcontext, compiled: bool = False,
         as_embeddings: bool = False,
     ):  # fmt: skip
+        check_geometry(config, store)
         self.config = config
         self.autocast = autocast
         self.as_embeddings = as_embeddings

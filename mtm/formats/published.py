@@ -21,6 +21,7 @@ from seitpp.tokenadapt.model import TokenAdapt
 from seitpp.tokenadapt.published import check_positions, claimed, divided, of_whole_model
 from seitpp.tokenadapt.published import to_published as token_adapt_to_published
 from seitpp.tokenizers.positions import sincos_positions
+from seitpp.tokens.code_factors import whole_ids
 
 ENCODER = [  # names of an encoder of ours that is part of a model, then the published ones
     (r"^encoder\.stem\.embeddings\.", "token_emb.word_embeddings."),
@@ -78,6 +79,7 @@ def from_published(
             depth=depth_of(weights, "blocks"),
             heads=heads or usual_heads(width, source),
             patch_size=patch_size,
+            code_factors=whole_ids(codebook_size),
         ),
         decoder=DecoderConfig(
             width=decoder_width,
@@ -101,6 +103,7 @@ def to_published(model: MaskedTokenModel, token_adapt: TokenAdapt | None = None)
         token_adapt: the TokenAdapt that its views were made with, to go with it; or None.
     Raises: UserError if one of them has a part that the published one lacks.
     """
+    model.factors.require_whole("this model")
     state, names = model.state_dict(), _published_names(model)
     if unknown := [ours for name, ours in names.items() if not of_whole_model(name)]:
         raise UserError(f"this model has a {unknown[0]}, which the published one lacks: it can't be exported as one")

@@ -68,7 +68,7 @@ def save_timm(folder: Path, model: MaskedTokenModel, described: dict[str, Any]) 
         width=model.encoder.view[1],
         grid_height=described["grid"][0],
         grid_width=described["grid"][1],
-        codes=model.encoder.stem.embeddings.num_embeddings,
+        codes=described["codebook_size"],
         channels=channels,
         features=model.encoder.width,
         fingerprint=described["tokenizer"][:12],
@@ -129,4 +129,4 @@ def timm_weights(encoder: TokenEncoder) -> dict[str, Tensor]:
 @torch.no_grad()
 def token_table(encoder: TokenEncoder[PatchStem]) -> Tensor:
     """What the patches are made of, for each id: (k, c)."""
-    return encoder.stem.embedding_norm(encoder.stem.embeddings.weight).detach().cpu().contiguous()
+    return encoder.stem.embedding_norm(encoder.stem.table).detach().cpu().contiguous()

@@ -1,16 +1,13 @@
 """The demo's steps: commands, what each needs, and how long each takes about."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from seitpp.runtime.steps.step import Step, flag_words
 from seitpp.runtime.tables import read_table
-
-QUICK = {  # of each stage: enough steps for every part of it to run
-    "train-tokenizer": ("--steps", "60", "--warmup_steps", "5"),
-    "train-tokenadapt": ("--steps", "20", "--warmup_steps", "2"),
-    "pretrain": ("--steps", "60", "--warmup_steps", "5"),
-    "finetune": ("--steps", "15", "--warmup_steps", "2", "--seeds", "2"),
-}
+from seitpp.whole.sizes import DEMO_BATCH, QUICK, Sizes, even_third
+from seitpp.whole.steps import Way
 
 
 def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
@@ -24,75 +21,20 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
     """
     folder = Path(folder)
     images, store = folder / "images", folder / "store"
-    stores = ("--store", f"{store}/train", "--eval_store", f"{store}/test")
-    tokenizer = ("--tokenizer", f"{folder}/tokenizer")
+    way = Way(folder=folder, images=images, sizes=_sizes(images, quick=quick), launched=("pretrain",))
+    stores, tokenizer, stage = way.stores, way.with_tokenizer, way.stage
     finetuning = ("categories",) if not (images / "subgroups.csv").exists() else ("categories", "sub-groups")
-    batches = _batch_sizes(images)
-
-    def stage(name, *flags, out, launcher="seitpp"):
-        short = QUICK.get(name, ()) if quick else ()
-        start = ("seitpp", name) if launcher == "seitpp" else ("accelerate", "launch", "-m", "seitpp.mtm.pretrain")
-        recipe = () if name == "robustness" else ("--config", "demo")
-        return (*start, *recipe, *short, *batches.get(name, ()), *flags, "--output_dir", f"{folder}/{out}")
-
-    steps = [
-        Step(
-            name="Tokenizer", after=(), seconds=75, cores=2,
-            command=stage("train-tokenizer", "--images", f"{images}/train", out="tokenizer"),
-        ),
-        Step(
-            name="Tokens of the training images", after=("Tokenizer",), seconds=12,
-            command=stage("tokenize", "--images", f"{images}/train", *tokenizer, out="store/train"),
-        ),
-        Step(
-            name="Tokens of the test images", after=("Tokens of the training images",), seconds=8,
-            command=stage(
-                "tokenize", "--images", f"{images}/test", *tokenizer, "--like", f"{store}/train", out="store/test"
-            ),
-        ),
-        Step(
-            name="TokenAdapt", after=("Tokens of the test images",), seconds=65, cores=2,
-            command=stage("train-tokenadapt", "--images", f"{images}/train", *tokenizer, out="tokenadapt"),
-        ),
-        Step(
-            name="MTM pre-training", after=("TokenAdapt", "Tokens of the test images"), seconds=260,
-            command=stage(
-                "pretrain", *stores, *tokenizer, "--augment.token_adapt", f"{folder}/tokenadapt", out="mtm",
-                launcher="accelerate",
-            ),
-        ),
-    ]  # fmt: skip
+    steps = [*way.to_tokens(), *way.to_encoder()]
     for task in finetuning:
         labels = () if task == "categories" else ("--labels", f"{images}/subgroups.csv")
         shorter = () if task == "categories" or quick else ("--steps", "200")  # it has half as many images
-        short = task.replace("-", "")
-        common = (*stores, *labels, "--dataset", task)
-        steps += [
-            Step(
-                name=f"From scratch, {task}", after=("Tokens of the test images",), seconds=70 if not shorter else 50,
-                command=stage("finetune", *common, *shorter, out=f"scratch-{short}"),
-            ),
-            Step(
-                name=f"Fine-tuning, {task}", after=("MTM pre-training",), seconds=70 if not shorter else 50,
-                command=stage(
-                    "finetune", *common, *shorter, "--weights", f"{folder}/mtm", out=f"finetune-{short}"
-                ),
-            ),
-            Step(
-                name=f"Probe, {task}", after=("MTM pre-training",), seconds=15,
-                command=stage(
-                    "probe", *common, "--weights", f"{folder}/mtm", "--images", f"{images}/train",
-                    "--eval_images", f"{images}/test", out=f"probe-{short}",
-                ),
-            ),
-        ]  # fmt: skip
+        ending = f"-{task.replace('-', '')}"
+        steps += way.learning(task, labels=labels, shorter=shorter, seconds=50 if shorter else 70, ending=ending)
     steps += _few_labels(images, store, stage, Path(folder), shorter=not quick)
     steps += [
         Step(
             name="MTM without TokenAdapt and ColorAdapt", after=("Tokens of the test images",), seconds=150,
-            command=stage(
-                "pretrain", *stores, *tokenizer, "--augment.color_adapt", "0", out="mtm-plain", launcher="accelerate"
-            ),
+            command=stage("pretrain", *stores, *tokenizer, "--augment.color_adapt", "0", out="mtm-plain"),
         ),
         Step(
             name="Fine-tuning from MTM without them", after=("MTM without TokenAdapt and ColorAdapt",), seconds=45,
@@ -113,36 +55,18 @@ def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:
             ),
         ),
     ]  # fmt: skip
-    steps += _looks(images, stores, tokenizer, stage, folder, quick=quick)
-    report = ("seitpp", "report", f"{folder}", "--images", f"{images}", "--out", f"{folder}/report.html")
-    steps.append(Step(name="Report", command=report, after=tuple(step.name for step in steps), seconds=8))
-    return steps
+    steps += [*way.closer_look("categories", "finetune-categories"), *_looks(way, quick=quick)]
+    return [*steps, way.reporting(steps)]
 
 
 _MANY = {"train": 300, "test": 100}
 """Labelled images that a storage curve and a map of features need to show anything."""
 
 
-def _looks(images, stores, tokenizer, stage, folder, *, quick):
-    """Steps that look closer: mistakes, neighbours, a storage curve; and what is taken home, a bundle."""
-    classifier = f"{folder}/finetune-categories"
-    common = (*stores, *tokenizer, "--dataset", "categories")
-    steps = [
-        Step(
-            name="Evaluation", after=("Fine-tuning, categories",), seconds=8,
-            command=(
-                "seitpp", "evaluate", "--classifier", classifier, "--store", f"{folder}/store/test", *tokenizer,
-                "--dataset", "categories", "--output_dir", f"{folder}/evaluation",
-            ),
-        ),
-        Step(
-            name="Bundle", after=("Fine-tuning, categories",), seconds=5,
-            command=(
-                "seitpp", "export-model", "--weights", classifier, "--kind", "bundle", *tokenizer,
-                "--out", f"{folder}/bundle",
-            ),
-        ),
-    ]  # fmt: skip
+def _looks(way, *, quick):
+    """Steps that look closer, where there is enough to look at: neighbours, a storage curve."""
+    images, stage, folder, steps = way.images, way.stage, way.folder, []
+    common = (*way.stores, *way.with_tokenizer, "--dataset", "categories")
     counts = {part: sum(1 for _ in (images / part).glob("*/*.png")) for part in _MANY}
     if all(counts[part] >= least for part, least in _MANY.items()):
         steps += [
@@ -177,7 +101,7 @@ def _few_labels(images, store, stage, folder, *, shorter):
     part, labelled = f"{store}/train-fifth", round(sum(counts.values()) * FIFTH)
     common = ("--store", part, "--eval_store", f"{store}/test", "--dataset", "categories")
     training = (*common, "--blr", "0.002", *(("--steps", "200") if shorter else ()))
-    if labelled // 3 < _BATCH["finetune"]:
+    if labelled // 3 < DEMO_BATCH["finetune"]:
         training = (*training, "--batch_size", str(max(2, labelled // 3 // 2 * 2)))
     choice = flag_words({"classes": sorted(counts)})
     return [
@@ -205,12 +129,8 @@ def _few_labels(images, store, stage, folder, *, shorter):
     ]  # fmt: skip
 
 
-_BATCH = {"train-tokenizer": 32, "train-tokenadapt": 64, "pretrain": 32, "finetune": 48}
-"""Batch sizes of the demo's recipes."""
-
-
-def _batch_sizes(images):
-    """Flags that make batches fit where there are few images: even, at most a third of what a step learns from."""
+def _sizes(images: Path, *, quick: bool) -> Sizes:
+    """The demo's recipes; where there are few images, batches are even, at most a third of what a step learns from."""
     every = sum(1 for _ in (images / "train").rglob("*.png"))
     labelled = sum(1 for _ in (images / "train").glob("*/*.png"))
     if (images / "subgroups.csv").exists():
@@ -218,9 +138,10 @@ def _batch_sizes(images):
             labelled,
             sum((images / "train" / key).exists() for key in read_table(images / "subgroups.csv", ("key",))["key"]),
         )
-    counts = {stage: labelled if stage == "finetune" else every for stage in _BATCH}
-    return {
-        stage: ("--batch_size", str(max(2, count // 3 // 2 * 2)))
-        for stage, count in counts.items()
-        if count // 3 < _BATCH[stage]
-    }
+    flags: dict[str, dict[str, Any]] = {stage: dict(QUICK[stage]) if quick else {} for stage in DEMO_BATCH}
+    for stage, usual in DEMO_BATCH.items():
+        fitting = even_third(labelled if stage == "finetune" else every, usual)
+        if fitting < usual:
+            flags[stage]["batch_size"] = fitting
+    recipes = dict.fromkeys((*DEMO_BATCH, "tokenize", "probe", "explore", "storage-curve"), "demo")
+    return Sizes(recipes=recipes, flags=flags, lanes=min(2, os.cpu_count() or 1))

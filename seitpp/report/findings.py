@@ -12,66 +12,95 @@ from seitpp.report import words
 from seitpp.report.scores import Difference, Score, ShiftScores, differences
 
 _ONE_STD = "one standard deviation over seeds"
+_SURE = 2.0
+"""Times its deviation that a difference has to be, so that it is not said to seem so."""
 
 
 def summary_sentence(dataset: str, found: list[Score]) -> str:
     """One sentence on a data set for the top of the page: from scratch, from MTM, the best simple baseline.
+
+    The start that is compared is the main one by `Method.standing`, not the one that does best on the test set; the
+    others are named beside it.
 
     Args:
         dataset: its name.
         found: its Scores, best first.
     Returns: the sentence; "" where there is nothing to compare.
     """
-    difference = next(iter(differences(found)), None)
-    if difference is None:
+    pairs = differences(found)
+    if not pairs:
         return ""
-    before, after = (_with_start(each) for each in (difference.scratch, difference.pretrained))
+    difference, pretrained = pairs[0], pairs[0].pretrained
+    others = [each.pretrained for each in pairs[1:] if each.pretrained.method.same_labels(pretrained.method)]
+    before, after = (_with_start(each, augmentation=bool(others)) for each in (difference.scratch, pretrained))
+    seems = "" if difference.ratio >= _SURE else "seems to "
+    rises, falls = ("rise", "fall") if seems else ("rises", "falls")
     sentence = {
-        "better": f"Accuracy on {dataset} rises from {before} to {after}",
-        "worse": f"Accuracy on {dataset} falls from {before} to {after}",
+        "better": f"Accuracy on {dataset} {seems}{rises} from {before} to {after}",
+        "worse": f"Accuracy on {dataset} {seems}{falls} from {before} to {after}",
         "even": f"Accuracy on {dataset} is {after} and {before}, which differ by at most {_ONE_STD}",
         "unknown": f"Accuracy on {dataset} is {after} and {before}, with one seed",
     }[difference.verdict]
+    sentence += f", on {pretrained.test_images:,} test images"
+    sentence += "".join(f"; {words.method(each.method, augmentation=True)} reaches {each.text} %" for each in others)
     baseline = next((score for score in found if score.kind == "baseline"), None)
     if baseline is None:
         return f"{sentence}."
-    ahead = baseline.mean - difference.pretrained.mean
+    ahead = baseline.mean - pretrained.mean
     more = ", which is higher" if ahead > 0 else ", which is as high" if ahead == 0 else ""
     return f"{sentence}; the best simple baseline ({baseline.name}) reaches {baseline.text} %{more}."
 
 
 def difference_sentence(difference: Difference) -> str:
-    """Whether pre-training helped, and how sure that is."""
+    """Whether pre-training helped, and how sure that is.
+
+    With several seeds: more than two standard deviations of the difference, more than one, or no effect. With one seed:
+    whether the difference is more than two standard errors, which the test images alone would give.
+    """
     scratch, pretrained = difference.scratch, difference.pretrained
     change = f"{_capital(pretrained.name)} {pretrained.text} %, {scratch.name} {scratch.text} %: {difference.text}"
     if difference.verdict == "unknown":
-        return f"{change}. With one seed there is no standard deviation, so this may be chance."
+        error = f"{100 * difference.standard_error:.1f} points"
+        images = f"one standard error of the difference is {error} on {pretrained.test_images:,} test images"
+        if abs(difference.value) > _SURE * difference.standard_error:
+            return f"{change}. With one seed there is no standard deviation; {images}, yet another seed may differ."
+        return f"{change}. With one seed there is no standard deviation, and {images}, so this may be chance."
     if difference.verdict == "even":
         return f"{change}, within one standard deviation over {_seeds(difference)}: no effect of pre-training is shown."
-    ratio = abs(difference.value) / difference.std if difference.std else math.inf
-    size = f"{ratio:.1f} times its standard deviation" if math.isfinite(ratio) else "with a standard deviation of 0"
+    ratio = difference.ratio
+    size = f"{ratio:.2f} times its standard deviation" if math.isfinite(ratio) else "with a standard deviation of 0"
     effect = "help" if difference.verdict == "better" else "hurt"
-    effect = f"Pre-training {effect}s here" if ratio >= 2 else f"Pre-training seems to {effect} here"
+    effect = f"Pre-training {effect}s here" if ratio >= _SURE else f"Pre-training seems to {effect} here"
     return f"{change}, {size} over {_seeds(difference)}. {effect}."
 
 
 def baseline_sentences(found: list[Score]) -> list[str]:
-    """Which simple baselines the networks beat and which not."""
+    """Which simple baselines the networks beat, from which they are not told apart, and which they do not beat.
+
+    Only those that learned from as many labels are compared.
+    """
     baselines = [score for score in found if score.kind == "baseline"]
     groups = {}
     for score in found:
-        if score.kind != "baseline" and baselines:
-            unbeaten = tuple(each for each in baselines if each.mean >= score.mean)
-            groups.setdefault(unbeaten, []).append(score.name)
+        rivals = [each for each in baselines if each.method.same_labels(score.method)]
+        if score.kind != "baseline" and rivals:
+            compared = [(each, Difference(pretrained=score, scratch=each)) for each in rivals]
+            unbeaten = tuple(each for each, ahead in compared if ahead.value <= 0)
+            close = tuple(each for each, ahead in compared if ahead.value > 0 and ahead.ratio <= 1)
+            groups.setdefault((unbeaten, close, rivals[0]), []).append(score.name)
     sentences = []
-    for unbeaten, names in groups.items():
+    for (unbeaten, close, best), names in groups.items():
+        verb, has = ("does", "is") if len(names) == 1 else ("do", "are")
+        who = _capital("; ".join(names))
         if unbeaten:
-            verb = "does" if len(names) == 1 else "do"
-            others = "; ".join(score.name for score in unbeaten)
-            sentences.append(f"{_capital('; '.join(names))} {verb} not beat: {others}.")
-        else:
-            best = _names(baselines[:1])
-            sentences.append(f"Better than every simple baseline, the best of which is {best}: {'; '.join(names)}.")
+            sentences.append(f"{who} {verb} not beat: {'; '.join(score.name for score in unbeaten)}.")
+        if close:
+            others = "; ".join(score.name for score in close)
+            sentences.append(f"{who} {has} ahead by no more than one standard deviation of: {others}.")
+        if not unbeaten and not close:
+            sentences.append(
+                f"Better than every simple baseline, the best of which is {_names([best])}: {'; '.join(names)}."
+            )
     return sentences
 
 
@@ -164,8 +193,8 @@ def view_sentences(agreement: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _with_start(score):
-    return f"{score.text} % ({words.from_start(score.method.init)})"
+def _with_start(score, *, augmentation):
+    return f"{score.text} % ({words.from_start(score.method.init, score.method.augmentation if augmentation else '')})"
 
 
 def _seeds(difference):

@@ -44,6 +44,20 @@ class Method:
         """The same protocol on an encoder that was never trained."""
         return replace(self, init="random", augmentation="")
 
+    @property
+    def standing(self) -> tuple[Any, ...]:
+        """What methods are sorted by, the main one first: all of it is known before anything is measured.
+
+        All labels before a part of them, no budget before one, tokens before other storage, fine-tuning before probes,
+        MTM before other starts, and the pre-training with most augmentations (SeiT++'s) before those with fewer.
+        """
+        augmentations = [part for part in self.augmentation.split("+") if part]
+        return (
+            -self.label_fraction, self.budget_bytes is not None, -(self.budget_bytes or 0), self.storage,
+            self.protocol != "finetune", self.init != "mtm", self.init, -len(augmentations), self.augmentation,
+            self.run,
+        )  # fmt: skip
+
     def same_labels(self, other: "Method") -> bool:
         """Whether both learned from the same fraction of the labels, within the same budget, stored the same way."""
         own, others = ((each.label_fraction, each.budget_bytes, each.storage) for each in (self, other))

@@ -4,12 +4,13 @@
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
 # The stubs of pandas do not know what a column, a group or a named row is.
 
-from collections import Counter
+import math
 from typing import Any
 
 import pandas as pd
 
 from seitpp.report import words
+from seitpp.report.curves import curves_chart, evaluated, seeds_of
 from seitpp.report.findings import (
     baseline_sentences,
     difference_sentence,
@@ -21,7 +22,7 @@ from seitpp.report.reported import read_reported, reported_of
 from seitpp.report.reported_tables import cell_of, with_reported
 from seitpp.report.scores import differences, scores, shift_scores
 from seitpp.report.tables import Cell, Table
-from seitpp.runtime.charts import bar, curve, line_chart
+from seitpp.runtime.charts import bar
 
 COLOURS = {"pretrained": "mtm", "frozen": "mtm", "scratch": "scratch", "baseline": "baseline"}
 
@@ -51,8 +52,7 @@ def dataset_sections(found: Found, results: pd.DataFrame) -> list[dict[str, Any]
                 "sentences": [difference_sentence(each) for each in differences(measured)]
                 + baseline_sentences(measured),
                 "not_improved": not_improved(dataset, measured, sets),
-                "chart": _finetuning_chart(runs, dataset),
-                "equal_budget": _equal_budget(runs),
+                "charts": _finetuning_charts(runs, dataset),
                 "sets": sets,
             }
         )
@@ -64,13 +64,14 @@ def _results_table(dataset, measured):
     figures = read_reported()
     table = Table(
         name=f"results-{dataset}",
-        caption=f"Accuracy on {dataset}, %, mean ± standard deviation over seeds, best first",
+        caption=f"Accuracy on {dataset}, %, best first: mean ± standard deviation over seeds; of one seed, in brackets "
+        "the 95 % interval that so many test images give",
         columns=("method", "accuracy, %", "seeds", "images, train / test"),
         rows=[
             (
                 score.name,
                 [
-                    Cell(text=score.text, value=100 * score.mean, std=None if score.std is None else 100 * score.std),
+                    _accuracy_cell(score),
                     Cell(text=str(score.seeds), value=score.seeds),
                     Cell(text=f"{score.train_images:,} / {score.test_images:,}"),
                 ],
@@ -82,23 +83,46 @@ def _results_table(dataset, measured):
     return with_reported(table, [cell_of(reported_of(figures, dataset, score.method)) for score in measured])
 
 
+def _accuracy_cell(score):
+    """With the deviation over seeds; of one seed with the binomial interval."""
+    if score.std is not None:
+        return Cell(text=score.text, value=100 * score.mean, std=100 * score.std)
+    low, high = (100 * end for end in score.interval)
+    note = f"{low:.1f} to {high:.1f}" if math.isfinite(low) else ""
+    return Cell(text=score.text, value=100 * score.mean, note=note)
+
+
 def _equal_budget(runs):
     """Whether all runs took the same number of steps of the same size."""
     keys = ("steps", "epochs", "batch_size", "accum_iter")
     return len({tuple(run.config.get(key) for key in keys) for run in runs}) == 1
 
 
-def _finetuning_chart(runs, dataset):
-    """Training loss of every seed, one colour a kind of start."""
-    methods = [Method(protocol="finetune", init="mtm" if run.config.get("weights") else "scratch") for run in runs]
-    shared = Counter(methods)
-    lines = []
-    for run, method in zip(runs, methods, strict=True):
-        label = run.label if shared[method] > 1 else words.from_start(method.init)
-        for records in run.seed_metrics.values():
-            lines.append(curve(records, "loss", offset=1, label=label, colour=COLOURS[method.kind]))
-            label = ""
-    return line_chart(
-        lines, title=f"Training loss against the step on {dataset}, a line a seed", x_label="step",
-        y_label="training loss, nats per image",
+def _finetuning_charts(runs, dataset):
+    """Training loss and, where there are several evaluations, accuracy: every seed a line.
+
+    A colour for each kind of start, or for each run where some share their start.
+    """
+    methods = {
+        run.label: Method(protocol="finetune", init="mtm" if run.config.get("weights") else "scratch") for run in runs
+    }
+    told_apart = len(set(methods.values())) == len(runs)
+    labels = {label: words.from_start(method.init) for label, method in methods.items()} if told_apart else {}
+    drawn = {
+        "colours": {label: (COLOURS[method.kind], False) for label, method in methods.items()} if told_apart else None,
+        "labels": labels, "epochs": True,
+    }  # fmt: skip
+    loss = curves_chart(
+        runs, ("loss",), title=f"Training loss on {dataset}, a line a seed", of_evaluations=False,
+        y_label="training loss, nats per image", **drawn,
     )  # fmt: skip
+    steps = ", as many steps for each" if _equal_budget(runs) else ""
+    charts = [{"picture": loss, "caption": f"Training on {dataset}: training loss, one line per seed{steps}."}]
+    if any(len(evaluated(records)) > 1 for run in runs for records in seeds_of(run)):
+        picture = curves_chart(
+            runs, ("accuracy",), title=f"Accuracy on the test images of {dataset}, a line a seed",
+            of_evaluations=True, y_label="accuracy on test images, %", factor=100, **drawn,
+        )  # fmt: skip
+        caption = f"Accuracy on {dataset} during training, one line per seed. Nothing is chosen by it: results are the "
+        charts.append({"picture": picture, "caption": f"{caption}ends of the lines."})
+    return [chart for chart in charts if chart["picture"]]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from seitpp.report import words
 from seitpp.report.findings import summary_sentence
 from seitpp.report.page_results import COLOURS
 from seitpp.report.words import TIMES
@@ -18,7 +19,7 @@ STEPS = (
 
 
 def summary_sentences(page: dict[str, Any]) -> list[str]:
-    """The paragraph at the top: only what the sections have numbers for.
+    """The paragraphs at the top: only what the sections have numbers for.
 
     Args:
         page: the sections, as in `seitpp.report.report.page_of`.
@@ -69,9 +70,9 @@ def tiles(page: dict[str, Any]) -> list[dict[str, Any]]:
     for section in page["datasets"][:1]:
         for difference in section["differences"][:1]:
             figure = f"{100 * difference.scratch.mean:.1f} \u2192 {100 * difference.pretrained.mean:.1f}"
-            found.append(
-                {"figure": figure, "unit": "% accuracy", "text": f"from scratch \u2192 from MTM: {difference.text}"}
-            )
+            after = words.from_start(difference.pretrained.method.init)
+            text = f"from scratch \u2192 {after}: {difference.text}; {difference.pretrained.test_images:,} test images"
+            found.append({"figure": figure, "unit": "% accuracy", "text": text})
     return found
 
 
@@ -97,8 +98,9 @@ def steps(page: dict[str, Any]) -> list[dict[str, Any]]:
     for section in page["datasets"][:1]:
         trained = [score for score in section["scores"] if COLOURS[score.kind] == "mtm"]
         if trained:
-            figures["datasets"] = f"{100 * trained[0].mean:.0f} %"
-            texts["datasets"] = f"accuracy on {section['dataset']}, from MTM"
+            main = min(trained, key=lambda score: score.method.standing)
+            figures["datasets"] = f"{100 * main.mean:.0f} %"
+            texts["datasets"] = f"accuracy on {section['dataset']}, {words.from_start(main.method.init)}"
     measured = [each.name for section in page["datasets"] for each in section["sets"] if each.shift]
     measured = list(dict.fromkeys(measured))
     if measured:

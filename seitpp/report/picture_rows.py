@@ -16,7 +16,7 @@ from seitpp.report.found_runs import reading
 
 GAP = 2
 SHOWN = 12
-"""columns of a picture that are shown; more would be too small beside each other"""
+"""columns of square cells that are shown, of wider ones fewer; more would be too small beside each other"""
 ROWS = {
     "reconstructions.png": ("original", "decoded from its tokens"),
     "views.png": (
@@ -37,17 +37,30 @@ class PictureRow:
 
     Attributes:
         label: what it shows.
-        uri: the PNG as a data URI.
-        width: in pixels of the page, with cells of `side`.
+        parts: the row in two, side by side on a wide page and one below the other on a narrow one.
         columns: cells in it.
         cell: the row's first cell alone, as a data URI.
     """
 
     label: str
+    parts: tuple["RowPart", ...]
+    columns: int
+    cell: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowPart:
+    """Some neighbouring cells of a row.
+
+    Attributes:
+        uri: the PNG as a data URI.
+        width: in pixels of the page, with cells of `side`.
+        columns: cells in it.
+    """
+
     uri: str
     width: int
     columns: int
-    cell: str
 
 
 def picture_rows(folder: str | Path, name: str, *, side: int = 64) -> list[PictureRow]:
@@ -74,14 +87,28 @@ def picture_rows(folder: str | Path, name: str, *, side: int = 64) -> list[Pictu
         if height < 1:
             raise ValueError("no picture of rows")
     width = _cell_width(pixels.shape[1], height)
-    columns = min((pixels.shape[1] + GAP) // (width + GAP), SHOWN)
+    columns = min((pixels.shape[1] + GAP) // (width + GAP), max(1, SHOWN * height // max(width, height)))
     rows = []
     for index, label in enumerate(labels):
         top = index * (height + GAP)
         strip = pixels[top : top + height, : columns * (width + GAP) - GAP]
-        shown = round(strip.shape[1] * side / height)
-        rows.append(PictureRow(label=label, uri=_uri(strip), width=shown, columns=columns, cell=_uri(strip[:, :width])))
+        parts = [strip[:, start * (width + GAP) : stop * (width + GAP) - GAP] for start, stop in _halves(columns)]
+        rows.append(
+            PictureRow(
+                label=label, columns=columns, cell=_uri(strip[:, :width]),
+                parts=tuple(
+                    RowPart(uri=_uri(part), width=round(part.shape[1] * side / height), columns=stop - start)
+                    for part, (start, stop) in zip(parts, _halves(columns), strict=True)
+                ),
+            )
+        )  # fmt: skip
     return rows
+
+
+def _halves(columns):
+    """(first, behind the last) column of each part."""
+    middle = -(-columns // 2)
+    return [(0, middle), (middle, columns)] if columns > 1 else [(0, 1)]
 
 
 def _cell_width(total, height):

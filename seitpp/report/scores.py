@@ -12,6 +12,7 @@ import pandas as pd
 
 from seitpp.report import words
 from seitpp.report.methods import KEY, Kind, Method, method_of
+from seitpp.runtime.intervals import standard_error, wilson_interval
 from seitpp.runtime.results import mean_and_std
 
 
@@ -50,7 +51,12 @@ class Score:
     @property
     def standard_error(self) -> float:
         """Of an accuracy like this one that is measured on so many images: sqrt(p (1 - p) / n)."""
-        return math.sqrt(self.mean * (1 - self.mean) / self.test_images) if self.test_images else math.nan
+        return standard_error(self.mean, self.test_images)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval, likewise."""
+        return wilson_interval(self.mean, self.test_images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +81,8 @@ class Difference:
     """Accuracy of a pre-trained classifier minus that of one from scratch.
 
     Attributes:
-        pretrained: Score.
-        scratch: Score.
+        pretrained: Score; where two others are compared, the one that is said to be better.
+        scratch: Score; or the one that it is better than.
     """
 
     pretrained: Score
@@ -92,6 +98,29 @@ class Difference:
         """Root of the sum of both squared standard deviations; None where one has a single seed."""
         parts = (self.pretrained.std, self.scratch.std)
         return None if None in parts else math.hypot(*parts)
+
+    @property
+    def standard_error(self) -> float:
+        """Root of the sum of both squared standard errors: the test images' part, which one seed has, too.
+
+        Both are measured on the same images, so it is rather too large.
+        """
+        return math.hypot(self.pretrained.standard_error, self.scratch.standard_error)
+
+    @property
+    def deviation(self) -> float:
+        """What the difference has to exceed to count: its standard deviation over seeds.
+
+        Of a method with one seed, such as a probe, the other's deviation alone; where both have one, the standard
+        error.
+        """
+        known = [each.std for each in (self.pretrained, self.scratch) if each.std is not None]
+        return math.hypot(*known) if known else self.standard_error
+
+    @property
+    def ratio(self) -> float:
+        """How many times its deviation the difference is, without its sign."""
+        return abs(self.value) / self.deviation if self.deviation else math.inf if self.value else 0.0
 
     @property
     def verdict(self) -> str:
@@ -154,10 +183,13 @@ def shift_scores(results: pd.DataFrame) -> list[ShiftScores]:
 
 
 def differences(found: Iterable[Score]) -> list[Difference]:
-    """Each pre-trained classifier against the best one from scratch that learned from as many labels."""
+    """Each pre-trained classifier against the best one from scratch that learned from as many labels.
+
+    Returns: the main start first, by `Method.standing`, whichever is better on the test set.
+    """
     found = sorted(found, key=lambda score: -score.mean)
     pairs = []
-    for score in [score for score in found if score.kind == "pretrained"]:
+    for score in sorted([each for each in found if each.kind == "pretrained"], key=lambda each: each.method.standing):
         scratch = [each for each in found if each.kind == "scratch" and each.method.same_labels(score.method)]
         pairs += [Difference(pretrained=score, scratch=each) for each in scratch[:1]]
     return pairs

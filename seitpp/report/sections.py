@@ -14,6 +14,7 @@ import pandas as pd
 
 from seitpp.report.ablation import ablation_sections
 from seitpp.report.adversarial import adversarial_sections
+from seitpp.report.comparisons import comparison_sections
 from seitpp.report.evaluations import evaluation_sections
 from seitpp.report.fine_grained import fine_grained_sections
 from seitpp.report.found_runs import Found
@@ -148,6 +149,8 @@ QUESTIONS = (
     Question(
         anchor="made", title="How was it made?",
         sections=(
+            Section(name="comparisons", anchor="compared", title="Runs compared",
+                    gather=lambda given: comparison_sections(given.found)),
             Section(name="commands", anchor="commands", title="Commands",
                     gather=lambda given: command_section(given.found), there=lambda data: bool(data["rows"])),
             Section(name="own", anchor="own", title="Your own images", gather=lambda given: [], there=_always),

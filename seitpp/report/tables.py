@@ -66,6 +66,11 @@ class Table:
     totals: Sequence[int] = field(default_factory=tuple)
     bars: Sequence[Markup] = field(default_factory=tuple)
 
+    @property
+    def in_words(self) -> bool:
+        """Whether no cell has a number: such a table may break its cells, and a narrow page stacks them."""
+        return all(cell is None or cell.value is None for _, cells in self.rows for cell in cells)
+
 
 def slug(text: str) -> str:
     """Text as a Table's name: lower case, digits and "-", at most 80 characters; "table" where nothing is left."""

@@ -74,9 +74,9 @@ def start(init: str, augmentation: str = "") -> str:
     return " + ".join((first, *parts))
 
 
-def from_start(init: str) -> str:
-    """The start of a network within a sentence: "from MTM", "from scratch"."""
-    return start(init) if init == "scratch" else f"from {start(init)}"
+def from_start(init: str, augmentation: str = "") -> str:
+    """The start of a network within a sentence: "from MTM", "from MTM + TokenAdapt", "from scratch"."""
+    return start(init) if init == "scratch" else f"from {start(init, augmentation)}"
 
 
 def method(each: Method, *, augmentation: bool = False) -> str:

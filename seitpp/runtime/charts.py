@@ -38,7 +38,7 @@ class Line:
 
     Attributes:
         label: written at its end; "" for a line that shares the label of another.
-        colour: name of the CSS class, without "c-".
+        colour: name of the CSS class, without "c-"; "run hue-N" for N of 0 to 5, on a page that has these.
         points: list of (x, y), sorted by x; a single one is drawn as a dot.
         marked: whether every point gets a dot.
         errors: of each point, how far a bar reaches to both sides; None: it has none. (): no point has one.
@@ -124,17 +124,41 @@ def write_chart(path: str | Path, chart: Markup) -> None:
     write_text(path, f"{drawn}\n")
 
 
-def curve(records: Sequence[dict[str, Any]], name: str, *, offset: int = 0, **style: Any) -> Line:
+MOST_POINTS = 400
+"""points of a curve; more would make a page heavy and could not be told apart"""
+
+
+def curve(
+    records: Sequence[dict[str, Any]], name: str, *, offset: int = 0, scale: float = 1.0, factor: float = 1.0,
+    **style: Any,
+) -> Line:  # fmt: skip
     """The Line of one measure in a run's metrics.
 
     Args:
         records: dicts with "step" and some with `name`.
         name: the measure.
         offset: added to the step: 1 where a record tells of the step itself, 0 where of the state before it.
+        scale: what steps are multiplied with, such as epochs a step.
+        factor: what the measure is multiplied with, such as 100 for percent.
         **style: the Line's other attributes.
     """
     known = [record for record in records if record.get(name) is not None]
-    return Line(points=[(record["step"] + offset, record[name]) for record in known], **style)
+    return Line(points=thinned([((each["step"] + offset) * scale, factor * each[name]) for each in known]), **style)
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most MOST_POINTS points: means of neighbours, the last of which keep the last point as it is."""
+    each = math.ceil(len(points) / MOST_POINTS)
+    if each <= 1:
+        return list(points)
+    *most, last = points
+    groups = [most[start : start + each] for start in range(0, len(most), each)][: MOST_POINTS - 1]
+    return [(_mean(x for x, _ in group), _mean(y for _, y in group)) for group in groups] + [last]
+
+
+def _mean(values):
+    values = list(values)
+    return sum(values) / len(values)
 
 
 def bar(value: float, limit: float, *, colour: str, std: float | None = None) -> Markup:

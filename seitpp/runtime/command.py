@@ -10,18 +10,20 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from seitpp.runtime.config import field_names, flattened, optional_fields
 from seitpp.runtime.ending import Ending, leave_process_group, lost_a_process, tell
-from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.errors import Interrupted, Rehearsed, UserError
 from seitpp.runtime.field_types import field_types, in_words, lists_as_typed
 from seitpp.runtime.locations import with_homes
 from seitpp.runtime.places import check_places
 from seitpp.runtime.positional import without_positional
 from seitpp.runtime.recipes import read_recipe
+from seitpp.runtime.run_log import listening
 from seitpp.runtime.suggest import did_you_mean
 from seitpp.runtime.system_errors import refusal
 from seitpp.runtime.yaml_texts import load_texts
@@ -46,14 +48,24 @@ def run_command(
         argv: arguments; None: those of the process.
     """
     argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
-    rank = int(os.environ.get("RANK", "0"))
-    config, ending = None, Ending()
+    rank, ending = int(os.environ.get("RANK", "0")), Ending()
+    with listening([*_typed(), *argv]) if rank == 0 else nullcontext():
+        code = _exit_code(main, config_class, argv, recipes, rank)
+    ending.end(code)
+
+
+def _exit_code(main, config_class, argv, recipes, rank):
+    """Do what `run_command` says, but for the end."""
+    config, debug = None, "--debug" in argv
     try:
         config = parse(config_class, [word for word in argv if word != "--debug"], recipes=recipes)
         check_places(config)
         main(config)
         code = 0
+    except Rehearsed as end:
+        code = 0
+        if rank == 0:
+            print(end, flush=True)
     except Interrupted as interruption:
         code = 128 + interruption.signal
         _say(f"{interruption}. To resume, rerun {_same_command(config)}", rank)
@@ -71,7 +83,13 @@ def run_command(
         tell(error, f"error: {f'process {rank}: ' if rank else ''}{explain(error, config)}", rank=rank, said=said)
     finally:
         leave_process_group()
-    ending.end(code)
+    return code
+
+
+def _typed():
+    """How this process was called, without its flags."""
+    started = getattr(sys.modules["__main__"], "__spec__", None)
+    return sys.argv[0].split(" ") if started is None else ["python", "-m", started.name]
 
 
 def _say(line, rank):

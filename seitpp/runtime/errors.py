@@ -5,6 +5,10 @@ class UserError(Exception):
     """Bad input: shown as one line and exit code 1; `--debug` shows the traceback."""
 
 
+class Rehearsed(Exception):
+    """A dry run has said what there is to say; nothing was written, and the exit code is 0."""
+
+
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM came; the state is saved.
 

@@ -39,7 +39,7 @@ def first_sentence(recipe: Path) -> str:
 def cli() -> None:
     """Print the list; exit code 1 and one line where there is no such stage."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
-    if words and words[0] in ("-h", "--help"):
+    if words and words[0] in ("-h", "--help", "--help_all"):
         print("usage: seitpp recipes [STAGE]\n\nList the recipes that --config knows by name.")
         return
     try:

@@ -19,11 +19,15 @@ def cpu_name() -> str:
     return next(named, platform.machine())
 
 
-def peak_memory(device: "torch.device") -> str:
+def peak_bytes(device: "torch.device") -> int:
     """The most memory that this process has held: of the GPU where it runs on one, else resident."""
     import torch
 
     if device.type == "cuda":
-        return f"at most {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB of the GPU"
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"at most {kilobytes * 1024 / 1e9:.1f} GB of memory"
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peak_memory(device: "torch.device") -> str:
+    """The same in words."""
+    return f"at most {peak_bytes(device) / 1e9:.1f} GB of {'the GPU' if device.type == 'cuda' else 'memory'}"

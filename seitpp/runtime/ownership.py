@@ -6,6 +6,7 @@
     a coding           coding.json with the fields that `seitpp store code` writes
     a tokenizer        tokenizer.json that names its kind
     a demo             demo.txt, a line that says of what
+    a fit              fit.json with the fields that `seitpp fit` writes
 
 A folder with nothing in it is anyone's. Hidden files and what systems put into every folder do not count, as they stay
 where they are. Files of runs and stores of older versions prove the same.
@@ -23,6 +24,7 @@ _OF_SYSTEMS = LITTER | {"@eaDir", "#recycle", "lost+found", "__MACOSX"}
 _STAGE_FIELDS = {"stage", "output_dir", "resume", "seed"}
 _JOB_FIELDS = {"tokenizer", "images", "keys", "labels", "rows_per_shard"}
 _CODING_FIELDS = {"store", "fit_rows", "tables"}
+_FIT_FIELDS = {"images", "settings", "facts", "sizes"}
 _STORE_FORMAT = "seitpp token store"
 _DEMO = re.compile(r"(OpenMoji|/[^\n]*)\n(\w+[^\n]*\n)?")
 
@@ -75,9 +77,15 @@ def is_demo(folder: str | Path) -> bool:
         return False
 
 
+def is_fit(folder: str | Path) -> bool:
+    """Whether a folder is what `seitpp fit` made, or has begun to make."""
+    content = _read(Path(folder) / "fit.json")
+    return isinstance(content, dict) and content.keys() >= _FIT_FIELDS
+
+
 def is_ours(folder: str | Path) -> bool:
     """Whether a folder is any of these that a command may go on in."""
-    return any(proof(folder) for proof in (is_run, is_job, is_coding, is_subset, is_tokenizer, is_demo))
+    return any(proof(folder) for proof in (is_run, is_job, is_coding, is_subset, is_tokenizer, is_demo, is_fit))
 
 
 def visible(folder: str | Path) -> list[str]:

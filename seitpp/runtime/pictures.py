@@ -25,11 +25,16 @@ def image_grid(rows: Sequence[torch.Tensor], path: str | Path, *, gap: int = 2) 
     """
     mark = PngInfo()
     mark.add_text(*_MARK)
+    with replacing(Path(path)) as temporary:
+        Image.fromarray(grid_pixels(rows, gap=gap)).save(temporary, format="PNG", pnginfo=mark)
+
+
+def grid_pixels(rows: Sequence[torch.Tensor], *, gap: int = 2) -> np.ndarray:
+    """Rows of images as the pixels of one: (height, width, 3) uint8. Arguments as of `image_grid`."""
     cells = torch.stack([row.detach().float().cpu().clamp(0, 1) for row in rows])
     cells = torch.nn.functional.pad(cells, (0, gap, 0, gap), value=1.0)
     pixels = rearrange(cells, "row n c h w -> (row h) (n w) c")[: -gap or None, : -gap or None]
-    with replacing(Path(path)) as temporary:
-        Image.fromarray((pixels.numpy() * 255.0).round().astype(np.uint8)).save(temporary, format="PNG", pnginfo=mark)
+    return (pixels.numpy() * 255.0).round().astype(np.uint8)
 
 
 def is_image_grid(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Where a command reads and writes: not to a URL, and not into what it reads, nor around it.
+"""Where a command reads and writes: to a URL only where it says so, and not into what it reads, nor around it.
 
 The names of fields are the same in all commands, so this is decided for all of them here.
 """
@@ -33,13 +33,15 @@ def check_places(config: Any) -> None:
     """
     values = dict(_values(config))
     for name in _WRITTEN:
-        if "://" in str(values.get(name) or ""):
+        if "://" in str(values.get(name) or "") and name not in getattr(config, "written_to_urls", ()):
             raise UserError(
                 f"--{name} {values[name]} is a URL, which can't be written to: name a folder of this machine, "
                 f"and upload it from there"
             )
     output = values.get("output_dir")
-    if output and (values.get("resume") == "none" or not is_ours(output)):
+    if "://" in str(output or ""):
+        _refuse_overlap_of_urls("output_dir", str(output), values)
+    elif output and (values.get("resume") == "none" or not is_ours(output)):
         _refuse_overlap("output_dir", output, values)
 
 
@@ -94,13 +96,36 @@ def _refuse_overlap(name: str, output: str | Path, values: dict[str, Any]) -> No
                 )
 
 
+def _refuse_overlap_of_urls(name: str, output: str, values: dict[str, Any]) -> None:
+    """Among URLs: what is written must not be what is read, lie in it, or around it."""
+    written = f"{output.rstrip('/')}/"
+    for field in _READ:
+        for spec in _texts(values.get(field)):
+            read = f"{_PATTERN.split(spec)[0].rstrip('/')}/"
+            if "://" in spec and (read.startswith(written) or (written.startswith(read) and not _is_tar(spec))):
+                relation = "is" if read == written else "holds" if read.startswith(written) else "lies in"
+                raise UserError(
+                    f"--{name} {output} {relation} --{field} {spec}, which is read: choose another --{name}"
+                )
+
+
+def _is_tar(spec: str) -> bool:
+    """Whether files are named, not a folder and all in it."""
+    return _PATTERN.search(spec) is not None or spec.endswith(".tar")
+
+
 def _specs(value: Any) -> list[str]:
+    """Texts of a field that name places of this machine."""
+    return [each for each in _texts(value) if "://" not in each]
+
+
+def _texts(value: Any) -> list[str]:
     """Texts of a field that names one place or several."""
     if isinstance(value, dict):
         parts = (vars(each).values() if is_dataclass(each) else [each] for each in value.values())
         value = tuple(part for each in parts for part in each)
     parts = value if isinstance(value, tuple | list) else (value,)
-    return [str(part) for part in parts if isinstance(part, str | Path) and str(part) and "://" not in str(part)]
+    return [str(part) for part in parts if isinstance(part, str | Path) and str(part)]
 
 
 def _place(spec: str) -> tuple[Path | None, bool]:

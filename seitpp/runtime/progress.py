@@ -5,6 +5,8 @@ import os
 import sys
 import time
 
+from seitpp.runtime.run_log import note, unheard
+
 _PLAIN_SECONDS = 10.0
 _JSON_SECONDS = 0.5
 
@@ -26,7 +28,7 @@ class Progress:
         self.total = total
         self.title = title
         self.done = self.start = start
-        self.started = self.shown = time.monotonic()
+        self.started = self.shown = self.noted = time.monotonic()
         self.bar = None
         self.style = _style() if enabled else "none"
 
@@ -54,20 +56,28 @@ class Progress:
     def update(self, done: int, text: str = "") -> None:
         """Say that `done` of `total` units are finished; `text` holds the newest numbers."""
         self.done = done
+        now, last = time.monotonic(), done >= self.total
+        if self.style in ("bar", "json") and (last or now - self.noted >= _PLAIN_SECONDS):
+            self.noted = now
+            note(self._line(text, now))
         if self.style == "bar":
             assert self.bar is not None
             self.bar.update(self.task, completed=done, text=text)
             return
-        now, last = time.monotonic(), done >= self.total
         if self.style == "json" and (last or now - self.shown >= _JSON_SECONDS):
             self.shown = now
             self._print_json(text)
         elif self.style == "plain" and (last or now - self.shown >= _PLAIN_SECONDS):
             self.shown = now
-            print(f"{self.title} {done}/{self.total}  {text}  {self._time_left(now)} left", flush=True)
+            print(self._line(text, now), flush=True)
+
+    def _line(self, text, now):
+        return f"{self.title} {self.done}/{self.total}  {text}  {self._time_left(now)} left"
 
     def _print_json(self, text):
-        print(json.dumps({"title": self.title, "done": self.done, "total": self.total, "text": text}), flush=True)
+        line = json.dumps({"title": self.title, "done": self.done, "total": self.total, "text": text})
+        with unheard():
+            print(line, flush=True)
 
     def _time_left(self, now):
         done_here = max(1, self.done - self.start)

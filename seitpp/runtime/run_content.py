@@ -13,12 +13,13 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import LITTER
 from seitpp.runtime.ownership import is_run
 
-PREPARED = ("config.yaml", "env.json", "micro_batch.json")
+PREPARED = ("config.yaml", "env.json", "micro_batch.json", "run.log")
 """What is written before there is any work in a run."""
 _FILES = (
     *(
         "summary.json",
         "metrics.jsonl",
+        "run.log",
         "results.csv",
         "robustness.csv",
         "best.json",

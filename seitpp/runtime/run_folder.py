@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from seitpp.runtime import run_log
 from seitpp.runtime.config import flattened
-from seitpp.runtime.errors import UserError
+from seitpp.runtime.errors import Rehearsed, UserError
 from seitpp.runtime.files import followed, write_json, write_text
 from seitpp.runtime.locks import lock_folder
 from seitpp.runtime.machine import cpu_name
@@ -43,9 +45,12 @@ if TYPE_CHECKING:
 
 
 _MAY_CHANGE = {
-    "output_dir", "resume", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
+    "output_dir", "resume", "dry_run", "log_every", "save_every", "keep_checkpoints", "trackers", "preview_every",
     "cache.folder", "cache.gigabytes", "cache.attempts", "verify_shards",
 }  # fmt: skip
+TOOK = "took"
+"""Part of summary.json: {"seconds": of the command that finished the run, its checks left out; of a training, too,
+"steps" that it took, "images_per_second" of them, "peak_memory_bytes" of the main process}. It is no measure."""
 _MEND = "mend or remove it, or start afresh with --resume none"
 _METRICS = both(record({"step": integer(0)}), table(optional(measured)))
 
@@ -73,6 +78,7 @@ class RunFolder:
 
     Attributes:
         fresh: whether this is a new run: what an earlier one left does not count, and is cleared when it begins.
+        rates: what `finish` keeps of how fast it was.
     Raises: UserError if the folder holds another run, or something that is no run.
     """
 
@@ -98,7 +104,8 @@ class RunFolder:
         self.may_change = _MAY_CHANGE | set(may_change)
         self.within = within
         self._described = {"stage": stage, **_plain(config)}
-        self._begun = False
+        self._begun, self._started = False, 0.0
+        self.rates: dict[str, float] = {}
         claim(config, is_run, "a run of seitpp")
         if is_main:
             self._lock()
@@ -117,10 +124,14 @@ class RunFolder:
         """Write the configuration, and clear what an earlier run left if this is a new one: all is in order to run.
 
         Called on all processes once nothing can be refused any more; `log` and `finish` do it by themselves.
+
+        Raises: Rehearsed in a dry run.
         """
         if self._begun:
             return
-        self._begun = True
+        if getattr(self.config, "dry_run", False):
+            raise Rehearsed(f"{self.path}: no step is left to try; nothing was written")
+        self._begun, self._started = True, time.monotonic()
         if self.within is not None:
             self.within.begin()
         if self.is_main:
@@ -128,6 +139,7 @@ class RunFolder:
                 clear_run(self.path)
             write_text(self.config_file, yaml.safe_dump(self._described, sort_keys=False))
             write_json(self.path / "env.json", {**environment(), "inputs": {**self.inputs, **self.data}})
+            run_log.keep(self.path)
         self.fresh = False
 
     def _refuse_another_run(self, described):
@@ -160,14 +172,24 @@ class RunFolder:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What `finish` wrote."""
+        """What `finish` was given."""
+        return {name: value for name, value in self._summary_file().items() if name != TOOK}
+
+    @property
+    def took(self) -> dict[str, float]:
+        """How long the last command of the run ran, and how fast; {} of runs that an older version has made."""
+        return self._summary_file().get(TOOK, {})
+
+    def _summary_file(self):
         return read_described(self.path / "summary.json", record({}), _MEND)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Mark the run as finished and keep its last numbers."""
+        """Mark the run as finished and keep its last numbers, and beside them how long it took."""
         self.begin()
         if self.is_main:
-            write_json(self.path / "summary.json", summary)
+            seconds = round(time.monotonic() - self._started, 2)
+            write_json(self.path / "summary.json", {**summary, TOOK: {"seconds": seconds, **self.rates}})
+            run_log.leave(self.path)
 
     def checkpoints(self) -> list[Path]:
         """Folders of whole checkpoints, oldest first."""

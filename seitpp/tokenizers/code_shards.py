@@ -80,6 +80,8 @@ def _tables(folder: Path, jobs: Sequence[ShardJob], codebook_size: int, grid: tu
         return None
     with replacing(file) as temporary:
         temporary.write_bytes(tables.to_bytes())
+    if jobs:
+        jobs[0].place.publish(TABLES_FILE)
     return tables.to_bytes()
 
 
@@ -88,13 +90,17 @@ def _code(job: ShardJob, coder: RowCoder, codebook_size: int, grid: tuple[int, i
     blocks = row_ranges(range(len(shard.tokens)))
     parts = [coder.encode(_ids(shard, np.arange(rows.start, rows.stop), codebook_size, grid)) for rows in blocks]
     entry = write_shard(job.path, CodedRows.joined(parts), shard.labels, shard.keys(), shard.targets)
+    job.place.publish(job.path.name)
     write_json(job.sidecar, {**shard.entry, **entry, "coding": RANS})  # what was skipped stays
+    job.place.publish(job.sidecar.name)
 
 
 def _opened(job: ShardJob, codebook_size: int, grid: tuple[int, int]) -> Shard:
     result = _result(job)
     columns = tuple(result.get("content", BASE_COLUMNS))
-    return Shard(job.path, result, packed_bytes(grid[0] * grid[1], codebook_size), columns)
+    shard = Shard(job.place.bring(job.path.name), result, packed_bytes(grid[0] * grid[1], codebook_size), columns)
+    job.place.leave(job.path.name)  # it is mapped
+    return shard
 
 
 def _ids(shard: Shard, rows: np.ndarray, codebook_size: int, grid: tuple[int, int]) -> torch.Tensor:

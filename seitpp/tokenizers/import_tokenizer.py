@@ -5,6 +5,8 @@
     seitpp import-tokenizer --kind llamagen --checkpoint vq_ds16_c2i.pt --output_dir tokenizers/vq_ds16
     seitpp import-tokenizer --kind ibq --checkpoint imagenet256_1024.ckpt --output_dir tokenizers/ibq_1024
     seitpp import-tokenizer --kind maskbit --checkpoint maskbit_tokenizer_12bit.bin --output_dir tokenizers/maskbit_12
+    seitpp import-tokenizer --kind open_magvit2 --checkpoint imagenet_256_L.ckpt --output_dir tokenizers/magvit2
+    seitpp import-tokenizer --kind titok --checkpoint tokenizer_titok_l32.bin --output_dir tokenizers/titok_l32
     seitpp import-tokenizer --kind diffusers --checkpoint FOLDER_OR_ID --subfolder movq --output_dir movq
 
 The folder holds all that is needed: every other command takes it as --tokenizer, without a network.
@@ -51,9 +53,10 @@ _WRITTEN = (
 class ImportTokenizerConfig(StageConfig):
     """Make a tokenizer folder of published weights."""
 
-    kind: Literal["vit_vqgan", "ldm", "llamagen", "ibq", "maskbit", "diffusers"]
+    kind: Literal["vit_vqgan", "ldm", "llamagen", "ibq", "maskbit", "open_magvit2", "titok", "diffusers"]
     """whose weights: ViT-VQGAN of enhancing-transformers or of the SeiT release, a VQ model of latent diffusion or
-    taming-transformers, a tokenizer of LlamaGen, of IBQ, of MaskBit (VQGAN+ too), or a VQModel of diffusers"""
+    taming-transformers, a tokenizer of LlamaGen, of IBQ, of MaskBit (VQGAN+ too), of Open-MAGVIT2, a TiTok of ids,
+    or a VQModel of diffusers"""
     checkpoint: Location
     """file of torch.save or safetensors; for diffusers a folder, or the id of a model on the Hugging Face Hub that has
     its weights as safetensors"""
@@ -144,6 +147,14 @@ def read_tokenizer(config: ImportTokenizerConfig) -> Any:
         from seitpp.tokenizers.networks.maskbit_vq import from_maskbit
 
         return VQTokenizer(from_maskbit(weights, source), (size or 256,) * 2, black=0)
+    if config.kind == "open_magvit2":
+        from seitpp.tokenizers.networks.open_magvit2 import from_open_magvit2
+
+        return from_open_magvit2(weights, source, image_size=size or 256)
+    if config.kind == "titok":
+        from seitpp.tokenizers.networks.foreign_titok import from_titok
+
+        return from_titok(weights, source, image_size=size)
     from seitpp.tokenizers.networks.ldm_vq import from_ldm
 
     return VQTokenizer(from_ldm(weights, source), (size or 256,) * 2)

@@ -27,7 +27,7 @@ from seitpp.runtime.places import fresh_output
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer, reduced_fingerprint
 from seitpp.tokenizers.tokenizer import load_tokenizer
-from seitpp.tokens.codebook import nearest_code
+from seitpp.tokens.codebook import lookup_among, nearest_code
 from seitpp.tokens.codec import pack
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import ShardSeries, row_ranges
@@ -85,8 +85,12 @@ def main(config: ReduceCodebookConfig) -> None:
             {"fingerprint": fingerprint, "codes": kept, "map": mapping.tolist(), "counts": counts.tolist()},
         )
         write_manifest(
-            folder, tokenizer={"name": ReducedTokenizer.name, "fingerprint": reduced_fingerprint(fingerprint, kept)},
-            codebook=codebook[kept], lookup=store.lookup, grid=store.grid,
+            folder,
+            tokenizer={
+                **store.tokenizer, "name": ReducedTokenizer.name,
+                "fingerprint": reduced_fingerprint(fingerprint, kept),
+            },
+            codebook=codebook[kept], lookup=lookup_among(store.lookup), grid=store.grid,
             preprocessing=store.manifest["preprocessing"], classes=store.classes, shards=shards,
             mask=store.manifest.get("mask"), windows=store.manifest.get("windows"),
         )  # fmt: skip
@@ -107,11 +111,11 @@ def map_to_kept(codebook: torch.Tensor, kept: list[int], lookup: str) -> torch.T
     Args:
         codebook: (K, c).
         kept: rising list of ids.
-        lookup: "cosine" or "euclidean".
+        lookup: "cosine", "euclidean" or "signs".
     Returns: (K,) int64.
     """
     all_codes = rearrange(codebook, "k c -> 1 c 1 k")
-    mapping = rearrange(nearest_code(all_codes, codebook[kept], lookup), "1 1 k -> k")
+    mapping = rearrange(nearest_code(all_codes, codebook[kept], lookup_among(lookup)), "1 1 k -> k")
     mapping[kept] = torch.arange(len(kept))  # a code is itself, also where another has the same embedding
     return mapping
 

@@ -10,7 +10,7 @@ What its rows are: `shard_rows`. How the tokenizer runs: `encoding`.
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from seitpp.runtime.files import read_json, write_json
 from seitpp.runtime.schema import anything, both, listing, record
 from seitpp.tokenizers.shard_rows import StoreRows
 from seitpp.tokenizers.sources.source import ImageSource
+from seitpp.tokenizers.store_place.place import FolderPlace, StorePlace
 from seitpp.tokenizers.tokenizer import Tokenizer
 from seitpp.tokens.codec import packed_bytes
 from seitpp.tokens.format.manifest_schema import SHARD
@@ -39,11 +40,18 @@ class ShardJob:
         folder: the store's folder.
         number: of the shard.
         rows: range of the source's images; those that can't be decoded are left out.
+        at: where the store's files go; None: they stay in the folder.
     """
 
     folder: Path
     number: int
     rows: range
+    at: StorePlace | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def place(self) -> StorePlace:
+        """Where the store's files go."""
+        return self.at or FolderPlace(self.folder)
 
     @property
     def path(self) -> Path:
@@ -60,7 +68,8 @@ class ShardJob:
         try:
             result = read_json(self.sidecar)
             _SIDECAR(result, "")
-            return result if self.path.stat().st_size == result.get("bytes", self.path.stat().st_size) else None
+            size = self.place.size(self.path.name)
+            return result if size is not None and size == result.get("bytes", size) else None
         except (FileNotFoundError, ValueError):
             return None
 
@@ -113,7 +122,9 @@ class ShardJob:
         table = torch.cat(packed).cpu().numpy() if packed else np.zeros((0, width), np.uint8)
         shard = write_shard(self.path, table, labels, keys, Targets.joined(targets))
         result = {**shard, "skipped": skipped, "sizes": _sizes_of(images, kept)}
+        self.place.publish(self.path.name)
         write_json(self.sidecar, result)
+        self.place.publish(self.sidecar.name)
         return result
 
 

@@ -29,7 +29,8 @@ from seitpp.tokenizers.sources.source import open_source
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.coding.coder import RowCoder
 from seitpp.tokens.coding.fit import choose_tables, spread_rows
-from seitpp.tokens.format.layout import packed_bytes
+from seitpp.tokens.format.codebook_tensor import tensors_of
+from seitpp.tokens.format.layout import MOST_IN_ONE_TABLE, packed_bytes
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.store import TokenStore, open_store
 from seitpp.tokens.subset import parse_bytes
@@ -173,25 +174,27 @@ def _ways(store: TokenStore, allowed: int, config: BudgetConfig, quality: Decode
         psnr=None if quality is None else quality.of_codes(torch.arange(store.codebook_size)),
     )  # fmt: skip
     yield now
-    header = size.codebook - store.codebook.numel() * 4
+    header = max(0, size.codebook - store.codebook.numel() * 4)
     ids = store.ids(spread_rows(rows, config.rows))
     counts = count_codes(store)
 
     def coded(ids: Tensor, codes: int, name: str, measured: float | None) -> Way:
         tokens, tables = _coded_bytes(ids, codes, rows)
-        codebook = header + codes * store.codebook.shape[1] * 4
+        whole = codes == store.codebook_size  # one of signs is not written out
+        codebook = size.codebook if whole else header + codes * store.codebook.shape[1] * 4
         return replace(
             now, name=name, codes=codes, row_bytes=tokens + beside, psnr=measured,
             fixed_bytes=codebook + tables + size.manifest,
         )  # fmt: skip
 
     way = now
-    if store.coding_tables is None:
+    if store.coding_tables is None and store.codebook_size <= MOST_IN_ONE_TABLE:
         way = coded(ids, store.codebook_size, "coded", now.psnr)
         yield way
     codes = store.codebook_size
     while way.total(rows) > allowed and codes // 2 >= _FEWEST_CODES:
         codes = 1 << (codes - 1).bit_length() - 1  # the next power of two below
+        codes = min(codes, MOST_IN_ONE_TABLE)  # of more, coding saves nothing
         kept = most_used(counts, codes)
         new = map_to_kept(store.codebook, kept, store.lookup)
         measured = None if quality is None else quality.of_codes(torch.tensor(kept)[new])
@@ -219,7 +222,8 @@ def _coded_bytes(ids: Tensor, codes: int, rows: int) -> tuple[float, int]:
 def _of_another(name: str, folder: str, now: Way, beside: float, quality: DecodedQuality | None) -> Way:
     tokenizer = load_tokenizer(folder, "cpu" if quality is None else quality.tokenizer.codebook.device)
     height, width = tokenizer.grid
-    codebook = tokenizer.codebook.numel() * 4
+    kept = tensors_of(tokenizer.codebook.detach().cpu(), tokenizer.lookup).values()
+    codebook = sum(tensor.numel() * tensor.element_size() for tensor in kept)
     return replace(
         now, name=f"tokenizer {name}, packed", codes=tokenizer.codebook_size, grid=(height, width),
         row_bytes=packed_bytes(height * width, tokenizer.codebook_size) + beside, fixed_bytes=codebook,

@@ -29,7 +29,7 @@ from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, write_bare_tensor
-from seitpp.tokens.format.layout import PLANES
+from seitpp.tokens.format.layout import MOST_IN_ONE_TABLE, PLANES
 from seitpp.tokens.reading import ReadsStores
 from seitpp.tokens.row_blocks import pass_through, row_ranges
 from seitpp.tokens.store import open_store
@@ -64,6 +64,11 @@ def main(config: ExportConfig) -> None:
     """Write the folder."""
     out = fresh_output(config, folder=True)
     store = open_store(config.store, verify_shards=config.verify_shards)
+    if config.format == "seit" and store.codebook_size > MOST_IN_ONE_TABLE:
+        raise UserError(
+            f"{config.store} has {store.codebook_size:,} codes, and in the release's files an id takes a byte for each "
+            f"255 of it: they are for at most {MOST_IN_ONE_TABLE:,} codes. Use --format parquet"
+        )
     write = {"parquet": _write_parquet, "seit": _write_seit, "imagefolder": _write_images}[config.format]
     with replacing(out) as folder, Progress(len(store), "export") as progress:
         folder.mkdir()
@@ -85,7 +90,8 @@ def _write_parquet(store, folder, config, progress):
     left_out = ("shards", "subset", "coding_tables")  # the ids are written plainly
     manifest = {name: value for name, value in store.manifest.items() if name not in left_out} | {"coding": PLANES}
     manifest["codebook_checksum"] = codebook_checksum(codebook)
-    ids_type = pa.list_(pa.uint16(), store.grid[0] * store.grid[1])
+    integer = np.uint16 if store.codebook_size <= MOST_IN_ONE_TABLE else np.uint32
+    ids_type = pa.list_(pa.from_numpy_dtype(integer), store.grid[0] * store.grid[1])
     further = [(name, column.type) for name, column in store.targets_at([]).columns.items()]
     schema = pa.schema(
         [("ids", ids_type), ("label", pa.int32()), ("class", pa.string()), ("key", pa.string()), *further],
@@ -96,7 +102,7 @@ def _write_parquet(store, folder, config, progress):
     for number, rows in enumerate(ranges or [range(0)]):
         with pq.ParquetWriter(folder / f"part-{number:05d}.parquet", schema) as file:
             for part in row_ranges(rows, block=4096):  # a row group each
-                ids = pa.array(store.ids(part).numpy().astype(np.uint16).reshape(-1))
+                ids = pa.array(store.ids(part).numpy().astype(integer).reshape(-1))
                 labels = store.labels_at(part)
                 columns = [
                     pa.FixedSizeListArray.from_arrays(ids, type=ids_type),

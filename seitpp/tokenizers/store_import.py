@@ -37,6 +37,7 @@ from seitpp.tokens.exchange import published
 from seitpp.tokens.exchange.codebook_file import codebook_checksum, read_codebook
 from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.format.verify import verify_masks, verify_places
+from seitpp.tokens.one_dimensional import described_tokenizer
 from seitpp.tokens.row_blocks import ShardSeries
 from seitpp.tokens.store import write_manifest
 from seitpp.tokens.synonyms import read_synonyms, write_synonyms
@@ -199,7 +200,7 @@ def _origin(config, manifest, usual_grid, beside=None):
         if grid not in (None, tuple(tokenizer.grid)):
             raise UserError(f"{config.tokenizer} makes a grid of {tuple(tokenizer.grid)}, --grid says {grid}")
         return _Origin(
-            {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint}, tokenizer.codebook.detach().cpu(),
+            described_tokenizer(tokenizer), tokenizer.codebook.detach().cpu(),
             tokenizer.lookup, tuple(tokenizer.grid), tokenizer.preprocessing,
         )  # fmt: skip
     lookup = config.lookup or manifest.get("lookup", "cosine")

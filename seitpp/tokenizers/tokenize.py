@@ -2,6 +2,7 @@
 
     seitpp tokenize --images photos/train --tokenizer runs/tokenizer --output_dir stores/train
     accelerate launch -m seitpp.tokenizers.tokenize --images 'train/{000..099}.tar' --tokenizer … --output_dir …
+    seitpp tokenize --images s3://bucket/train --tokenizer runs/tokenizer --output_dir s3://bucket/stores/train
     seitpp tokenize --images hfds/cifar10 --image_column img --tokenizer runs/tokenizer --output_dir …
     seitpp tokenize --targets masks --images ADEChallengeData2016 --tokenizer runs/tokenizer --output_dir stores/ade
 
@@ -29,10 +30,13 @@ from seitpp.tokenizers.segmentation.options import SegmentationOptions
 from seitpp.tokenizers.shard_job import ShardJob
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.pixels import quiet_decoding
+from seitpp.tokenizers.sources.remote.addresses import is_url
 from seitpp.tokenizers.tokenize_job import TokenizeJob
 from seitpp.tokens.reading import ReadsLabels
 
 _LOOK_SECONDS = 10.0
+REMOTE_READERS = 24
+"""Threads that read images behind a URL, where the user does not say: they wait more than they decode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,9 @@ class TokenizeConfig(SegmentationOptions, StageConfig, ReadsLabels):
 
     images: Location
     """folder of class folders (images directly in it are unlabelled), see class_level; .tar files: one, a folder of
-    them or a pattern such as 'train/{000..099}.tar'; hfds/NAME or torch/NAME, a data set that timm opens; with masks,
-    the data set's folder"""
+    them or a pattern such as 'train/{000..099}.tar'; the same in a bucket (s3://bucket/train, gs://, az://), and tars
+    of a web server (https://), read where they are; a .csv file that lists images; hfds/NAME or torch/NAME, a data
+    set that timm opens; with masks, the data set's folder"""
     tokenizer: Location
     """folder of a tokenizer, or package.module:Class, a class of your own"""
     like: Location | None = None
@@ -68,7 +73,8 @@ class TokenizeConfig(SegmentationOptions, StageConfig, ReadsLabels):
     batch_size: int = 64
     """images per forward pass"""
     workers: int | None = None
-    """threads per process that decode; None: the machine's cores shared among its processes, less one, at least one"""
+    """threads per process that decode; None: the machine's cores shared among its processes, less one, at least
+    one; 24 where images lie behind a URL"""
     rows_per_shard: int | None = None
     """images in a shard; None: 65,536, with masks 2,048"""
     coding: Literal["auto", "none"] = "none"
@@ -76,6 +82,11 @@ class TokenizeConfig(SegmentationOptions, StageConfig, ReadsLabels):
     store code. It is a part of the store's fingerprint"""
     max_skipped: float = 0.001
     """fraction of images that may fail to decode before the job ends with an error; they are listed in skipped.csv"""
+
+    @property
+    def written_to_urls(self) -> tuple[str, ...]:
+        """Fields that may be a URL though they are written to."""
+        return ("output_dir",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,13 +100,17 @@ class TokenizeConfig(SegmentationOptions, StageConfig, ReadsLabels):
         require(self, "class_level", not (masks and self.class_level), "is not for --targets masks")
         require(self, "class_level", not (self.labels and self.class_level), "and --labels exclude each other")
         self.check_segmentation()
+        level = self.class_level and is_url(self.images)
+        require(self, "class_level", not level, "is for folders of this machine")
+        url = self.targets == "masks" and is_url(self.images)
+        require(self, "images", not url, "is a URL: with masks the data set's folder must lie on this machine")
 
 
 def main(config: TokenizeConfig) -> None:
     """Make the missing shards, then the manifest."""
     accelerator = make_accelerator("no")
     processes = Processes(accelerator)
-    job = processes.agree(lambda: TokenizeJob(config, accelerator.device))
+    job = open_job(config, processes, accelerator.device)
     if processes.is_main:
         for line in job.notices:
             print(line)
@@ -103,6 +118,23 @@ def main(config: TokenizeConfig) -> None:
     if processes.is_main:
         print(line)
     accelerator.end_training()
+
+
+def open_job(config: TokenizeConfig, processes: Processes, device: torch.device) -> TokenizeJob:
+    """A store to be made, opened on every process; images behind a URL are listed by the main one alone.
+
+    Raises: UserError on all of them if it can't be opened on one.
+    """
+    if processes.count == 1 or not is_url(config.images):
+        return processes.agree(lambda: TokenizeJob(config, device))
+    opened: list[TokenizeJob] = []
+
+    def list_images() -> None:
+        opened.append(TokenizeJob(config, device))
+        opened[0].prepare()
+
+    processes.from_main(list_images)
+    return processes.agree(lambda: opened[0] if opened else TokenizeJob(config, device, listed=True))
 
 
 def run_jobs(jobs: list[TokenizeJob], processes: Processes, device: torch.device) -> list[str]:
@@ -145,7 +177,8 @@ def make_shards(
         on_images: called with the number of images of each batch that is done.
     """
     skipped = 0
-    with quiet_decoding(), ThreadPoolExecutor(job.config.workers or spare_cores()) as threads:
+    workers = job.config.workers or (REMOTE_READERS if is_url(job.config.images) else spare_cores())
+    with quiet_decoding(), ThreadPoolExecutor(workers) as threads:
         for shard in shards:
             result = shard.make(
                 job.images, job.tokenizer, job.store_rows, device, threads, batch_size=job.config.batch_size,

@@ -5,8 +5,9 @@
     RAY_ADDRESS=auto python -m seitpp.tokenizers.tokenize_ray … --num_actors 32 --gpus_per_actor 1
 
 Without RAY_ADDRESS a Ray of this machine alone is started, which is what the tests do; a cluster of several machines
-was not tried yet. Images, tokenizer and store must lie where every machine sees them under the same path. A killed
-job is resumed by the same command, or with `seitpp.tokenizers.tokenize`'s.
+was not tried yet. Images, tokenizer and store must lie where every machine sees them under the same path or URL;
+images behind a URL are listed once, and each worker reads the addresses of that list. A killed job is resumed by the
+same command, or with `seitpp.tokenizers.tokenize`'s.
 """
 
 import logging
@@ -58,7 +59,7 @@ class ShardMaker:
         """Make the shards of a batch; an error is an answer, not an exception, which Ray would try again."""
         images, problem = 0, ""
         try:
-            self.job = self.job or TokenizeJob(self.config, self.device)
+            self.job = self.job or TokenizeJob(self.config, self.device, listed=True)
             shards = [self.job.shards[number] for number in batch["number"].tolist()]
             make_shards(self.job, shards, self.device)
             images = sum(len(shard.rows) for shard in shards)

@@ -13,6 +13,8 @@ from seitpp.tokenizers.sources.decoding.resize import RESIZES, Resize, resize_of
 KINDS = {
     "vq": "seitpp.tokenizers.networks.vq:VQTokenizer",
     "vit_vqgan": "seitpp.tokenizers.networks.vit_vqgan:ViTVQGAN",
+    "lookup_free": "seitpp.tokenizers.networks.lookup_free:LookupFreeTokenizer",
+    "titok": "seitpp.tokenizers.networks.titok:TiTok",
     "reduced": "seitpp.tokenizers.networks.reduced:ReducedTokenizer",
 }
 AGAIN = "get the tokenizer again, or run the command that made it"
@@ -28,11 +30,14 @@ class Tokenizer(Protocol):
         grid: (h, w) of the ids it makes.
         codebook_size: K.
         codebook: embedding of each code, (k, c).
-        lookup: how the nearest code is meant, "cosine" or "euclidean".
+        lookup: how the nearest code is meant, "cosine" or "euclidean"; or "signs", where the codes are
+            all vectors of -1 and 1 (`seitpp.tokens.codebook.sign_codes`).
         preprocessing: how an image file becomes its input: a dict that JSON can hold. `resize` in it says
             what is done with images of another shape (DESCRIBED in `sources.decoding.resize`); else they are cropped.
         any_size: whether it takes images of other sizes too, in multiples of a token's pixels. A custom class may leave
             it out, which means that it does not.
+        geometry: "none" where the places of tokens are no places in the image (one-dimensional tokens): what moves,
+            cuts or mixes them by their places is refused then. Left out: "grid".
         fingerprint: SHA-256 of weights and preprocessing; stores and models of other fingerprints are refused. A
             custom class may leave it out.
     """

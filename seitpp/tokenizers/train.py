@@ -21,7 +21,7 @@ from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require
 from seitpp.runtime.devices import make_accelerator
 from seitpp.runtime.locations import Location
-from seitpp.runtime.pictures import image_grid
+from seitpp.runtime.pictures import grid_pixels, image_grid
 from seitpp.runtime.run_folder import open_run
 from seitpp.tokenizers.ema_codebook import EMACodebook, patch_weights
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
@@ -104,6 +104,9 @@ def main(config: TrainTokenizerConfig) -> None:
     def evaluate(model):
         return measure_reconstruction(model.tokenizer, held_out, accelerator)
 
+    def rows(tokenizer, images):
+        return [images, tokenizer.decode(tokenizer.encode(images))]
+
     def save(folder, model):
         model.tokenizer.standardise()
         model.tokenizer.save(folder)
@@ -113,11 +116,11 @@ def main(config: TrainTokenizerConfig) -> None:
     fitted = fit(
         run, accelerator, model, title="tokenizer", samples=len(train_rows), batches=batches, step=step,
         largest_step=quantised_step, save=save, evaluate=evaluate,
+        pictures=lambda model: {"reconstructions": grid_pixels(rows(model.tokenizer, held_out[:6]))},
     )  # fmt: skip
     if accelerator.is_main_process:
         tokenizer: Any = fitted.model.tokenizer
-        picture = held_out[:16]
-        image_grid([picture, tokenizer.decode(tokenizer.encode(picture))], run.path / "reconstructions.png")
+        image_grid(rows(tokenizer, held_out[:16]), run.path / "reconstructions.png")
         described = {"codebook_size": config.model.codebook_size, "fingerprint": tokenizer.fingerprint}
         run.finish({**fitted.measures, **described})
         say_left_out(run.path, reader)

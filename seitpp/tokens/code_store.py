@@ -31,6 +31,7 @@ from seitpp.tokens.coding.coder import RowCoder
 from seitpp.tokens.coding.fit import FIT_ROWS, choose_tables, spread_rows
 from seitpp.tokens.coding.tables_file import read_tables
 from seitpp.tokens.format.coded_rows import CodedRows
+from seitpp.tokens.format.layout import MOST_IN_ONE_TABLE
 from seitpp.tokens.format.manifest import TABLES_FILE
 from seitpp.tokens.format.manifest_schema import SHARD
 from seitpp.tokens.format.shard import check_size
@@ -60,6 +61,11 @@ def main(config: CodeStoreConfig) -> None:
     """Fit the tables, write the shards that are missing, then the manifest."""
     folder = claim(config, is_coding, "a store that seitpp store code made")
     store = open_store(config.store, CacheConfig(), verify_shards=config.verify_shards)
+    if store.codebook_size > MOST_IN_ONE_TABLE:
+        raise UserError(
+            f"{config.store} has {store.codebook_size:,} codes: tables are for at most {MOST_IN_ONE_TABLE:,}, as each "
+            "code must have one of 65,536 slots. Its packed rows are the smallest form that there is"
+        )
     make_folder(folder)
     with lock_folder(folder, remove=True), Progress(len(store), "code") as progress:
         remove_unfinished(folder)

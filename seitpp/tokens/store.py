@@ -1,7 +1,7 @@
 """The token store: a folder of Arrow files, here or behind a URL, that anyone can open.
 
     store.json            tokenizer, K, bits, grid, preprocessing, class names, shards with rows and checksums
-    codebook.safetensors  embedding of each code, (k, c) float32
+    codebook.safetensors  embedding of each code, (k, c) float32; of lookup-free ones, how many bits they have
     coding.safetensors    of a coded store only: the tables that its rows are coded by
     shard-00000.arrow     Arrow IPC, uncompressed, one record batch: tokens (fixed-size binary), label, key, targets
     rows.npy              of a subset only: which rows of the shards belong to it, (n,) int64, rising
@@ -25,6 +25,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.tokens.codec import pack, packed_bytes, unpack
 from seitpp.tokens.coding.coder import RowCoder
 from seitpp.tokens.files import LocalFiles, StoreFiles
+from seitpp.tokens.format.codebook_tensor import codebook_of
 from seitpp.tokens.format.layout import RANS, row_bytes_of
 from seitpp.tokens.format.manifest import TABLES_FILE, check_owners, write_manifest
 from seitpp.tokens.format.row_numbers import read_row_numbers
@@ -40,6 +41,7 @@ from seitpp.tokens.format.verify import (
     verify_tables,
     verify_windows,
 )
+from seitpp.tokens.one_dimensional import Geometry
 from seitpp.tokens.to_device import moved
 
 if TYPE_CHECKING:
@@ -113,8 +115,13 @@ class TokenStore:
 
     @property
     def tokenizer(self) -> dict[str, str]:
-        """{"name", "fingerprint"} of the tokenizer that made the ids."""
+        """{"name", "fingerprint"} of the tokenizer that made the ids, and its "geometry" where that is none."""
         return self.manifest["tokenizer"]
+
+    @property
+    def geometry(self) -> Geometry:
+        """Whether the places of tokens are places in the image: "grid" or "none"."""
+        return self.manifest["tokenizer"].get("geometry", "grid")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -129,14 +136,14 @@ class TokenStore:
 
     @property
     def lookup(self) -> str:
-        """How the nearest code of an embedding is meant: "cosine" or "euclidean"."""
+        """How the nearest code of an embedding is meant: "cosine", "euclidean" or "signs"."""
         return self.manifest["lookup"]
 
     @cached_property
     def codebook(self) -> torch.Tensor:
         """Embeddings of the codes, (k, c) float32, read once: the same tensor for all, so write into a copy."""
         with torch.inference_mode(False):  # a tensor that is kept must serve every mode
-            return self._read_codebook()
+            return codebook_of(self._read_codebook())
 
     @cached_property
     def coding_tables(self) -> bytes | None:
@@ -335,7 +342,7 @@ class TokenStore:
             if progress is not None:
                 progress(number + 1)
 
-    def _read_codebook(self) -> torch.Tensor:
+    def _read_codebook(self) -> dict[str, torch.Tensor]:
         name = f"{self.folder}/codebook.safetensors"
         try:
             return verify_codebook(name, self.files.read("codebook.safetensors"), self.manifest)

@@ -20,6 +20,7 @@ from seitpp.runtime.files import read_json, write_text
 from seitpp.runtime.locations import Location
 from seitpp.runtime.ownership import begins_with, refuse_foreign_file
 from seitpp.runtime.rights import check_readable
+from seitpp.tokens.format.layout import MOST_IN_ONE_TABLE
 
 if TYPE_CHECKING:
     from seitpp.tokens.store import TokenStore
@@ -66,11 +67,19 @@ def nearest_codes(codebook: torch.Tensor, lookup: str, count: int, *, block: int
 
     Args:
         codebook: (k, c).
-        lookup: "cosine" or "euclidean", as the tokenizer means it.
+        lookup: "cosine", "euclidean" or "signs", as the tokenizer means it; of signs, codes of one other bit are the
+            nearest, of the lowest bit first.
         count: how many; fewer where there are no more.
         block: at most this many similarities are held at a time, so memory is bounded.
     Returns: (k, min(count, k - 1)) int64, nearest first.
+    Raises: UserError if there are too many codes to compare each with all, which signs need not.
     """
+    if lookup == "signs":
+        return _of_other_bits(len(codebook), min(count, len(codebook) - 1))
+    if len(codebook) > MOST_IN_ONE_TABLE:
+        raise UserError(
+            f"{len(codebook):,} codes have too many pairs to find synonyms among: at most {MOST_IN_ONE_TABLE:,} codes"
+        )
     codes = codebook.double()  # in single precision, codes that lie close together would change places by rounding
     if lookup == "cosine":
         codes, offset = F.normalize(codes, dim=1), 0.0
@@ -85,6 +94,14 @@ def nearest_codes(codebook: torch.Tensor, lookup: str, count: int, *, block: int
         nearest.append(similarity.topk(count, dim=1).indices)
         first += len(part)
     return torch.cat(nearest)
+
+
+def _of_other_bits(codebook_size: int, count: int) -> torch.Tensor:
+    """The codes that differ in the fewest bits, (k, count) int64: all have the same patterns of bits to change."""
+    patterns = sorted(range(1, min(codebook_size, 1 << 16)), key=lambda bits: (bits.bit_count(), bits))
+    single = [1 << bit for bit in range((codebook_size - 1).bit_length())]
+    patterns = [*single, *(bits for bits in patterns if bits.bit_count() > 1)][:count]
+    return torch.arange(codebook_size)[:, None] ^ torch.tensor(patterns, dtype=torch.int64)
 
 
 def write_synonyms(path: str | Path, synonyms: torch.Tensor | Sequence[Sequence[int]]) -> None:

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from seitpp.runtime.machine import cpu_name, peak_memory
+from seitpp.runtime.machine import cpu_name, peak_bytes, peak_memory
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.training.config import TrainConfig
 from seitpp.training.schedule import Schedule
@@ -59,6 +59,12 @@ class Announcer:
             _ANNOUNCED.add(outermost)
         self.first, self.started = 0, time.monotonic()
 
+    @property
+    def batch(self) -> int:
+        """Samples of an optimizer step, of all processes."""
+        config = self.run.config
+        return config.batch_size * config.accum_iter * self.accelerator.num_processes
+
     def begin(self, first: int) -> None:
         """Say what begins, or goes on, at a step."""
         self.first, self.started = first, time.monotonic()
@@ -66,16 +72,25 @@ class Announcer:
             print("\n".join(self.opening(first)), flush=True)
 
     def end(self) -> None:
-        """Say how it went, where the training is a run of its own."""
+        """Say how it went, where the training is a run of its own; the run keeps how fast it was in any case."""
+        seconds = time.monotonic() - self.started
+        self.run.rates = self.rates(seconds)
         if self.speaks and self.alone:
-            print(self.closing(time.monotonic() - self.started), flush=True)
+            print(self.closing(seconds), flush=True)
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """{"steps" that were taken, "images_per_second" of them, evaluations included, "peak_memory_bytes"}."""
+        steps = self.schedule.total_steps - self.first
+        images = steps * self.batch
+        rate = {"images_per_second": round(images / seconds, 2)} if steps and seconds > 0 else {}
+        return {"steps": steps, **rate, "peak_memory_bytes": peak_bytes(self.accelerator.device)}
 
     def opening(self, first: int) -> list[str]:
         """Lines of what begins at a step."""
         config, processes, schedule = self.run.config, self.accelerator.num_processes, self.schedule
         assert isinstance(config, TrainConfig)
         trained = "" if self.trained == self.parameters else f", {_millions(self.trained)} of them trained"
-        batch = config.batch_size * config.accum_iter * processes
+        batch = self.batch
         precision = _PRECISIONS.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
         epochs = schedule.total_steps / schedule.steps_per_epoch
         lines = [
@@ -90,9 +105,8 @@ class Announcer:
 
     def closing(self, seconds: float) -> str:
         """A line of how it went."""
-        config, steps = self.run.config, self.schedule.total_steps - self.first
-        seen = steps * config.batch_size * config.accum_iter * self.accelerator.num_processes
-        rate = f", {seen / seconds:,.0f} images/s" if steps and seconds > 0 else ""
+        known = self.rates(seconds)
+        rate = f", {known['images_per_second']:,.0f} images/s" if "images_per_second" in known else ""
         memory = peak_memory(self.accelerator.device)
         return f"{self.title}: done in {_duration(seconds)}{rate}, {memory}; weights are in {self.run.weights}"
 

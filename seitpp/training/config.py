@@ -64,8 +64,15 @@ class TrainConfig(StageConfig):
     """steps between checkpoints; one is always saved at the end and on Ctrl-C or SIGTERM"""
     keep_checkpoints: int = 2
     """how many of the newest checkpoints are kept, besides the best by evaluation where the stage has one"""
+    dry_run: bool = False
+    """say what the training would be, take a few steps for its time and memory, write nothing, and end"""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    """who gets the numbers of metrics.jsonl too; wandb and trackio are extras of seitpp"""
+    """who gets the numbers of metrics.jsonl too, and pictures; wandb and trackio are extras of seitpp"""
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings a command makes, one after the other."""
+        return 1
 
     def __post_init__(self):
         super().__post_init__()

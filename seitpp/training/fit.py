@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from seitpp.runtime.devices import compile_in_place
@@ -32,6 +33,7 @@ from seitpp.training.optimizer import make_adamw, parameter_groups
 from seitpp.training.schedule import Schedule, make_schedule
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
 
 
@@ -93,6 +95,7 @@ def fit(
     groups: Iterable[dict] | None = None,
     largest_step: Step | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    pictures: "Callable[[nn.Module], Mapping[str, np.ndarray]] | None" = None,
     best_by: Better | None = None,
     hooks: Iterable[Hook] = (),
     derived: Callable[[dict[str, float]], dict[str, float]] | None = None,
@@ -113,6 +116,8 @@ def fit(
         groups: parameter groups, see `parameter_groups`; None: weight decay alone divides them.
         largest_step: like `step`, with the most memory that one ever takes; None: `step` itself. For `shrink_batch`.
         evaluate: measures the whole model in evaluation mode, over all processes; called on all of them.
+        pictures: shows what the whole model does, {name: (height, width, 3) uint8}, for trackers; called on the main
+            process after some evaluations. A few images at most.
         best_by: which number of an evaluation says that a checkpoint, and weights, are the best; None: none are.
         hooks: what else is done on the way.
         derived: function from the means of a log line to further numbers in it.
@@ -146,6 +151,11 @@ def fit(
             keep_best(run, best_by, measures, index, candidates, save)
         return measures
 
+    def picture_all(index: int) -> "Mapping[str, np.ndarray]":
+        shown = whole.of(prepared)
+        with torch.no_grad():
+            return pictures(shown) if pictures and accelerator.is_main_process else {}
+
     def at_steps(hook: Hook):
         every = hook.every * schedule.steps_per_epoch
         return every, lambda index: hook.call(whole.of(prepared), index // schedule.steps_per_epoch)
@@ -154,7 +164,7 @@ def fit(
         accelerator, run, model=prepared, optimizer=optimizer, schedule=schedule, batch_at=batches(config),
         step=lambda batch, index: step(prepared, batch, index), title=title,
         evaluate=evaluate_all if evaluate else None, best_by=best_by,
-        eval_every=_evaluation_steps(config, schedule),
+        eval_every=_evaluation_steps(config, schedule), pictures=picture_all if pictures and config.trackers else None,
         hooks=[at_steps(hook) for hook in hooks], derived=derived, ema=ema, flops_per_image=flops_per_image,
         on_begin=announcer.begin,
     )  # fmt: skip

@@ -5,14 +5,17 @@ loss, an optimizer and a schedule; because everything is a function of (config, 
 newest checkpoint and taking the next step.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from seitpp.runtime.errors import Interrupted, UserError
+from seitpp.runtime.machine import peak_bytes
 from seitpp.runtime.progress import Progress
 from seitpp.runtime.run_folder import RunFolder
 from seitpp.runtime.trackers import check_trackers, opened_trackers
@@ -20,12 +23,17 @@ from seitpp.training.best_weights import Better
 from seitpp.training.checkpoint import load_checkpoint, save_checkpoint
 from seitpp.training.optimizer import set_learning_rate
 from seitpp.training.random_streams import seed_dropout
+from seitpp.training.rehearsal import rehearse, sizes_of
 from seitpp.training.schedule import Schedule
 from seitpp.training.speed import Speed
 from seitpp.training.step_guard import Watch, collected_signals
 
 if TYPE_CHECKING:
+    import numpy as np
     from accelerate import Accelerator
+
+PICTURES = 10
+"""How many evaluations of a training trackers get pictures of, besides the last."""
 
 
 def train(
@@ -40,6 +48,7 @@ def train(
     title: str,
     evaluate: Callable[[int], dict[str, float]] | None = None,
     eval_every: int = 0,
+    pictures: "Callable[[int], Mapping[str, np.ndarray]] | None" = None,
     best_by: Better | None = None,
     hooks: Sequence[tuple[int, Callable[[int], object]]] = (),
     derived: Callable[[dict[str, float]], dict[str, float]] | None = None,
@@ -60,6 +69,8 @@ def train(
         title: what the progress line calls this training.
         evaluate: function of the step to {name: number}, called every `eval_every` steps and at the end.
         eval_every: steps between evaluations; 0: at the end only.
+        pictures: function of the step to {name: (height, width, 3) uint8} for trackers, called after evaluations, of
+            many evaluations after some, evenly spaced.
         best_by: which number of an evaluation says that a checkpoint is the best; None: none is.
         hooks: (steps, function of the step) pairs: what else is done every so many steps, in evaluation mode.
         derived: function from the means of a log line to further numbers in it.
@@ -80,6 +91,34 @@ def train(
             f"nothing is left to train; give more --steps or --epochs"
         )
     check_trackers(config.trackers)
+
+    def update(index, watch, *, measure=False):
+        """Take the optimizer step `index`; returns its learning rate and, where asked for, the gradient's norm."""
+        model.train()
+        lr = schedule.lr_at(index)
+        set_learning_rate(optimizer, lr)
+        seed_dropout(config.seed, index, accelerator.process_index)
+        for micro in range(config.accum_iter):
+            with nullcontext() if micro == config.accum_iter - 1 else accelerator.no_sync(model):
+                loss, numbers = step(batch_at(index, micro), index)
+                accelerator.backward(loss / config.accum_iter)
+            watch.add(loss)
+            meter.add({"loss": loss, **numbers})
+        watch.before_update(index)
+        norm = _clip(accelerator, model, config.clip_grad) if measure or config.clip_grad is not None else None
+        optimizer.step()
+        optimizer.zero_grad()
+        if ema is not None:
+            ema.update(accelerator.unwrap_model(model), index + 1)
+        return lr, norm
+
+    if config.dry_run:
+        on_begin(first)
+        watch = Watch(accelerator, run, optimizer, [])
+        rehearse(
+            accelerator, run, lambda index: update(index, watch), first=first, total=schedule.total_steps,
+            sizes=sizes_of(accelerator.unwrap_model(model), config, best=best_by is not None),
+        )  # fmt: skip
     run.begin()
     run.forget_metrics_from(first)
     on_begin(first)
@@ -87,7 +126,7 @@ def train(
     evaluation, text = {}, ""
     with (
         collected_signals(alone=accelerator.num_processes == 1) as received,
-        opened_trackers(accelerator, run, first) as track,
+        opened_trackers(accelerator, run, first) as trackers,
         Progress(schedule.total_steps, title, enabled=accelerator.is_main_process, start=first) as progress,
     ):
         watch = Watch(accelerator, run, optimizer, received)
@@ -103,7 +142,9 @@ def train(
             if evaluates and evaluate is not None:
                 evaluation = evaluate(index)
                 if evaluation:
-                    track({"step": index, **evaluation})
+                    trackers.evaluated({"step": index, **evaluation})
+                if pictures and (last or index % (eval_every * _stride(schedule.total_steps, eval_every)) == 0):
+                    trackers.show(index, pictures(index))
             for function in due:
                 function(index)
             if saves:
@@ -112,36 +153,40 @@ def train(
                     accelerator, run, next_step=index, keep=config.keep_checkpoints, parts=parts, score=score
                 )
             if last:
+                trackers.conclude(index, evaluation)
                 break
             if stop:
                 raise Interrupted(stop, f"stopped before step {index} of {schedule.total_steps}; saved")
 
-            model.train()
-            lr = schedule.lr_at(index)
-            set_learning_rate(optimizer, lr)
-            seed_dropout(config.seed, index, accelerator.process_index)
-            for micro in range(config.accum_iter):
-                with nullcontext() if micro == config.accum_iter - 1 else accelerator.no_sync(model):
-                    loss, numbers = step(batch_at(index, micro), index)
-                    accelerator.backward(loss / config.accum_iter)
-                watch.add(loss)
-                meter.add({"loss": loss, **numbers})
-            watch.before_update(index)
-            if config.clip_grad is not None:
-                accelerator.clip_grad_norm_(model.parameters(), config.clip_grad)
-            optimizer.step()
-            optimizer.zero_grad()
-            if ema is not None:
-                ema.update(accelerator.unwrap_model(model), index + 1)
-
-            if (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps:
+            logs = (index + 1) % config.log_every == 0 or index + 1 == schedule.total_steps
+            lr, norm = update(index, watch, measure=logs)
+            if logs:
                 watch.check()
                 means, batches, seconds = meter.take()
                 numbers, text = speed.of(batches * config.batch_size * accelerator.num_processes, seconds)
                 text = f"loss {means['loss']:.3f}  {text}"
-                track({"step": index, "lr": lr, **means, **(derived(means) if derived else {}), **numbers})
+                numbers |= _finite("grad_norm", norm)
+                line = {"step": index, "lr": lr, **means, **(derived(means) if derived else {}), **numbers}
+                trackers.trained(line, memory=peak_bytes(accelerator.device) / 1e9)
             progress.update(index + 1, text)
     return evaluation
+
+
+def _stride(total: int, every: int) -> int:
+    """Of evaluations every so many steps, each how manieth has pictures."""
+    return max(1, math.ceil(total / every / PICTURES))
+
+
+def _clip(accelerator, model, limit):
+    """The norm of the gradient, which is cut down to `limit`; None: it stays."""
+    norm = accelerator.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _finite(name, value):
+    """{name: number}; {} where there is none, or, as float16 has it, it was too large."""
+    number = math.nan if value is None else float(value)
+    return {name: number} if math.isfinite(number) else {}
 
 
 class _Meter:

@@ -66,6 +66,8 @@ def shrink_to_memory(
         )
     config = replace(config, batch_size=size, accum_iter=config.accum_iter * config.batch_size // size)
     accelerator.wait_for_everyone()
+    if config.dry_run:
+        return config
     run.begin()
     if accelerator.is_main_process:
         write_json(kept, {"batch_size": config.batch_size, "accum_iter": config.accum_iter})

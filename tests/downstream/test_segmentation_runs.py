@@ -136,6 +136,37 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(stores, tmp_path, monkey
     assert [name for name in one if not one[name].equal(other[name])] == []
 
 
+def test_two_processes_train_as_one_with_the_whole_batch_does(stores, tmp_path):
+    """The statistics of batch norm and the mean over labelled pixels are of all processes' windows."""
+    words = [
+        "--store", str(stores / "train"), "--eval_store", str(stores / "val"), "--steps", "5", "--lr", "0.004",
+        "--mixed_precision", "no", "--drop_path", "0", "--head.dropout", "0", "--pictures", "0", "--encoder.width", "24",
+        "--encoder.depth", "2", "--encoder.heads", "3", "--encoder.token_dropout", "0", "--encoder.embedding_std", "0.5",
+        "--head.channels", "12", "--head.auxiliary_channels", "8", "--class_weights", "1,2,3", "--log_every", "1",
+    ]  # fmt: skip
+    launches = [
+        {"processes": count, "argv": [*words, "--batch_size", f"{8 // count}", "--output_dir", str(tmp_path / f"{count}")]}
+        for count in (1, 2)
+    ]  # fmt: skip
+    done = tiny.run(
+        tiny.TESTS / "stage_processes.py", "seitpp.downstream.segmentation.train", "segmentation",
+        "SegmentationConfig", json.dumps(launches),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = json.loads(done.stdout)
+    assert (one["codes"], two["codes"]) == ([0], [0, 0]), two["said"]
+    assert "batch norm over the windows of all 2 processes" in two["said"]
+    assert "batch norm" not in one["said"]
+    losses = [
+        pd.read_json(tmp_path / count / "seed-0" / "metrics.jsonl", lines=True).loss.dropna().to_numpy()
+        for count in ("1", "2")
+    ]
+    assert len(losses[0]) == 5
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+    assert losses[1][:2] == pytest.approx(losses[0][:2], rel=1e-5)
+
+
+
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(trained, stores, tmp_path):
     weights = Path(trained.output_dir) / "seed-0"

@@ -144,6 +144,7 @@ ONE_OF_SEVERAL = {
     "probe": {"--weights": "x"}, "store subset": {"--count": "3"}, "reduce-codebook": {"--codes": "3"},
     "import-model": {"--store": "x"}, "evaluate": {"--store": "x"}, "predict": {"--files": "[x]"},
     "continual": {"--methods": "[naive, tokens]"}, "store budget": {"--bytes": "1GB"}, "segment": {"--files": "[x]"},
+    "split": {"--images": "[x]"}, "fit": {"--images": "[x]"},
 }  # fmt: skip
 """Flags of which a stage needs one of several."""
 

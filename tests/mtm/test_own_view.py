@@ -52,11 +52,8 @@ def make(store, spec, **words):
 
 def test_it_comes_after_all_other_views_and_leaves_the_targets_as_they_are(store):
     others = {"color_adapt": 0.5, "mix": MixConfig(cutmix=1.0)}
-    ids, labels, draws = (
-        tiny.random_ids(8, tiny.CODES, tiny.GRID, seed=3),
-        torch.arange(8),
-        Draws(2, 5, torch.arange(8)),
-    )
+    ids, labels = tiny.random_ids(8, tiny.CODES, tiny.GRID, seed=3), torch.arange(8)
+    draws = Draws(2, 5, torch.arange(8))
     views, targets = make(store, "my_views:Shifted", **others).mixed(ids, labels, draws, classes=8)
     without, same = make(store, None, **others).mixed(ids, labels, draws, classes=8)
     shift = (draws.uniform("mine: shift", 1) * 5).long()

@@ -115,6 +115,17 @@ def test_training_leaves_weights_that_know_their_tokenizer_and_a_picture(trained
         assert picture.size == (11 * (24 + 2) - 2, 3 * (16 + 2) - 2)
 
 
+def test_tensorboard_gets_completions_of_six_rows_at_each_evaluation(trained, tmp_path):
+    model, _ = load_model(trained.output_dir)
+    ids = TokenStore(trained.eval_store).ids([0, 1, 2, 3, 4, 5])
+    completion_picture(model, load_tokenizer(trained.tokenizer), ids, tmp_path / "expected.png", ratio=0.6)
+    first, second, last = tiny.shown_pictures(trained.output_dir, "completions")
+    assert (first[0], second[0], last[0]) == (200, 400, 500)
+    with Image.open(tmp_path / "expected.png") as expected:
+        np.testing.assert_array_equal(last[1], np.asarray(expected.convert("RGB")))
+    assert not np.array_equal(first[1], last[1])
+
+
 def test_the_picture_is_of_what_the_trained_model_completes(trained, tokenizer_folder, tmp_path):
     model, _ = load_model(trained.output_dir)
     ids = TokenStore(trained.eval_store).ids(range(11))

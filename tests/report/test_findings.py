@@ -3,6 +3,7 @@
 import pytest
 
 from report_runs import MTM, PIXELS, measured, report, write_finetuning, write_run
+from seitpp.report import words
 from seitpp.report.findings import (
     baseline_sentences,
     difference_sentence,
@@ -30,24 +31,31 @@ def shifted(name, *found, shift=None):
 @pytest.mark.parametrize(
     ("pretrained", "scratch", "said"),
     [
-        ((0.58, 0.003), (0.518, 0.006), ("+6.2 ± 0.7 points, 9.2 times", "over 3 seeds", "Pre-training helps here")),
-        ((0.53, 0.006), (0.518, 0.006), ("+1.2 ± 0.8 points, 1.4 times", "Pre-training seems to help here")),
-        ((0.5, 0.003), (0.518, 0.002), ("\u22121.8 ± 0.4 points, 5.0 times", "Pre-training hurts here")),
-        ((0.51, 0.005), (0.518, 0.002), ("\u22120.8 ± 0.5 points, 1.5 times", "Pre-training seems to hurt here")),
+        ((0.58, 0.003), (0.518, 0.006), ("+6.2 ± 0.7 points, 9.24 times", "over 3 seeds", "Pre-training helps here")),
+        ((0.53, 0.006), (0.518, 0.006), ("+1.2 ± 0.8 points, 1.41 times", "Pre-training seems to help here")),
+        ((0.5, 0.003), (0.518, 0.002), ("\u22121.8 ± 0.4 points, 4.99 times", "Pre-training hurts here")),
+        ((0.51, 0.005), (0.518, 0.002), ("\u22120.8 ± 0.5 points, 1.49 times", "Pre-training seems to hurt here")),
         ((0.52, 0.02), (0.518, 0.01), ("+0.2 ± 2.2 points, within one", "over 3 seeds: no effect")),
         ((0.58, 0.0), (0.518, 0.0), ("+6.2 ± 0.0 points, with a standard deviation of 0", "Pre-training helps here")),
-        ((0.58, None), (0.518, 0.01), ("+6.2 points. With one seed", "chance")),
+        ((0.58, None), (0.518, 0.01), ("+6.2 points. With one seed", "9.9 points on 50 test images", "may be chance")),
+        (
+            (0.9, None),
+            (0.518, 0.01),
+            ("+38.2 points. With one seed", "8.2 points on 50", "yet another seed may differ"),
+        ),
     ],
 )
 def test_the_sentence_on_pre_training_is_true_for_either_sign(pretrained, scratch, said):
     sentence = difference_sentence(Difference(pretrained=score(*pretrained), scratch=score(*scratch, init="scratch")))
-    for words in said:
-        assert words in sentence
+    for each in said:
+        assert each in sentence
 
 
 @pytest.mark.parametrize(
     ("pretrained", "scratch", "said"),
     [
+        ((0.512, 0.01), (0.5, 0.006), "seems to rise from 50.0 ± 0.6 % (from scratch) to 51.2 ± 1.0 % (from MTM)"),
+        ((0.488, 0.01), (0.5, 0.006), "seems to fall from 50.0 ± 0.6 % (from scratch) to 48.8 ± 1.0 % (from MTM)"),
         ((0.6, 0.01), (0.5, 0.01), "rises from 50.0 ± 1.0 % (from scratch) to 60.0 ± 1.0 % (from MTM)"),
         ((0.4, 0.01), (0.5, 0.01), "falls from 50.0 ± 1.0 % (from scratch) to 40.0 ± 1.0 % (from MTM)"),
         (
@@ -93,13 +101,44 @@ def test_baselines_that_are_not_beaten_are_named():
         score(0.5, init="", protocol="majority"),
         score(0.5, init="scratch"),
     ]
+    ahead = "is ahead by no more than one standard deviation of"  # sqrt(.58 .42 / 50 + .5 .5 / 50) = 0.0995 > 0.08
     assert baseline_sentences(found) == [
         f"Fine-tuned from MTM does not beat: {PIXELS}.",
+        f"Fine-tuned from MTM {ahead}: majority class.",
         f"From scratch does not beat: {PIXELS}; majority class.",
     ]
-    assert baseline_sentences(found[1:3]) == [
+    assert baseline_sentences([score(0.58, 0.08), found[2]]) == [f"Fine-tuned from MTM {ahead}: majority class."]
+    assert baseline_sentences([score(0.58, 0.07), found[2]]) == [
         f"Better than every simple baseline, the best of which is majority class (50.0 %): {MTM}."
     ]
+
+
+def start(mean, augmentation, std=0.01):
+    """A fine-tuning from MTM of an augmentation, which its name tells."""
+    method = Method(protocol="finetune", init="mtm", augmentation=augmentation)
+    name = f"fine-tuned from {words.start('mtm', augmentation)}"
+    return Score(method=method, name=name, mean=mean, std=std, seeds=3, train_images=40, test_images=50)
+
+
+@pytest.mark.parametrize("plain", [0.5, 0.7])
+def test_the_headline_takes_the_start_with_most_augmentations_even_where_another_does_better(plain):
+    both, one, none = start(0.6, "tokenadapt+coloradapt"), start(0.65, "tokenadapt"), start(plain, "")
+    found = sorted([both, one, none, score(0.5, 0.01, init="scratch")], key=lambda each: -each.mean)
+    assert summary_sentence("pets", found) == (
+        "Accuracy on pets rises from 50.0 ± 1.0 % (from scratch) to 60.0 ± 1.0 % (from MTM + TokenAdapt + ColorAdapt), "
+        "on 50 test images; fine-tuned from MTM + TokenAdapt reaches 65.0 ± 1.0 %; "
+        f"fine-tuned from MTM reaches {100 * plain:.1f} ± 1.0 %."
+    )
+
+
+def test_tiles_and_pipeline_show_the_start_that_the_headline_names(tmp_path):
+    for name, augmentation, accuracies in (("plain", "", (0.7, 0.71)), ("both", "tokenadapt+coloradapt", (0.6, 0.61))):
+        rows = measured("mtm", accuracies, augmentation=augmentation)
+        write_run(tmp_path / "runs" / name, "finetune.train", summary={}, dataset="pets", weights="x", results=rows)
+    write_finetuning(tmp_path / "runs" / "scratch", "scratch", (0.5, 0.51))
+    text = report(tmp_path / "runs").text
+    assert "% accuracy 50.5 \u2192 60.5 from scratch \u2192 from MTM: +10.0 ± 1.0 points; 50 test images" in text
+    assert "60 % Probe, fine-tune accuracy on pets, from MTM" in text
 
 
 def test_a_probe_that_a_random_encoder_matches_is_not_an_improvement():

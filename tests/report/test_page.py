@@ -18,19 +18,29 @@ def test_numbers_on_the_page_are_those_of_the_files(demo):
     assert "with 60 % of the patches hidden" in text
     assert "60.0 ± 2.0" in text
     assert "52.0 ± 2.0" in text
-    assert "+8.0 ± 2.8 points, 2.8 times its standard deviation over 3 seeds" in text  # sqrt(2² + 2²) = 2.83
+    assert "+8.0 ± 2.8 points, 2.83 times its standard deviation over 3 seeds" in text  # sqrt(2² + 2²) = 2.83
     assert "40 / 50" in text
     assert "With 50 test images, one standard error of an accuracy of 60.0 % is 6.9 points" in text  # sqrt(.6 .4 / 50)
 
 
 def test_the_summary_names_the_key_figures(demo):
-    lead = re.search(r'<p class="lead">(.*?)</p>', report(demo).source, re.DOTALL).group(1)
+    lead = re.search(r'<div class="lead">(.*?)</div>', report(demo).source, re.DOTALL).group(1)
+    lead = re.sub("</?p>", "", lead)
     lead = " ".join(html.unescape(lead).split())
     assert lead.startswith(
         "12 images of 16 \u00d7 24 pixels became 4 \u00d7 6 tokens each, once: 24 bytes per image, packed, against "
     )
     assert "Accuracy on pets rises from 52.0 ± 2.0 % (from scratch) to 60.0 ± 2.0 % (from MTM)" in lead
+    assert "(from MTM), on 50 test images; the best simple" in lead
     assert f"the best simple baseline ({PIXELS}) reaches 55.0 %." in lead
+
+
+def test_an_accuracy_of_one_seed_has_the_interval_of_its_test_images(demo):
+    source = report(demo).source
+    table = source[source.index('id="table-results-pets"') :]
+    assert re.findall(r">([\d.]+)<br><span class=\"muted\">\((.*?)\)", table[: table.index("</table>")]) == [
+        ("55.0", "41.3 to 67.9"), ("16.0", "8.3 to 28.5")  # Wilson, 50 images
+    ]  # fmt: skip
 
 
 def test_the_best_way_on_tokens_alone_is_bold_in_each_row(demo):

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from seitpp.runtime.charts import Line, bar, line_chart, log_ticks, ticks, write_chart
+from seitpp.runtime.charts import MOST_POINTS, Line, bar, curve, line_chart, log_ticks, thinned, ticks, write_chart
 
 
 def test_ticks_are_round_and_cover_the_range():
@@ -81,3 +81,18 @@ def test_an_error_bar_reaches_as_far_to_both_sides_and_the_axis_holds_it():
     assert float(first) - dot == pytest.approx((low - dot) / 2, abs=0.11)
     assert dot - float(last) == pytest.approx((low - dot) / 2, abs=0.11)
     assert float(last) >= 30  # below the upper edge of the plot
+
+
+def test_a_curve_is_scaled_to_the_unit_of_its_axes():
+    records = [{"step": 3, "accuracy": 0.5}, {"step": 7, "loss": 1.0}, {"step": 11, "accuracy": None}]
+    assert curve(records, "accuracy", offset=1, scale=0.5, factor=100, label="", colour="mtm").points == [(2.0, 50.0)]
+
+
+def test_a_long_curve_is_of_means_and_keeps_its_last_point():
+    points = [(float(place), float(place % 2)) for place in range(10 * MOST_POINTS)]
+    short = thinned(points)
+    assert len(short) == MOST_POINTS
+    assert short[:2] == [(4.5, 0.5), (14.5, 0.5)]
+    assert short[-1] == points[-1]
+    assert thinned(points[:MOST_POINTS]) == points[:MOST_POINTS]
+    assert len(thinned(points[: MOST_POINTS + 1])) <= MOST_POINTS

@@ -36,6 +36,8 @@ from seitpp.tokenizers.tokenize import TokenizeConfig
 from seitpp.tokenizers.tokenize_ray import TokenizeRayConfig
 from seitpp.tokenizers.train import TrainTokenizerConfig
 from seitpp.tokens.store import TokenStore
+from seitpp.whole.fit import FitConfig
+from seitpp.whole.split import SplitConfig
 
 STAGES = {
     "train_tokenizer": ("seitpp.tokenizers.train", TrainTokenizerConfig),
@@ -56,6 +58,8 @@ STAGES = {
     "adversarial": ("seitpp.downstream.adversarial", AdversarialConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
     "storage_curve": ("seitpp.downstream.storage_curve", StorageCurveConfig),
+    "split": ("seitpp.whole.split", SplitConfig),
+    "fit": ("seitpp.whole.fit", FitConfig),
 }
 RECIPES = sorted(path for path in recipes_folder(".").glob("*/*.yaml") if path.parent.name != "accelerate")
 
@@ -385,6 +389,11 @@ def test_a_command_that_started_afresh_or_elsewhere_goes_on_without_resume(
         ("explore", ["--images", "photos"], "--images and --eval_images belong together"),
         ("explore", ["--queries", "0"], "queries = 0 must be at least 1"),
         ("explore", ["--map_rows", "1"], "map_rows = 1 must be at least 2"),
+        ("split", [], "images = () must name one folder of images"),
+        ("split", ["photos", "--test", "1"], "test = 1.0 must lie in (0, 1)"),
+        ("fit", ["photos", "more"], "must name one folder of images"),
+        ("fit", ["photos", "--resume", "none"], "to start afresh choose another --output_dir"),
+        ("fit", ["photos", "--labels", "a.csv", "--unlabelled", "true"], "labels exclude each other"),
     ],
 )
 def test_stages_refuse_impossible_values_by_name(capsys, stage, words, matters):

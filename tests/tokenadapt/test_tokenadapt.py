@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import published
 import tiny
@@ -18,7 +19,7 @@ from seitpp.tokenadapt import train as stage
 from seitpp.tokenadapt.geometry import IDENTITY, GeometryConfig, sample_geometry, warp
 from seitpp.tokenadapt.measure import METHODS, agreement_table, transformed_ids
 from seitpp.tokenadapt.model import TokenAdapt, TokenAdaptConfig, adapt_ids, load_token_adapt
-from seitpp.tokenadapt.published import from_published
+from seitpp.tokenadapt.published import from_published, to_published
 from seitpp.tokenizers.sources.images import ImageBatches, open_image_folder, read_all, split_rows
 from seitpp.tokenizers.sources.tolerant_reader import TolerantReader
 from seitpp.tokenizers.tokenizer import load_tokenizer
@@ -49,6 +50,19 @@ def pixels(images):
 
 
 # f and g
+
+
+def test_of_very_many_codes_g_tells_the_two_numbers_of_an_id():
+    torch.manual_seed(0)
+    sizes = {"grid": (2, 3), "view": (4, 5), "codebook_size": 2**17, "embedding_dim": 5}
+    model = TokenAdapt(TokenAdaptConfig(width=64), **sizes).eval()
+    features = torch.randn(2, 5, 8, 10)
+    logits = model.g(features)
+    assert logits.shape == (2, 32 + 4096, 4, 5)
+    ids = adapt_ids(model, torch.randn(2, 5, 2, 3), lambda _: features)
+    assert torch.equal(ids, logits[:, :32].argmax(1) + 32 * logits[:, 32:].argmax(1))
+    with pytest.raises(UserError, match="this TokenAdapt splits its ids"):
+        to_published(model)
 
 
 @pytest.mark.parametrize("mixer", ["attention", "convolution"])
@@ -304,7 +318,9 @@ def test_training_leaves_weights_a_table_and_a_picture(trained, tokenizer):
     assert (model.grid, model.view) == (tiny.GRID, tiny.GRID)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert len(pd.read_csv(f"{run}/agreement.csv")) == 30
-    assert (Path(run) / "views.png").stat().st_size > 1000
+    with Image.open(Path(run) / "views.png") as picture:
+        ((_, shown),) = tiny.shown_pictures(run, "views")
+        np.testing.assert_array_equal(shown, np.asarray(picture.convert("RGB"))[:, : shown.shape[1]])
 
 
 def test_views_may_be_smaller_than_the_grid(images, tokenizer_folder, tokenizer, tmp_path):

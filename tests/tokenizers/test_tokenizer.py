@@ -83,7 +83,7 @@ def test_the_grid_is_the_image_divided_by_folding_and_halvings(widths, space_to_
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"image_size": (60, 64)}, {"codebook_size": 1}, {"codebook_size": 65537}, {"widths": (48,)}]
+    "wrong", [{"image_size": (60, 64)}, {"codebook_size": 1}, {"codebook_size": 2**24 + 1}, {"widths": (48,)}]
 )
 def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(UserError, match=f"VQConfig: {next(iter(wrong))} = "):
@@ -281,7 +281,7 @@ def test_a_class_that_lacks_an_attribute_is_told_which(own, attribute):
         ("(8, 12)", "8", "image_size is 8, expected (height, width)"),
         ("(2, 3)", "(2, 0)", "grid is (2, 0), expected (h, w)"),
         ("(2, 3)", "(3, 2)", "gave int64 (1, 2, 3), expected int64 ids (1, 3, 2)"),
-        ("(2, 3), 7,", "(2, 3), 70000,", "codebook_size is 70000, expected a number from 2 to 65,536"),
+        ("(2, 3), 7,", "(2, 3), 2**25,", "codebook_size is 33554432, expected a number from 2 to 16,777,216"),
         ("(2, 3), 7,", "(2, 3), 8,", "codebook has 7 rows, codebook_size is 8"),
         ('"euclidean"', '"nearest"', "lookup is 'nearest'"),
         ('{"range": [0, 1]}', '{"range": {1}}', "preprocessing is {'range': {1}}, expected a dict that JSON can hold"),
@@ -467,6 +467,9 @@ def test_training_leaves_a_picture_and_the_fingerprint(trained):
     assert read_json(run / "summary.json")["fingerprint"] == load_tokenizer(run).fingerprint
     with Image.open(run / "reconstructions.png") as picture:
         assert picture.size == (6 * (24 + 2) - 2, 2 * (16 + 2) - 2)
+        (step, shown) = tiny.shown_pictures(run, "reconstructions")[-1]
+        assert step == 60
+        np.testing.assert_array_equal(shown, np.asarray(picture.convert("RGB")))  # of as many images as there are
 
 
 def test_a_finished_training_is_not_run_again(trained, capsys):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seitpp.tokens.codec import bits_per_token, pack, packed_bytes, unpack
 
-SIZES = [2, 255, 256, 257, 391, 512, 65536]
+SIZES = [2, 255, 256, 257, 391, 512, 65536, 65537, 2**17, 2**18, 2**24 - 1, 2**24]
 
 
 def pack_slowly(ids, codes):
@@ -76,6 +76,8 @@ def test_a_sixteen_bit_token_is_a_low_byte_and_eight_planes():
         (15, 512, 17),
         (15, 65536, 31),
         (1, 391, 2),
+        (256, 2**18, 576),
+        (256, 2**24, 768),
     ],
 )
 def test_size_of_a_row(tokens, codes, size):
@@ -84,15 +86,19 @@ def test_size_of_a_row(tokens, codes, size):
 
 
 @pytest.mark.parametrize(
-    ("codes", "bits"), [(1, 8), (2, 8), (256, 8), (257, 9), (391, 9), (512, 9), (513, 10), (32769, 16), (65536, 16)]
+    ("codes", "bits"),
+    [
+        *[(1, 8), (2, 8), (256, 8), (257, 9), (391, 9), (512, 9), (513, 10), (32769, 16), (65536, 16)],
+        *[(65537, 17), (2**18, 18), (2**18 + 1, 19), (2**24 - 1, 24), (2**24, 24)],
+    ],
 )
 def test_bits_of_a_token(codes, bits):
     assert bits_per_token(codes) == bits
 
 
-@pytest.mark.parametrize("codes", [0, -1, 65537])
-def test_codebooks_that_sixteen_bits_cannot_hold_are_refused(codes):
-    with pytest.raises(ValueError, match=f"65536.*got {codes}"):
+@pytest.mark.parametrize("codes", [0, -1, 2**24 + 1])
+def test_codebooks_that_three_bytes_cannot_hold_are_refused(codes):
+    with pytest.raises(ValueError, match=f"16777216.*got {codes}"):
         bits_per_token(codes)
 
 

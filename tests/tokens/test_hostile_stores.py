@@ -87,7 +87,7 @@ def read_all(store, **options):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("codebook_size", 0, "codebook_size is 0, expected a whole number from 1 to 65536"),
+        ("codebook_size", 0, "codebook_size is 0, expected a whole number from 1 to 16777216"),
         ("codebook_size", True, "codebook_size is True"),
         ("codebook_size", 301.0, "codebook_size is 301.0"),
         ("codebook_size", 600, "bits is 9, which does not fit codebook_size 600"),

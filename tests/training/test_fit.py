@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from seitpp.runtime.devices import make_accelerator
@@ -91,6 +93,25 @@ def test_the_weights_that_are_saved_are_those_at_the_end_and_their_average(tmp_p
     assert torch.equal(trial.evaluated[-1], trial.saved["weights_ema"])
     assert not torch.equal(trial.saved["weights"], trial.saved["weights_ema"])
     assert set(fitted.measures) == {"distance", "distance_ema"}
+
+
+def test_trackers_get_pictures_of_some_evaluations_evenly_spaced_and_of_the_last(tmp_path):
+    trial = Trial(tmp_path / "run", trackers=("tensorboard",), steps=23, eval_every=1)
+
+    def pictures(model):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return {"weights": np.full((2, 3, 3), 7, np.uint8)}
+
+    trial.fit(evaluate=trial.evaluate, pictures=pictures)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "run"), size_guidance={"images": 0}).Reload()
+    assert [shown.step for shown in events.Images("eval/weights")] == [3, 6, 9, 12, 15, 18, 21, 23]  # of 23, 10 at most
+    assert len(events.Scalars("eval/distance")) == 23
+
+
+def test_without_trackers_no_pictures_are_made(tmp_path):
+    trial = Trial(tmp_path)
+    trial.fit(evaluate=trial.evaluate, pictures=lambda model: pytest.fail("made for nobody"))
 
 
 def test_a_hook_is_called_after_every_so_many_epochs(tmp_path):

@@ -9,6 +9,8 @@ from torch import nn
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.own_code import import_own, make_own, short
 from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokens.format.layout import MOST_CODES
+from seitpp.tokens.one_dimensional import GEOMETRIES, geometry_of
 
 
 def make_own_tokenizer(spec: str) -> Any:
@@ -26,6 +28,8 @@ def make_own_tokenizer(spec: str) -> Any:
     for name, (fits, expected) in _EXPECTED.items():
         if not fits(fields[name]):
             raise UserError(f"{spec}: {name} is {short(fields[name])}, expected {expected}")
+    if (geometry := geometry_of(tokenizer)) not in GEOMETRIES:
+        raise UserError(f"{spec}: geometry is {short(geometry)}, expected {' or '.join(map(repr, GEOMETRIES))}")
     if len(fields["codebook"]) != fields["codebook_size"]:
         raise UserError(
             f"{spec}: codebook has {len(fields['codebook'])} rows, codebook_size is {fields['codebook_size']}"
@@ -99,9 +103,12 @@ _EXPECTED = {
     "name": (lambda value: isinstance(value, str), "a text"),
     "image_size": (_is_pair, "(height, width)"),
     "grid": (_is_pair, "(h, w)"),
-    "codebook_size": (lambda value: type(value) is int and 2 <= value <= 65536, "a number from 2 to 65,536"),
+    "codebook_size": (
+        lambda value: type(value) is int and 2 <= value <= MOST_CODES,
+        f"a number from 2 to {MOST_CODES:,}",
+    ),
     "codebook": (_is_codebook, "a (k, c) tensor of floats"),
-    "lookup": (lambda value: value in ("cosine", "euclidean"), '"cosine" or "euclidean"'),
+    "lookup": (lambda value: value in ("cosine", "euclidean", "signs"), '"cosine", "euclidean" or "signs"'),
     "preprocessing": (_is_json, "a dict that JSON can hold"),
     "encode": (callable, "a method"),
     "decode": (callable, "a method"),

@@ -8,13 +8,12 @@ import torch
 
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.conversion import fill, translated
+from seitpp.tokens.format.layout import MOST_CODES
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
 
 
-MOST_CODES = 65536
-"""Ids of more codes have no place in a store."""
 _WANTED = ("encoder.conv_in.weight", "quant_conv.weight", "quantize.embedding.weight")
 _COMMON = [  # all of them have the parts of taming-transformers (Esser et al. 2021)
     (r"^(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out."),

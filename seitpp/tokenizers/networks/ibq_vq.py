@@ -35,7 +35,7 @@ def from_ibq(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
         source: where they are from, for messages.
     Raises: UserError if they are of another model, or its codes are too many.
     """
-    weights = _averaged({name: tensor for name, tensor in weights.items() if not name.startswith("loss.")}, source)
+    weights = averaged({name: tensor for name, tensor in weights.items() if not name.startswith("loss.")}, source)
     for name in (_CODES, f"{_BEFORE}.weight", f"{_BEFORE}.bias", f"{_AFTER}.weight"):
         if name not in weights:
             raise UserError(f"{source} has no {name}: it is no IBQ tokenizer")
@@ -50,8 +50,11 @@ def from_ibq(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
     return from_ldm(weights, source)
 
 
-def _averaged(weights, source):
-    """Each weight's average in its place. An average is named as its weight without the dots."""
+def averaged(weights: dict[str, torch.Tensor], source: object) -> dict[str, torch.Tensor]:
+    """Each weight's average in its place, where there are averages. One is named as its weight without the dots.
+
+    Raises: UserError if a weight has none among others'.
+    """
     averages = {name.removeprefix(_AVERAGES): tensor for name, tensor in weights.items() if name.startswith(_AVERAGES)}
     own = {name: tensor for name, tensor in weights.items() if not name.startswith(_AVERAGES)}
     if not averages:

@@ -15,6 +15,7 @@ from einops import einsum
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.foreign.conversion import translated
 from seitpp.tokenizers.networks.foreign_vq import require_codes, vq_model_of
+from seitpp.tokens.codebook import sign_codes
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
@@ -29,11 +30,6 @@ _RULES = [
     (r"\.down_conv\.", ".downsamplers.0.conv."),
     (r"\.upsample_conv\.", ".upsamplers.0.conv."),
 ]
-
-
-def sign_codes(bits: int) -> torch.Tensor:
-    """All codes of a lookup-free quantiser, (2^bits, bits): entry c of code i is 1 where bit c of i is set, else -1."""
-    return ((torch.arange(2**bits)[:, None] >> torch.arange(bits)) & 1).float() * 2 - 1
 
 
 def from_maskbit(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
@@ -63,7 +59,7 @@ def from_maskbit(weights: dict[str, torch.Tensor], source: object) -> "VQModel":
         weights.pop(name, None)
     for name in ("quant_conv", "post_quant_conv"):
         weights[f"{name}.weight"] = torch.eye(len(latent), device=latent.device)[:, :, None, None]
-    _fold_shortcuts(weights, source)
+    fold_shortcuts(weights, source)
     _add_empty_blocks(weights)
     for name, tensor in list(weights.items()):
         if tensor.ndim == 4:
@@ -80,7 +76,11 @@ def _signs_of(weights, bits, source):
     return codes.to(published.device)
 
 
-def _fold_shortcuts(weights, source):
+def fold_shortcuts(weights: dict[str, torch.Tensor], source: object) -> None:
+    """Make shortcuts that read what their block's last convolution wrote a part of it, in place.
+
+    Raises: UserError if one has no such convolution.
+    """
     for name in [name for name in weights if name.endswith(".nin_shortcut.weight")]:
         block = name.removesuffix(".nin_shortcut.weight")
         mixing, last, first = weights[name], weights.get(f"{block}.conv2.weight"), weights.get(f"{block}.conv1.weight")

@@ -20,6 +20,9 @@ from seitpp.runtime.files import replacing, write_json
 from seitpp.runtime.schema import integer, listing, read_described, record
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.tokenizer import AGAIN, load_tokenizer
+from seitpp.tokens.codebook import lookup_among
+from seitpp.tokens.format.layout import MOST_CODES
+from seitpp.tokens.one_dimensional import geometry_of
 
 
 class ReducedTokenizer(nn.Module):
@@ -51,7 +54,8 @@ class ReducedTokenizer(nn.Module):
         self.register_buffer("map", mapping, persistent=False)
         self.image_size = base.image_size
         self.grid = base.grid
-        self.lookup = base.lookup
+        self.lookup = lookup_among(base.lookup)
+        self.geometry = geometry_of(base)
         self.any_size = getattr(base, "any_size", False)  # which a custom class may leave out
         self.codebook_size = kept
 
@@ -103,7 +107,7 @@ class ReducedTokenizer(nn.Module):
         Raises: UserError if reduced.json is missing or broken.
         """
         file = Path(folder) / "reduced.json"
-        ids = listing(integer(0, 65535))
+        ids = listing(integer(0, MOST_CODES - 1))
         content = read_described(file, record({"codes": ids, "map": ids}), AGAIN)
         try:
             return cls(load_tokenizer(Path(folder) / "base"), content["codes"], content["map"])

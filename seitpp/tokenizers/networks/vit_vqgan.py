@@ -20,6 +20,7 @@ from seitpp.tokenizers.positions import sincos_positions
 from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
 from seitpp.tokenizers.tokenizer import AGAIN
 from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.tokens.format.layout import MOST_CODES
 
 HEAD_WIDTH = 64
 
@@ -61,7 +62,8 @@ class ViTVQGANConfig:
     """dimension of a code"""
 
     def __post_init__(self):
-        for name, least, most in (("patch_size", 1, 1024), ("codebook_size", 2, 65536), ("codebook_dim", 1, 65536)):
+        limits = ("patch_size", 1, 1024), ("codebook_size", 2, MOST_CODES), ("codebook_dim", 1, 65536)
+        for name, least, most in limits:
             require_between(self, name, least, most)
         fits = all(side >= self.patch_size and side % self.patch_size == 0 for side in self.image_size)
         require(self, "image_size", fits, f"must be a multiple of {self.patch_size} (patch_size)")

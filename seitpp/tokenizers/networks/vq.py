@@ -15,29 +15,31 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing, write_json
 from seitpp.runtime.foreign.conversion import built
 from seitpp.runtime.safetensors_file import read_safetensors
-from seitpp.runtime.schema import boolean, integer, listing, number, optional, read_described, record, text
+from seitpp.runtime.schema import boolean, integer, listing, number, one_of, optional, read_described, record, text
 from seitpp.runtime.weights import fingerprint_of
 from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
 from seitpp.tokenizers.tokenizer import AGAIN
 from seitpp.tokens.codebook import embed, nearest_code
-from seitpp.tokens.format.manifest_schema import LOOKUP
+from seitpp.tokens.format.layout import MOST_CODES
+from seitpp.tokens.format.manifest_schema import CODES
 
 _SIZE = integer(1, 65536)
 _LIMITS = (
-    ("space_to_depth", 1, 256), ("layers_per_block", 1, 100), ("codebook_size", 2, 65536), ("codebook_dim", 1, 65536)
+    ("space_to_depth", 1, 256), ("layers_per_block", 1, 100), ("codebook_size", 2, MOST_CODES),
+    ("codebook_dim", 1, 65536),
 )  # fmt: skip
 _DESCRIBED = record(
     {
         "config": record(
             {"image_size": listing(_SIZE, 2), "space_to_depth": integer(1, 256)},
-            {"lookup": LOOKUP, "black": integer(-1, 0)},
+            {"lookup": one_of("cosine", "euclidean"), "black": integer(-1, 0)},
         )
     }
 )
 """What tokenizer.json says."""
 _VQMODEL = {
     "in_channels": _SIZE, "out_channels": _SIZE, "latent_channels": _SIZE, "sample_size": _SIZE,
-    "num_vq_embeddings": _SIZE, "norm_num_groups": _SIZE, "vq_embed_dim": optional(_SIZE),
+    "num_vq_embeddings": CODES, "norm_num_groups": _SIZE, "vq_embed_dim": optional(_SIZE),
     "layers_per_block": integer(1, 100), "block_out_channels": listing(_SIZE), "act_fn": text(),
     "down_block_types": listing(text()), "up_block_types": listing(text()), "norm_type": text(),
     "scaling_factor": number(), "mid_block_add_attention": boolean, "lookup_from_codebook": boolean,

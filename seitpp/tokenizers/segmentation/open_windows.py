@@ -9,6 +9,7 @@ from seitpp.tokenizers.segmentation.layouts import open_segmentation
 from seitpp.tokenizers.segmentation.window_rows import window_rows
 from seitpp.tokenizers.shard_rows import StoreRows
 from seitpp.tokenizers.tokenizer import Tokenizer
+from seitpp.tokens.one_dimensional import refuse_geometry
 from seitpp.tokens.store import open_store
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def open_windows(config: "TokenizeConfig", tokenizer: Tokenizer) -> tuple[Segmen
     """
     from seitpp.tokenizers.store_import import read_classes
 
+    windows = {"windows of a segmentation store": "take a tokenizer of a grid"}
+    refuse_geometry(tokenizer, f"the tokenizer {config.tokenizer}", windows)
     classes: Any = read_classes(config.mask_classes) if config.mask_classes else None
     images = open_segmentation(
         config.images, layout=config.layout, split=config.split, masks=config.masks, classes=classes,

@@ -1,8 +1,7 @@
-"""Where images come from: a folder, tar files, or a data set that timm opens."""
+"""Where images come from: a folder, tar files, both behind a URL too, a table of files, or a data set of timm's."""
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +11,13 @@ import numpy as np
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import open_image_folder
+from seitpp.tokenizers.sources.listed import open_listed
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.listing.names import is_hidden
-from seitpp.tokenizers.sources.tar_images import is_tar_name, open_tars
+from seitpp.tokenizers.sources.listing.patterns import expand_braces
+from seitpp.tokenizers.sources.remote.addresses import is_url
+from seitpp.tokenizers.sources.tars.file import LocalTar, is_tar_name
+from seitpp.tokenizers.sources.tars.images import TarImages, open_tars
 
 ITERABLE = {
     "hfids": "hfds/NAME opens the same data set, all of it on disk",
@@ -22,7 +25,6 @@ ITERABLE = {
     "tfds": "export its images to a folder of class folders, or to .tar files",
 }
 """timm's kinds that can only be read from the beginning, and what to do instead."""
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class ImageSource(Protocol):
@@ -94,7 +96,8 @@ def open_source(
 
     Args:
         spec: a folder of class folders; a .tar file, several (`train/{000..012}.tar`, `train/*.tar`) or a folder of
-            them; `hfds/NAME` for a Hugging Face data set, `torch/NAME` for one of torchvision.
+            them; the same behind a URL, see `open_remote`; a .csv file that lists images (`open_listed`); `hfds/NAME`
+            for a Hugging Face data set, `torch/NAME` for one of torchvision.
         classes: class names of another store whose indices are to be kept; None: those found.
         class_level: of a folder of images: see `open_image_folder`.
         dataset: of hfds/ and torch/ only: split, root, image_column and label_column, see `open_timm`.
@@ -102,6 +105,10 @@ def open_source(
     Raises: UserError in one line where it can't be opened.
     """
     spec = str(spec)
+    if is_url(spec):
+        from seitpp.tokenizers.sources.remote.open_images import open_remote
+
+        return open_remote(spec, classes)[0]
     kind = spec.split("/")[0] if "/" in spec and not Path(spec).exists() else ""
     if kind in ITERABLE:
         raise UserError(f"{spec} can only be read from its beginning, not image by image: {ITERABLE[kind]}")
@@ -113,8 +120,10 @@ def open_source(
 
         return open_timm(spec, classes, **dataset)
     if is_tar_name(spec) and not Path(spec).is_dir():
-        return open_tars(_tars_of(spec), classes)
+        return _local_tars(_tars_of(spec), classes)
     folder = Path(spec)
+    if folder.suffix.lower() == ".csv" and not folder.is_dir():
+        return open_listed(folder, classes)
     inside = sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
     tars = [path for path in inside if path.is_file() and is_tar_name(path.name)]
     if tars and any(path.is_dir() for path in inside):
@@ -123,7 +132,11 @@ def open_source(
         return open_image_folder(folder, classes, class_level=class_level)
     if class_level:
         raise UserError(f"{folder} holds tar files: --class_level {class_level} is for folders of images alone")
-    return open_tars(tars, classes, [LeftOut(path.name, "beside tar files") for path in inside if path not in tars])
+    return _local_tars(tars, classes, [LeftOut(path.name, "beside tar files") for path in inside if path not in tars])
+
+
+def _local_tars(paths: Sequence[Path], classes: Sequence[str] | None, beside: Sequence[LeftOut] = ()) -> TarImages:
+    return open_tars([LocalTar(path) for path in paths], classes, beside)
 
 
 def _tars_of(spec):
@@ -135,13 +148,7 @@ def _tars_of(spec):
     there = next(place for place in (path, *path.parents) if place.exists())
     if there == path:
         return [path]
-    patterns = [str(path.relative_to(there))]
-    while match := _RANGE.search(patterns[0]):
-        first, last = match.groups()
-        numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-        patterns = [each.replace(match.group(), number, 1) for each in patterns for number in numbers]
-        if not patterns:
-            raise UserError(f"{spec}: {match.group()} counts backwards")
+    patterns = expand_braces(str(path.relative_to(there)), spec)
     paths = []
     for pattern in patterns:
         found = _glob(there, pattern) if any(sign in pattern for sign in "*?[") else [there / pattern]

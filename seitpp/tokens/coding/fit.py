@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from seitpp.tokens.coding import rans
-from seitpp.tokens.coding.tables import CodingTables, neighbours
+from seitpp.tokens.coding.tables import TOTAL, CodingTables, neighbours
 from seitpp.tokens.format.layout import packed_bytes
 
 SHAPES = ((1, 1, 1), (1, 1, 16), (4, 4, 1), (8, 8, 1), (8, 8, 8), (16, 16, 4), (16, 16, 16), (32, 32, 4), (64, 64, 1))
@@ -55,8 +55,11 @@ def fit_tables(ids: np.ndarray, codebook_size: int, width: int, *, rows: int, se
 
 
 def choose_tables(ids: np.ndarray, codebook_size: int, width: int, *, rows: int) -> CodingTables | None:
-    """The tables that cost least; None where packed rows are smaller still. Args: as for `fit_tables`."""
-    if not ids.size:
+    """The tables that cost least; None where packed rows are smaller still. Args: as for `fit_tables`.
+
+    Of more than 65,536 codes there are no tables, so rows stay packed.
+    """
+    if not ids.size or codebook_size > TOTAL:
         return None
     tables = fit_tables(ids, codebook_size, width, rows=rows)
     content, _ = rans.encode(ids, tables)

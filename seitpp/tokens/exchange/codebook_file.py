@@ -9,6 +9,7 @@ from seitpp.runtime.foreign.torch_file import read_tensors
 from seitpp.runtime.rights import check_readable
 from seitpp.runtime.safetensors_file import read_safetensors
 from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokens.format.layout import MOST_CODES
 
 
 def codebook_checksum(codebook: torch.Tensor) -> str:
@@ -34,8 +35,8 @@ def read_codebook(path: str | Path) -> torch.Tensor:
         raise UserError(f"{path} can't be read as a codebook: expected one (k, c) tensor and nothing else") from error
     if not isinstance(codebook, torch.Tensor) or codebook.ndim != 2 or not codebook.is_floating_point():
         raise UserError(f"{path} is no codebook: expected one (k, c) tensor of floats and nothing else")
-    if not 1 <= len(codebook) <= 65536:
-        raise UserError(f"{path} has {len(codebook)} codes, expected 1 to 65,536")
+    if not 1 <= len(codebook) <= MOST_CODES:
+        raise UserError(f"{path} has {len(codebook)} codes, expected 1 to {MOST_CODES:,}")
     return codebook.detach().float().contiguous()
 
 

@@ -1,6 +1,7 @@
 """Rows of ids in Parquet files: those that `seitpp store export` writes, and anyone's with a column of ids.
 
-Our files have the columns ids (fixed-size list of uint16), label, class (null where unknown) and key, where the store
+Our files have the columns ids (fixed-size list of uint16; uint32 of more than
+65,536 codes), label, class (null where unknown) and key, where the store
 has them labels (list of int32), mask and truth (a PNG each) and window (seven int32), and in the schema's metadata,
 under `seitpp`, the store's manifest without its shards.
 """

@@ -14,6 +14,7 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
 from seitpp.runtime.schema import check, shown
 from seitpp.tokens.format import manifest_schema
+from seitpp.tokens.format.codebook_tensor import tensors_of
 from seitpp.tokens.format.layout import CODINGS, PLANES, RANS, bits_per_token
 from seitpp.tokens.format.manifest_schema import BASE_COLUMNS, FORMAT
 
@@ -43,9 +44,9 @@ def write_manifest(
 
     Args:
         folder: the store's folder, its shards written.
-        tokenizer: {"name", "fingerprint"}.
+        tokenizer: {"name", "fingerprint"}, and {"geometry": "none"} where its tokens are one-dimensional.
         codebook: (k, c) float32 tensor.
-        lookup: how the nearest code is meant, "cosine" or "euclidean".
+        lookup: how the nearest code is meant, "cosine", "euclidean" or "signs".
         grid: (h, w).
         preprocessing: how images became the tokenizer's input, a dict.
         classes: class names.
@@ -61,14 +62,14 @@ def write_manifest(
     """
     from safetensors.torch import save_file
 
-    codebook_size = len(codebook)
+    codebook_size, codebook_tensors = len(codebook), tensors_of(codebook, lookup)
     columns = _columns_of(shards) if columns is None else columns
     if "mask" in columns:
         others["mask"] = {"classes": list(mask["classes"]), "ignore": mask["ignore"]} if mask else dict(_NAMELESS)
     if "window" in columns and windows is not None:
         others["windows"] = windows
     with replacing(Path(folder) / "codebook.safetensors") as temporary:
-        save_file({"codebook": codebook.float().contiguous()}, temporary)
+        save_file(codebook_tensors, temporary)
         content = temporary.read_bytes()
     if tables is not None:
         others["coding_tables"] = _described(tables)

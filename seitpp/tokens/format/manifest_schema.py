@@ -16,15 +16,16 @@ from seitpp.runtime.schema import (
     table,
     text,
 )  # fmt: skip
-from seitpp.tokens.format.layout import CODINGS, RANS, bits_per_token
+from seitpp.tokens.format.layout import CODINGS, MOST_CODES, MOST_IN_ONE_TABLE, RANS, bits_per_token
+from seitpp.tokens.one_dimensional import GEOMETRIES
 
 FORMAT = "seitpp token store"
 BASE_COLUMNS = ("tokens", "label", "key")
 
 SHA256 = text("[0-9a-f]{64}", "64 hexadecimal digits")
 FINGERPRINT = text(".+", "the fingerprint of a tokenizer")
-CODES = integer(1, 65536)
-LOOKUP = one_of("cosine", "euclidean")
+CODES = integer(1, MOST_CODES)
+LOOKUP = one_of("cosine", "euclidean", "signs")
 GRID = listing(integer(1, 4096), length=2)
 VIEW = listing(integer(1, 1024), length=2)
 """Tokens that a model sees at once: all of them take part in its attention."""
@@ -41,9 +42,9 @@ _HOW = {
     "budget": optional(text()),
 }  # fmt: skip
 _FIELDS = {
-    "tokenizer": record({"name": text(), "fingerprint": FINGERPRINT}),
+    "tokenizer": record({"name": text(), "fingerprint": FINGERPRINT}, {"geometry": one_of(*GEOMETRIES)}),
     "codebook_size": CODES,
-    "bits": integer(8, 16),
+    "bits": integer(8, 24),
     "lookup": LOOKUP,
     "grid": GRID,
     "preprocessing": table(anything),
@@ -91,6 +92,8 @@ def manifest(value: Any, field: str) -> None:
     _columns(value)
     if value.get("coding") == RANS and "coding_tables" not in value:
         raise Mismatch("it lacks 'coding_tables', without which coded rows can't be read")
+    if value.get("coding") == RANS and value["codebook_size"] > MOST_IN_ONE_TABLE:
+        raise Mismatch(f"codebook_size is {value['codebook_size']}, and rows of so many codes can't be coded")
     if "subset" in value:
         _label_of(value["subset"], len(value["classes"]))
 
@@ -98,6 +101,8 @@ def manifest(value: Any, field: str) -> None:
 def _bits(value: Any) -> None:
     if value["bits"] != bits_per_token(value["codebook_size"]):
         raise Mismatch(f"bits is {value['bits']}, which does not fit codebook_size {value['codebook_size']}")
+    if value["lookup"] == "signs" and value["codebook_size"].bit_count() != 1:
+        raise Mismatch(f"lookup is signs, but codebook_size {value['codebook_size']} is no power of 2")
 
 
 def _columns(value: Any) -> None:
@@ -108,6 +113,8 @@ def _columns(value: Any) -> None:
         raise Mismatch("it lacks 'mask', which says what the column of that name means")
     if "window" in columns and "windows" not in value:
         raise Mismatch("it lacks 'windows', which says what the column window means")
+    if "window" in columns and value["tokenizer"].get("geometry") == "none":
+        raise Mismatch("columns has window, but tokenizer.geometry says that places of tokens are none in the image")
     if "truth" in columns and not {"mask", "window"} <= set(columns):
         raise Mismatch("columns has truth without mask and window, which it belongs to")
     for place, shard in enumerate(value["shards"]):

@@ -17,6 +17,7 @@ from seitpp.tokens.codec import rows_outside, unpack
 from seitpp.tokens.coding.coder import RowCoder
 from seitpp.tokens.coding.tables import CodingTables
 from seitpp.tokens.coding.tables_file import read_tables
+from seitpp.tokens.format.codebook_tensor import misfit
 from seitpp.tokens.format.shard import Shard, sha256_of
 from seitpp.tokens.format.targets import Targets
 from seitpp.tokens.format.windows import wrong_window
@@ -27,14 +28,14 @@ _SEEN: set[tuple[int | str, ...]] = set()
 """Shards that this process found good: which file, when it was written, what the manifest says of it."""
 
 
-def verify_codebook(name: str, content: bytes, manifest: dict[str, Any]) -> torch.Tensor:
-    """Read the codebook.
+def verify_codebook(name: str, content: bytes, manifest: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Read the codebook's file.
 
     Args:
         name: of its file, for messages.
         content: bytes of its file.
         manifest: content of store.json.
-    Returns: (k, c) float32.
+    Returns: its tensors, of which `codebook_of` makes the codes.
     Raises: UserError if it is not the one of the manifest.
     """
     from safetensors import SafetensorError
@@ -44,13 +45,13 @@ def verify_codebook(name: str, content: bytes, manifest: dict[str, Any]) -> torc
     if told is not None and hashlib.sha256(content).hexdigest() != told["sha256"]:
         raise UserError(f"{name}: the checksum differs from store.json; {_AGAIN}")
     try:
-        codebook = load(content)["codebook"]
+        tensors = load(content)
+        found = misfit(tensors, manifest["lookup"], manifest["codebook_size"])
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{name} is broken ({shown(error, 80)}); {_AGAIN}") from error
-    if codebook.ndim != 2 or codebook.dtype != torch.float32 or len(codebook) != manifest["codebook_size"]:
-        found = f"{str(codebook.dtype).removeprefix('torch.')} {tuple(codebook.shape)}"
-        raise UserError(f"{name} holds {found}, expected float32 ({manifest['codebook_size']}, c); {_AGAIN}")
-    return codebook
+    if found is not None:
+        raise UserError(f"{name} holds {found}; {_AGAIN}")
+    return tensors
 
 
 def verify_tables(name: str, content: bytes, manifest: dict[str, Any]) -> CodingTables:

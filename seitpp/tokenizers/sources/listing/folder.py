@@ -54,10 +54,11 @@ def list_images(folder: str | Path, *, advice: str = "expected one folder of ima
     if not keys:
         found = f", but {counted(left_out)}" if left_out else ""
         raise UserError(f"{folder} holds no images{found}: {advice}")
-    return Listing(sorted(keys, key=_as_path), sorted(left_out, key=lambda each: _as_path(each.file)))
+    return Listing(sorted(keys, key=as_path), sorted(left_out, key=lambda each: as_path(each.file)))
 
 
-def _as_path(key):
+def as_path(key: str) -> list[str]:
+    """What keys are sorted by, as paths are."""
     return key.split("/")
 
 
@@ -105,9 +106,16 @@ def _problem(entry) -> str | None:
         return "broken link"
     if not entry.is_file():
         return "no regular file"
-    if is_image_name(entry.name):
+    return problem_of_name(entry.name)
+
+
+def problem_of_name(name: str) -> str | None:
+    """Why a file of a name is left out; None for an image."""
+    if is_hidden(name):
+        return "hidden or system file"
+    if is_image_name(name):
         return None
-    return f"of unknown format {ending_of(entry.name)}" if ending_of(entry.name) else "without an ending"
+    return f"of unknown format {ending_of(name)}" if ending_of(name) else "without an ending"
 
 
 def _empty_classes(folder, keys, left_out):
