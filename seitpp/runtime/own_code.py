@@ -37,7 +37,7 @@ def make_own(kind: Any, spec: str) -> Any:
         raise UserError(f"{spec} can't be made without arguments ({short(error)})") from error
 
 
-def short(value: object) -> str:
+def short(value: Any) -> str:
     """A tensor's type and shape, an error with its kind, or a value, in one line."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
