@@ -66,7 +66,7 @@ def walked(folder, blocks):
     """What each block did, in a process that is the stranger's shell."""
     done = subprocess.run(
         [sys.executable, str(tiny.TESTS / "first_hour.py"), str(folder)],
-        input=json.dumps({"blocks": blocks, "broken": BROKEN}), capture_output=True, text=True, timeout=500,
+        input=json.dumps({"blocks": blocks, "broken": BROKEN}), capture_output=True, text=True, timeout=900,
         check=False, env={**os.environ, "PYTHONPATH": str(tiny.ROOT), "COLUMNS": "80"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
