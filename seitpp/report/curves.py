@@ -1,5 +1,8 @@
 """Curves of the runs of a stage in one chart: training and evaluation, a colour a run, every seed a line."""
 
+# pyright: reportArgumentType=false
+# The stubs of pandas do not know what a column is.
+
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -34,11 +37,10 @@ def trained(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def steps_per_epoch(run: Run) -> int | None:
     """How many steps see every training image once; None where the run does not say."""
-    config, images = run.config, run.results["train_images"].max() if len(run.results) else 0
-    parts = (config.get("batch_size"), config.get("accum_iter", 1), run.environment.get("processes") or 1)
-    if not all(isinstance(part, int) and part > 0 for part in parts) or not images > 0:
-        return None
-    return int(images) // math.prod(parts) or None
+    images = int(run.results["train_images"].max()) if len(run.results) else 0
+    parts = [run.config.get("batch_size"), run.config.get("accum_iter", 1), run.environment.get("processes") or 1]
+    known = [part for part in parts if isinstance(part, int) and part > 0]
+    return images // math.prod(known) or None if len(known) == len(parts) else None
 
 
 def curves_chart(
