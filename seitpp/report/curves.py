@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from seitpp.report.found_runs import Run
@@ -46,7 +47,7 @@ def steps_per_epoch(run: Run) -> int | None:
 def curves_chart(
     runs: Sequence[Run], names: Sequence[str], *, title: str, y_label: str, of_evaluations: bool, factor: float = 1.0,
     colours: dict[str, tuple[str, bool]] | None = None, labels: dict[str, str] | None = None, epochs: bool = False,
-    rules: Sequence[Any] = (),
+    values_at_ends: bool = False,
 ) -> Any:  # fmt: skip
     """The chart of a measure, a line a training.
 
@@ -60,7 +61,7 @@ def curves_chart(
         colours: by the runs' labels, see `run_colours`; None: as that says.
         labels: what stands at the lines' ends, by the runs' labels; None: those.
         epochs: whether the axis counts epochs, where all runs say how long one is.
-        rules: horizontal lines, `seitpp.runtime.charts.Rule`.
+        values_at_ends: whether every line ends with its last value instead.
     Returns: Markup; empty where nobody measured it.
     """
     runs, colours, labels = runs[:MOST_RUNS], colours or run_colours(runs), labels or {}
@@ -76,11 +77,10 @@ def curves_chart(
             if name is None:
                 continue
             scale = 1 / (per_epoch[run.label] or 1) if counted else 1.0
-            lines.append(
-                curve(
-                    chosen, name, offset=0 if of_evaluations else 1, scale=scale, factor=factor, label=label,
-                    colour=colour, dashed=broken, marked=of_evaluations,
-                )
+            line = curve(
+                chosen, name, offset=0 if of_evaluations else 1, scale=scale, factor=factor, label=label,
+                colour=colour, dashed=broken, marked=of_evaluations,
             )  # fmt: skip
+            lines.append(replace(line, label=f"{line.points[-1][1]:.4g}") if values_at_ends else line)
             label = ""
-    return line_chart(lines, title=title, x_label="epoch" if counted else "step", y_label=y_label, rules=rules)
+    return line_chart(lines, title=title, x_label="epoch" if counted else "step", y_label=y_label)
