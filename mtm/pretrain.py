@@ -113,7 +113,7 @@ def pretrain(config: PretrainConfig) -> None:
             save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid, augmentation=config.augment.name
         ),
         evaluate=eval_store and (lambda model: evaluate_model(model, eval_store, run.config, accelerator)),
-        pictures=config.tokenizer and partial(_completions, config=config, store=eval_store or store),
+        pictures=partial(_completions, config=config, store=eval_store or store) if config.tokenizer else None,
         best_by=Better("eval_cross_entropy"),
         hooks=[Hook(every=config.preview_every, call=preview)] if config.preview_every else [],
         derived=partial(_derived, unigram=baselines.get("unigram")),
