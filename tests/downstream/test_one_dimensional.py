@@ -79,8 +79,8 @@ def refused(call, *parts):
 
 
 def nothing_in(folder):
-    """Whether a stage has written nothing; the lock goes with its process."""
-    return not folder.exists() or [path.name for path in folder.iterdir()] == [".lock"]
+    """Whether a stage has written nothing; locks and their folders go with its process."""
+    return not [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 # Stores
