@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.stand_ins import stand_ins
 from seitpp.runtime.suggest import did_you_mean
 
@@ -53,6 +54,7 @@ STAGES = {
     "doctor": ("seitpp.doctor", "versions, devices, memory, free disk, extras"),
 }
 OTHERS = {
+    "launch": "run a stage on several processes of this machine: one a GPU, or on its cores",
     "store": "look at a token store, check, export, import or divide it: seitpp store lists how",
 }
 
@@ -80,7 +82,9 @@ def _start(argv):
         print(f"seitpp {version()}")
         return
     stage, rest = argv[0], argv[1:]
-    if stage == "store":
+    if stage == "launch":
+        _launch(rest)
+    elif stage == "store":
         from seitpp.store_cli import main as store_main
 
         store_main(rest)
@@ -92,6 +96,17 @@ def _start(argv):
         advice = did_you_mean(stage, [*STAGES, *OTHERS], "seitpp --help lists them")
         print(f"error: no stage {stage}; {advice}", file=sys.stderr)
         sys.exit(1)
+
+
+def _launch(words):
+    from seitpp.launch import launch
+
+    try:
+        code = launch(words, list(STAGES))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
 
 
 def _asks(words):
@@ -110,7 +125,7 @@ def _help():
             *lines,
             "",
             "seitpp STAGE --help lists a stage's flags, seitpp --version says the version.",
-            "Each stage is also a module for Accelerate:",
+            "seitpp launch --processes 8 STAGE … runs it on several GPUs. Each stage is also a module for Accelerate:",
             "accelerate launch -m seitpp.mtm.pretrain --config vit_base --store STORE --output_dir RUN",
         ]
     )
