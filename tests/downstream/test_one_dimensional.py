@@ -12,6 +12,8 @@ import tiny
 import tiny_pretraining
 from seitpp.downstream.straight_through import AttackedPath
 from seitpp.finetune import evaluation, pixels, probe, train
+from seitpp.finetune.formats.network import FromIds, FromImages
+from seitpp.finetune.formats.program import traced
 from seitpp.finetune.load import load
 from seitpp.finetune.predict import predict
 from seitpp.mtm import pretrain, reconstruct
@@ -265,6 +267,15 @@ def test_a_gradient_passes_the_tokenizer(world):
     shown = torch.rand(2, 3, *tiny.IMAGE_SIZE)
     assert path.gradient(torch.tensor([0, 1]))(shown).abs().max() > 0
     assert torch.allclose(path.logits(shown), path.classify(path.ids(shown)), atol=1e-4)
+
+
+def test_a_program_of_images_takes_any_number_of_them(world):
+    network = FromImages(load_tokenizer(world / "titok"), FromIds(load(world / "classifier").eval()))
+    program = traced(network)
+    for count in (1, 3):
+        images = network.example(count)
+        for found, expected in zip(program.module()(images), network(images), strict=True):
+            assert torch.allclose(found, expected, atol=1e-5)
 
 
 # What has no meaning
