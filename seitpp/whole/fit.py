@@ -57,6 +57,8 @@ class FitConfig(StageConfig):
     directly in it are unlabelled. It stays as it is"""
     labels: Location | None = None
     """CSV with columns key,label: classes of the images instead of their folders; key is the path from the folder"""
+    class_level: int = 0
+    """which of the folders above an image is its class: 0 the first below the folder, -1 the last"""
     unlabelled: bool = False
     """whether the folders in it are no classes: then features are learned, and no classifier"""
     test: float = 0.2
@@ -74,13 +76,16 @@ class FitConfig(StageConfig):
         require(self, "images", len(self.images) == 1, "must name one folder of images")
         require(self, "test", 0 < self.test < 1, "must lie in (0, 1)")
         require(self, "unlabelled", not (self.unlabelled and self.labels), "and labels exclude each other")
+        require(self, "class_level", not (self.class_level and (self.labels or self.unlabelled)), "excludes the others")
         require(self, "resume", self.resume == "auto", "must be auto: to start afresh choose another --output_dir")
 
 
 def fit_images(config: FitConfig) -> None:
     """Look at what is there, plan, split, run the steps, say what to do next."""
     folder = claim(config, is_fit, "what seitpp fit made")
-    given = open_given(with_home(config.images[0]), labels=config.labels, unlabelled=config.unlabelled)
+    given = open_given(
+        with_home(config.images[0]), labels=config.labels, unlabelled=config.unlabelled, class_level=config.class_level
+    )
     tokenizer = None if config.tokenizer is None else local_tokenizer(config.tokenizer)
     facts, sizes = make_plan(config, given, tokenizer)
     print("\n".join(said(config, given, facts, sizes)), flush=True)
@@ -94,7 +99,7 @@ def fit_images(config: FitConfig) -> None:
     write_json(folder / FILE, {**described_as(config, given), "facts": asdict(facts), "sizes": asdict(sizes)})
     split = SplitConfig(
         images=config.images, output_dir=str(folder / "images"), test=config.test, labels=config.labels,
-        unlabelled=config.unlabelled, seed=config.seed,
+        unlabelled=config.unlabelled, class_level=config.class_level, seed=config.seed,
     )  # fmt: skip
     print("\n".join(["", *divide_given(given, folder / "images", split)]), flush=True)
     way = Way(folder=folder, images=folder / "images", sizes=sizes, tokenizer=tokenizer)
@@ -140,6 +145,7 @@ def said(config: FitConfig, given: Given, facts: Facts, sizes: Sizes) -> list[st
         f"{config.images[0]}: about {facts.images:,} images to learn from and {facts.test_images:,} to test on "
         f"({split}), {facts.classes} classes, short side {facts.side} pixels" + sentence(given.left_out)
     ]
+    lines += given.train.notices
     if given.beside:
         lines.append(f"not read: {', '.join(given.beside)}")
     if facts.classes < 2:

@@ -1,12 +1,11 @@
 """A user's images and their classes: from folders, from a table, or without any."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.tables import read_table
 from seitpp.tokenizers.sources.images import open_image_folder
-from seitpp.tokenizers.sources.listed import first_twice
+from seitpp.tokenizers.sources.label_table import read_labels
 from seitpp.tokenizers.sources.listing.folder import list_images
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.listing.names import is_hidden
@@ -22,6 +21,7 @@ class Photos:
         classes: class of each, None where unlabelled.
         places: path of each in a folder of class folders.
         left_out: what gives no image.
+        notices: what may not be meant, lines.
     """
 
     folder: Path
@@ -29,9 +29,12 @@ class Photos:
     classes: list[str | None]
     places: list[str]
     left_out: list[LeftOut]
+    notices: list[str] = field(default_factory=list)
 
 
-def open_photos(folder: str | Path, *, labels: str | Path | None = None, unlabelled: bool = False) -> Photos:
+def open_photos(
+    folder: str | Path, *, labels: str | Path | None = None, unlabelled: bool = False, class_level: int = 0
+) -> Photos:
     """List the images of a folder with their classes; none is decoded.
 
     Args:
@@ -39,40 +42,37 @@ def open_photos(folder: str | Path, *, labels: str | Path | None = None, unlabel
         labels: CSV with the columns key and label: their classes instead; images that it does not name, and those with
             an empty label, are unlabelled.
         unlabelled: the folders in it are no classes.
+        class_level: which of the folders above an image is its class, see `open_image_folder`.
     Raises: UserError if it is no folder, holds no image, or is split already; if a label is no name of a folder.
     """
     folder = Path(folder)
-    if labels is None and not unlabelled:
-        images = open_image_folder(folder)
-        classes = [None if label < 0 else images.classes[label] for label in images.labels]
-        return Photos(folder, images.keys, classes, list(images.keys), images.left_out)
-    listing = list_images(folder)
-    keys, left_out = listing.keys, listing.left_out
+    if labels is None and unlabelled:
+        listing = list_images(folder)
+        return Photos(folder, listing.keys, [None] * len(listing.keys), _flat(listing.keys), listing.left_out)
     if labels is None:
-        return Photos(folder, keys, [None] * len(keys), _flat(keys), left_out)
-    table = read_table(labels, ("key", "label"))
-    names, named = [str(key) for key in table["key"]], [str(label) for label in table["label"]]
-    for line, label in zip(table.index, named, strict=True):
-        if "/" in label or "\0" in label or (label and is_hidden(label)):
-            raise UserError(f"{labels}, line {line}: the label {label!r} can't be a folder's name: change it")
-    twice = first_twice(names)
-    if twice is not None:
-        raise UserError(
-            f"{labels}, line {table.index[twice]}: {names[twice]} is there twice: a split needs one label each"
-        )
-    label_of = dict(zip(names, named, strict=True))
-    gone = sorted(set(label_of) - set(keys))
-    if len(gone) == len(label_of):
-        raise UserError(
-            f"{labels}: none of its {len(gone)} keys is an image of {folder} (first: {gone[:1]}): keys are paths from "
-            "that folder, such as " + keys[0]
-        )
-    left_out = [*left_out, *(LeftOut(key, "in the table of labels, but not there") for key in gone)]
-    classes = [label_of.get(key) or None for key in keys]
-    flat = _flat(keys)
-    places = [name if label is None else f"{label}/{key}"
-              for key, label, name in zip(keys, classes, flat, strict=True)]  # fmt: skip
-    return Photos(folder, keys, classes, places, left_out)
+        images = open_image_folder(folder, class_level=class_level)
+        classes = [None if label < 0 else images.classes[label] for label in images.labels]
+        places = list(images.keys) if class_level == 0 else _places(images.keys, classes)
+        return Photos(folder, images.keys, classes, places, images.left_out, images.notices)
+    listing, table = list_images(folder), read_labels(labels)
+    for line, names in zip(table.lines, table.names, strict=True):
+        for label in names or ():
+            if "/" in label or "\0" in label or is_hidden(label):
+                raise UserError(f"{labels}, line {line}: the label {label!r} can't be a folder's name: change it")
+    matched = table.match(listing.keys)
+    table.require_some(matched.found, folder, listing.keys[0])
+    classes = [None if label < 0 else table.classes[label] for label in matched.labels]
+    strangers = table.strangers(matched.found, str(folder))
+    gone = [LeftOut(key, "in the table of labels, but not there")
+            for key, found in zip(table.keys, matched.found, strict=True) if not found]  # fmt: skip
+    places = _places(listing.keys, classes)
+    return Photos(folder, listing.keys, classes, places, [*listing.left_out, *gone], [strangers] if strangers else [])
+
+
+def _places(keys: list[str], classes: list[str | None]) -> list[str]:
+    """Places in a folder of class folders; what has no class lies in none."""
+    return [name if label is None else f"{label}/{key}"
+            for key, label, name in zip(keys, classes, _flat(keys), strict=True)]  # fmt: skip
 
 
 def _flat(keys: list[str]) -> list[str]:
