@@ -55,6 +55,7 @@ STAGES = {
 }
 OTHERS = {
     "launch": "run a stage on several processes of this machine: one a GPU, or on its cores",
+    "completion": "print a script by which bash, zsh or tcsh completes what is typed",
     "store": "look at a token store, check, export, import or divide it: seitpp store lists how",
 }
 
@@ -84,6 +85,10 @@ def _start(argv):
     stage, rest = argv[0], argv[1:]
     if stage == "launch":
         _launch(rest)
+    elif stage == "completion":
+        from seitpp.completion import print_script
+
+        print_script(rest, STAGES, OTHERS)
     elif stage == "store":
         from seitpp.store_cli import main as store_main
 

@@ -114,22 +114,23 @@ def run_processes(command: Sequence[str], processes: int, variables: Mapping[str
 def _waited_for(running: list[subprocess.Popen], received: list[int]) -> int:
     """The exit code of all; those that are left behind by one that failed are ended."""
     failed: list[int] = []
-    deadline, told = None, 0
-    while any(each.poll() is None for each in running):
+    deadline, told, ended = None, 0, False
+    while None in [each.poll() for each in running]:
         while told < len(received):
             _send(running, _SIGNALS[signal.Signals(received[told])])
             told += 1
-        failed += [rank for rank, each in enumerate(running) if each.returncode and rank not in failed]
+        if not ended:
+            failed += [rank for rank, each in enumerate(running) if each.returncode and rank not in failed]
         if failed and not received and deadline is None:
             deadline = time.monotonic() + _PATIENCE
-        if deadline is not None and time.monotonic() > deadline:
+        if not ended and deadline is not None and time.monotonic() > deadline:
             print(f"process {failed[0]} has failed: the others are ended", file=sys.stderr)
             _send(running, signal.SIGKILL)
-            deadline = None
+            ended = True
         time.sleep(0.05)
     codes = [each.returncode for each in running]
-    order: Iterable[int] = [0, *failed, *range(len(codes))]
-    code = next((codes[rank] for rank in order if codes[rank]), 0)
+    first = sorted(failed, key=lambda rank: rank != 0)
+    code = next((codes[rank] for rank in [*first, *range(len(codes))] if codes[rank]), 0)
     return code if code >= 0 else 128 - code
 
 
