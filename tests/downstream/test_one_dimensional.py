@@ -11,7 +11,7 @@ from PIL import Image
 import tiny
 import tiny_pretraining
 from seitpp.downstream.straight_through import AttackedPath
-from seitpp.finetune import evaluation, pixels, probe, train
+from seitpp.finetune import evaluation, import_model, pixels, probe, train
 from seitpp.finetune.formats.network import FromIds, FromImages
 from seitpp.finetune.formats.program import traced
 from seitpp.finetune.load import load
@@ -304,6 +304,15 @@ def test_there_are_no_windows_of_a_segmentation_store(world, images, tmp_path):
     )
     refused(lambda: tokenize.main(config), "windows of a segmentation store")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_published_token_adapt_is_not_taken_for_it(world, tmp_path):
+    config = import_model.ImportModelConfig(
+        kind="tokenadapt", checkpoint=str(tmp_path / "nowhere.pth"), store=str(world / "train"),
+        output_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    refused(lambda: import_model.main(config), "TokenAdapt: give the store or tokenizer of a grid")
+    assert nothing_in(tmp_path / "run")
 
 
 def test_pixels_have_no_patches_of_the_tokens(world, images, test_images, tmp_path):
