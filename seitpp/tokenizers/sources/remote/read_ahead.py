@@ -51,7 +51,9 @@ class ReadAhead:
         try:
             return b"".join(
                 each.result()[max(0, start - base) : max(0, start + length - base)]
-                for base, each in zip(range(first * self.block, (last + 1) * self.block, self.block), blocks, strict=True)
+                for base, each in zip(
+                    range(first * self.block, (last + 1) * self.block, self.block), blocks, strict=True
+                )
             )
         except BaseException:
             with self._lock:
