@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from seitpp.cli import STAGES
 from seitpp.runtime.command import parse
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.steps.step import Step
 from seitpp.whole.facts import Facts
+from seitpp.whole.hub_tokenizer import local_tokenizer
 from seitpp.whole.sizes import even_third, plan
 from seitpp.whole.steps import Way, fit_steps
 from seitpp.whole.trial import Counts, Estimate, Pace, as_lines, extrapolated, steps_of
@@ -103,6 +106,22 @@ def test_every_step_is_a_command_that_its_stage_takes(facts, monkeypatch):
         )
         import_module(module).cli()
     assert len(taken) == len(steps) - 1
+
+
+def test_a_tokenizer_that_is_there_is_not_trained_and_every_step_reads_it():
+    facts = replace(STATION, grid=(16, 16))
+    way = Way(folder=Path("run"), images=Path("run/images"), sizes=plan(facts), tokenizer="tokenizers/mine")
+    steps = fit_steps(way, labelled=True)
+    assert "Tokenizer" not in [step.name for step in steps]
+    assert "run/tokenizer" not in " ".join(word for step in steps for word in step.command)
+    assert plan(facts).flags["pretrain"]["view"] is None  # the recipe's 28 x 28 does not fit
+
+
+def test_a_name_on_the_hub_that_is_none_is_one_line():
+    with pytest.raises(UserError, match="hf://not/a/name can't be fetched") as refused:
+        local_tokenizer("hf://not/a/name")
+    tiny.one_line(str(refused.value))
+    assert local_tokenizer("runs/tokenizer") == "runs/tokenizer"
 
 
 # What a trial tells
