@@ -41,10 +41,8 @@ def light():
     """What a process that has only asked for help has shown, and which heavy libraries it has imported."""
     environment = {**os.environ, "COLUMNS": "80"}
     heavy = json.dumps([*HEAVY])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", HELP_OF_ALL, json.dumps(ASKED), heavy], capture_output=True, text=True, env=environment,
-        cwd=tiny.ROOT, check=True,
-    )  # fmt: skip
+    command = [sys.executable, "-W", "error", "-c", HELP_OF_ALL, json.dumps(ASKED), heavy]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tiny.ROOT, check=True)
     return json.loads(done.stdout)
 
 
