@@ -61,7 +61,7 @@ class PretrainConfig(TrainConfig, ReadsStores):
     view: tuple[int, int] | None = None
     """tokens (h, w) that the model sees of each grid; None: all. The papers see 28 x 28 of 32 x 32"""
     init_weights: Location | None = None
-    """run or weights of an earlier pre-training of the same tokenizer and shape that this one starts from, its
+    """run or weights of an earlier pre-training of the same tokenizer and shape that this one starts from, with its
     positions interpolated to the view; None: from scratch"""
     model: ModelConfig = field(default_factory=ModelConfig)
     """shape of the model"""

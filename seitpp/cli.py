@@ -115,8 +115,8 @@ def _launch(words):
 
 
 def _asks(words):
-    """Whether a stage is only asked what its flags are."""
-    return any(word in ("-h", "--help", "--help_all") for word in words)
+    """Whether a stage is only asked what its flags are, or what they come to."""
+    return any(word in ("-h", "--help", "--help_all", "--print_config") for word in words)
 
 
 def _help():

@@ -91,7 +91,7 @@ def _add_stage(parser: argparse.ArgumentParser, module: str, files: Any) -> None
 
 def _configuration(module: str) -> tuple[type, str] | None:
     """(Configuration, folder of recipes) of a stage, as its `cli` gives them to `run_command`; None if it has none."""
-    stage = importlib.import_module(module)
+    stage: Any = importlib.import_module(module)
     if not hasattr(stage, "run_command"):
         return None
     found, theirs = [], stage.run_command
