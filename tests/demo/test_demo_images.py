@@ -15,8 +15,8 @@ from PIL import Image
 
 from seitpp.demo.image_split import prepare_folder
 from seitpp.demo.openmoji import DrawConfig, base_emoji, line_drawing, main, prepare_openmoji
+from seitpp.pipeline.leak_free import assign_parts, merge_near_duplicates, split_by_hash
 from seitpp.runtime.errors import UserError
-from seitpp.whole.leak_free import assign_parts, merge_near_duplicates, split_by_hash
 
 
 def pictures_below(folder):

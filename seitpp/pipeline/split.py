@@ -25,6 +25,9 @@ from typing import Literal
 
 import numpy as np
 
+from seitpp.pipeline.leak_free import divide
+from seitpp.pipeline.look_alikes import find_look_alikes
+from seitpp.pipeline.photos import Photos, open_photos
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
@@ -38,9 +41,6 @@ from seitpp.tokenizers.sources.images import ImageFolder
 from seitpp.tokenizers.sources.labels import label_by_name
 from seitpp.tokenizers.sources.listing.left_out import counted, write_skipped
 from seitpp.tokenizers.sources.source import source_fingerprint
-from seitpp.whole.leak_free import divide
-from seitpp.whole.look_alikes import find_look_alikes
-from seitpp.whole.photos import Photos, open_photos
 
 FILE = "split.json"
 _SHOWN = 30

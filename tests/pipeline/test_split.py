@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 import tiny
+from seitpp.pipeline.leak_free import divide, merge_near_duplicates
+from seitpp.pipeline.split import SplitConfig, main
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.source import open_source
-from seitpp.whole.leak_free import divide, merge_near_duplicates
-from seitpp.whole.split import SplitConfig, main
 
 
 def noisy_images(folder, counts, *, seed=0):

@@ -8,7 +8,7 @@
 
 It splits the images (look-alikes on one side) unless they are split, trains a tokenizer, makes tokens, trains
 TokenAdapt, pre-trains by masked token modelling, trains a classifier from that and from scratch, probes, measures,
-and writes a report and a bundle. Sizes are chosen by what is there (`seitpp.whole.sizes` has the rules). Every step is
+and writes a report and a bundle. Sizes are chosen by what is there (`seitpp.pipeline.sizes` has the rules). Every step is
 a command that is printed before it runs. To resume, rerun the same command.
 
     runs/mine/fit.json      of what, what was found, and the sizes that were chosen
@@ -21,6 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seitpp.pipeline.facts import Facts, grid_of
+from seitpp.pipeline.given import Given, divide_given, open_given
+from seitpp.pipeline.hub_tokenizer import local_tokenizer
+from seitpp.pipeline.sizes import Sizes, plan
+from seitpp.pipeline.split import SplitConfig
+from seitpp.pipeline.steps import Way, fit_steps
+from seitpp.pipeline.trial import as_lines, estimate
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, from_dict, require
 from seitpp.runtime.errors import UserError
@@ -34,13 +41,6 @@ from seitpp.runtime.schema import anything, read_described, record, table
 from seitpp.runtime.steps.runner import StepRunner
 from seitpp.tokenizers.sources.listing.left_out import sentence
 from seitpp.tokenizers.tokenizer import load_tokenizer
-from seitpp.whole.facts import Facts, grid_of
-from seitpp.whole.given import Given, divide_given, open_given
-from seitpp.whole.hub_tokenizer import local_tokenizer
-from seitpp.whole.sizes import Sizes, plan
-from seitpp.whole.split import SplitConfig
-from seitpp.whole.steps import Way, fit_steps
-from seitpp.whole.trial import as_lines, estimate
 
 FILE = "fit.json"
 _MEND = "mend it, or choose another --output_dir"

@@ -9,15 +9,15 @@ import pytest
 
 import tiny
 from seitpp.cli import STAGES
+from seitpp.pipeline.facts import Facts
+from seitpp.pipeline.hub_tokenizer import local_tokenizer
+from seitpp.pipeline.sizes import even_third, plan
+from seitpp.pipeline.steps import Way, fit_steps
+from seitpp.pipeline.trial import Counts, Estimate, Pace, as_lines, extrapolated, steps_of
 from seitpp.runtime.command import parse
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.steps.step import Step
-from seitpp.whole.facts import Facts
-from seitpp.whole.hub_tokenizer import local_tokenizer
-from seitpp.whole.sizes import even_third, plan
-from seitpp.whole.steps import Way, fit_steps
-from seitpp.whole.trial import Counts, Estimate, Pace, as_lines, extrapolated, steps_of
 
 LAPTOP = Facts(
     images=3461, labelled=1300, test_images=560, classes=9, side=300, cores=2, gpus=0, memory=8 * 10**9

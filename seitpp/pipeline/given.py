@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seitpp.pipeline.facts import Facts, machine, short_side
+from seitpp.pipeline.leak_free import hash_of
+from seitpp.pipeline.photos import Photos, open_photos
+from seitpp.pipeline.split import SplitConfig, described, fingerprint_of_photos, is_split, write_split
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
-from seitpp.whole.facts import Facts, machine, short_side
-from seitpp.whole.leak_free import hash_of
-from seitpp.whole.photos import Photos, open_photos
-from seitpp.whole.split import SplitConfig, described, fingerprint_of_photos, is_split, write_split
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation", "eval", "dev")

@@ -19,6 +19,11 @@ import torch
 
 from seitpp.finetune.load import load_encoder
 from seitpp.finetune.predict import embed
+from seitpp.pipeline.facts import Facts
+from seitpp.pipeline.given import Given, sample_of, write_links
+from seitpp.pipeline.look_alikes import find_look_alikes
+from seitpp.pipeline.sizes import DEMO_BATCH, Sizes
+from seitpp.pipeline.steps import Way, fit_steps
 from seitpp.runtime.machine import cpu_name
 from seitpp.runtime.progress import readable_seconds
 from seitpp.runtime.recipes import read_recipe
@@ -28,11 +33,6 @@ from seitpp.runtime.steps.step import Step
 from seitpp.tokenizers.tokenize_images import tokenize_images
 from seitpp.tokenizers.tokenizer import load_tokenizer
 from seitpp.tokens.store import open_store
-from seitpp.whole.facts import Facts
-from seitpp.whole.given import Given, sample_of, write_links
-from seitpp.whole.look_alikes import find_look_alikes
-from seitpp.whole.sizes import DEMO_BATCH, Sizes
-from seitpp.whole.steps import Way, fit_steps
 
 TRIAL: dict[str, Any] = {"steps": 8, "warmup_steps": 1, "save_every": 4, "log_every": 1}
 """Of each training: enough to know a step's time, and to have the checkpoints that a long one keeps."""
