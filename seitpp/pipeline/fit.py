@@ -8,8 +8,8 @@
 
 It splits the images (look-alikes on one side) unless they are split, trains a tokenizer, makes tokens, trains
 TokenAdapt, pre-trains by masked token modelling, trains a classifier from that and from scratch, probes, measures,
-and writes a report and a bundle. Sizes are chosen by what is there (`seitpp.pipeline.sizes` has the rules). Every step is
-a command that is printed before it runs. To resume, rerun the same command.
+and writes a report and a bundle. Sizes are chosen by what is there (`seitpp.pipeline.sizes` has the rules). Every
+step is a command that is printed before it runs. To resume, rerun the same command.
 
     runs/mine/fit.json      of what, what was found, and the sizes that were chosen
     runs/mine/images/       train and test: links, the images stay as they are
