@@ -37,7 +37,7 @@ def make_own(kind: Any, spec: str) -> Any:
         raise UserError(f"{spec} can't be made without arguments ({short(error)})") from error
 
 
-def short(value: object) -> str:
+def short(value: Any) -> str:
     """A tensor's type and shape, an error with its kind, or a value, in one line."""
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
     if dtype is not None and shape is not None:
