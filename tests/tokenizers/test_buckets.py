@@ -253,11 +253,12 @@ def test_where_a_store_can_not_go_is_one_line(s3, config, fields, words):
     assert not [path for method, path, _ in s3.asked if method in ("PUT", "DELETE")]
 
 
-def test_other_stages_still_refuse_to_write_to_a_url():
+def test_other_stages_still_refuse_to_write_to_a_url(capsys):
     from seitpp.tokenizers.train import TrainTokenizerConfig, main
 
     with pytest.raises(SystemExit):
         run_command(main, TrainTokenizerConfig, recipes="tokenizer", argv=["--images", "a", "--output_dir", "s3://b/c"])
+    assert "--output_dir s3://b/c is a URL, which can't be written to" in tiny.one_line(capsys.readouterr().err)
 
 
 # Troubles
