@@ -179,8 +179,8 @@ def shape_of(config: PixelsConfig, store: TokenStore) -> PixelShape:
 
     Raises: UserError if the store does not say the size of its images, or tokens are no squares of whole pixels.
     """
-    patches = {"patches of pixels that show what its tokens show": "train on the JPEGs by a store of a grid's tokens"}
-    refuse_geometry(store, store.folder, patches)
+    advice = "give stores of a grid's tokens (storage-curve: --jpegs '[]')"
+    refuse_geometry(store, store.folder, {"patches of pixels that show what its tokens show": advice})
     preprocessing = store.manifest["preprocessing"]
     given = config.image_size or preprocessing.get("image_size")
     if given is None:

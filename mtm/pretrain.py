@@ -61,8 +61,8 @@ class PretrainConfig(TrainConfig, ReadsStores):
     view: tuple[int, int] | None = None
     """tokens (h, w) that the model sees of each grid; None: all. The papers see 28 x 28 of 32 x 32"""
     init_weights: Location | None = None
-    """run or weights of an earlier pre-training of the same tokenizer and shape that this one starts from, its positions
-    interpolated to the view; None: from scratch"""
+    """run or weights of an earlier pre-training of the same tokenizer and shape that this one starts from, with its
+    positions interpolated to the view; None: from scratch"""
     model: ModelConfig = field(default_factory=ModelConfig)
     """shape of the model"""
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -113,7 +113,7 @@ def pretrain(config: PretrainConfig) -> None:
             save_model, tokenizer=store.tokenizer["fingerprint"], grid=store.grid, augmentation=config.augment.name
         ),
         evaluate=eval_store and (lambda model: evaluate_model(model, eval_store, run.config, accelerator)),
-        pictures=config.tokenizer and partial(_completions, config=config, store=eval_store or store),
+        pictures=partial(_completions, config=config, store=eval_store or store) if config.tokenizer else None,
         best_by=Better("eval_cross_entropy"),
         hooks=[Hook(every=config.preview_every, call=preview)] if config.preview_every else [],
         derived=partial(_derived, unigram=baselines.get("unigram")),

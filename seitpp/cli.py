@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.stand_ins import stand_ins
 from seitpp.runtime.suggest import did_you_mean
 
@@ -45,14 +46,16 @@ STAGES = {
     "ablation": ("seitpp.downstream.ablation", "which ingredient of pre-training helps on your data: one table"),
     "storage-curve": ("seitpp.downstream.storage_curve", "accuracy against bytes: tokens, and JPEGs of as many bytes"),
     "demo": ("seitpp.demo.demo", "the whole pipeline on OpenMoji or on your own images, in minutes on a CPU"),
-    "fit": ("seitpp.whole.fit", "from a folder of images to a model in use, with one command"),
-    "split": ("seitpp.whole.split", "divide your images into training and test images, look-alikes on one side"),
+    "fit": ("seitpp.pipeline.fit", "from a folder of images to a model in use, with one command"),
+    "split": ("seitpp.pipeline.split", "divide your images into training and test images, look-alikes on one side"),
     "draw-openmoji": ("seitpp.demo.openmoji", "draw the demo's images, at any size"),
     "report": ("seitpp.report.report", "one self-contained page and results.csv of many runs"),
     "recipes": ("seitpp.runtime.list_recipes", "list the recipes that --config knows by name"),
     "doctor": ("seitpp.doctor", "versions, devices, memory, free disk, extras"),
 }
 OTHERS = {
+    "launch": "run a stage on several processes of this machine: one a GPU, or on its cores",
+    "completion": "print a script by which bash, zsh or tcsh completes what is typed",
     "store": "look at a token store, check, export, import or divide it: seitpp store lists how",
 }
 
@@ -80,7 +83,13 @@ def _start(argv):
         print(f"seitpp {version()}")
         return
     stage, rest = argv[0], argv[1:]
-    if stage == "store":
+    if stage == "launch":
+        _launch(rest)
+    elif stage == "completion":
+        from seitpp.completion import print_script
+
+        print_script(rest, STAGES, OTHERS)
+    elif stage == "store":
         from seitpp.store_cli import main as store_main
 
         store_main(rest)
@@ -94,9 +103,20 @@ def _start(argv):
         sys.exit(1)
 
 
+def _launch(words):
+    from seitpp.launch import launch
+
+    try:
+        code = launch(words, list(STAGES))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
 def _asks(words):
-    """Whether a stage is only asked what its flags are."""
-    return any(word in ("-h", "--help", "--help_all") for word in words)
+    """Whether a stage is only asked what its flags are, or what they come to."""
+    return any(word in ("-h", "--help", "--help_all", "--print_config") for word in words)
 
 
 def _help():
@@ -110,7 +130,7 @@ def _help():
             *lines,
             "",
             "seitpp STAGE --help lists a stage's flags, seitpp --version says the version.",
-            "Each stage is also a module for Accelerate:",
+            "seitpp launch --processes 8 STAGE … runs it on several GPUs. Each stage is also a module for Accelerate:",
             "accelerate launch -m seitpp.mtm.pretrain --config vit_base --store STORE --output_dir RUN",
         ]
     )

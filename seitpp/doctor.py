@@ -87,7 +87,7 @@ def _devices() -> dict[str, str]:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPUs"
         said["GPU"] = f"none in use ({built}); everything runs on the CPU"
     launched = os.environ.get("WORLD_SIZE", "1")
-    said["processes"] = f"{launched}; accelerate launch --num_processes N starts N of them"
+    said["processes"] = f"{launched}; seitpp launch --processes N STAGE … starts N of them"
     return said
 
 
@@ -100,6 +100,9 @@ def _places() -> dict[str, str]:
         "here": f"{here}, {_gigabytes(shutil.disk_usage(here).free)} free",
         "cache of remote stores": f"{cache}, {_gigabytes(shutil.disk_usage(existing).free)} free",
         "recipes": str(recipes_folder(".").resolve()),
+        "for Accelerate": " ".join(
+            f"--config_file {path.resolve()}" for path in sorted(recipes_folder("accelerate").glob("*.yaml"))
+        ),
     }
 
 

@@ -48,15 +48,17 @@ class Web(ThreadingHTTPServer):
             def give(self, file, wanted, cut):
                 if not file.is_file():
                     return self.answer(404, b"")
-                content, tag = file.read_bytes(), f'"{file.stat().st_mtime_ns:x}"'
+                size, tag = file.stat().st_size, f'"{file.stat().st_mtime_ns:x}"'
                 if not (ranges and wanted):
-                    return self.answer(200, content, ETag=tag)
+                    return self.answer(200, file.read_bytes(), ETag=tag)
                 first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", wanted).groups())
-                last = min(last, len(content) - 1)
+                last = min(last, size - 1)
                 if first > last:
                     return self.answer(416, b"")
-                part = content[first : last + 1]
-                where = {"Content-Range": f"bytes {first}-{last}/{len(content)}", "ETag": tag}
+                with file.open("rb") as content:
+                    content.seek(first)
+                    part = content.read(last + 1 - first)
+                where = {"Content-Range": f"bytes {first}-{last}/{size}", "ETag": tag}
                 return self.answer(206, part, sent=part[: len(part) // 2] if cut else part, **where)
 
             def answer(self, status, content, sent=None, **headers):

@@ -33,6 +33,7 @@ from seitpp.runtime.foreign.state_dict import read_weights
 from seitpp.runtime.results import read_results
 from seitpp.tokenizers import store_export, store_import
 from seitpp.tokenizers.networks.reduced import ReducedTokenizer
+from seitpp.tokenizers.networks.titok import SideConfig, TiTok, TiTokConfig
 from seitpp.tokenizers.networks.vit_vqgan import TransformerConfig, ViTVQGAN, ViTVQGANConfig
 from seitpp.tokenizers.networks.vq import VQConfig, VQTokenizer
 from seitpp.tokenizers.tokenize import TokenizeConfig, make_shards
@@ -172,6 +173,11 @@ def make_tokenizers(folder):
         ViTVQGANConfig(image_size=(8, 8), patch_size=4, encoder=side, decoder=side, codebook_size=8, codebook_dim=4)
     )
     vit.save(folder / "vit")
+    titok = TiTokConfig(
+        image_size=(8, 8), patch_size=4, tokens=3, encoder=SideConfig(width=64, depth=1),
+        decoder=SideConfig(width=64, depth=1), codebook_size=8, codebook_dim=4, pixel_decoder=None,
+    )  # fmt: skip
+    TiTok(titok).save(folder / "titok")
     config = VQConfig(
         image_size=(16, 16), space_to_depth=4, widths=(32,), attention=False, codebook_size=8, codebook_dim=4
     )
@@ -182,7 +188,7 @@ def make_tokenizers(folder):
 
 @torch.no_grad()
 def read_tokenizers(folder, out):
-    for name in ("vit", "vq", "reduced"):
+    for name in ("vit", "vq", "reduced", "titok"):
         tokenizer = load_tokenizer(folder / name)
         if np.prod(tokenizer.image_size) < 10_000:
             tokenizer.decode(tokenizer.encode(torch.rand(1, 3, *tokenizer.image_size)))

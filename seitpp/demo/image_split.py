@@ -2,7 +2,7 @@
 
     source/cats/a.jpg  source/cats/2024/b.png  source/dogs/c.webp  source/no-label.jpg
 
-becomes, with everything decoded once and the split decided by `seitpp.whole.leak_free`:
+becomes, with everything decoded once and the split decided by `seitpp.pipeline.leak_free`:
 
     folder/train/<class>/<name>-<hash>.png   one image of each group of look-alikes, with its label
     folder/train/<name>-<hash>.png           images without a label, and the rest of those groups: for pre-training
@@ -22,13 +22,13 @@ import numpy as np
 from einops import rearrange
 from PIL import Image
 
+from seitpp.pipeline.leak_free import THUMBNAIL_SIZE, assign_parts, hash_of, merge_near_duplicates
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.tokenizers.sources.decoding.resize import Resize
 from seitpp.tokenizers.sources.images import ImageFolder, open_image_folder
 from seitpp.tokenizers.sources.listing.left_out import LeftOut, counted, read_skipped, write_skipped
 from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
-from seitpp.whole.leak_free import THUMBNAIL_SIZE, assign_parts, hash_of, merge_near_duplicates
 
 MIN_CLASS_IMAGES = 4
 MAX_BROKEN_PART = 0.1

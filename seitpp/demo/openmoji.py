@@ -27,11 +27,11 @@ import numpy as np
 from PIL import Image
 
 from seitpp.demo.image_split import check_size, image_path, is_prepared, thumbnail, write_table
+from seitpp.pipeline.leak_free import assign_parts, merge_near_duplicates
 from seitpp.runtime.command import run_command
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.runtime.locations import Location
-from seitpp.whole.leak_free import assign_parts, merge_near_duplicates
 
 MIN_SUBGROUP_IMAGES = 12
 """Training images that a sub-group needs to be part of the finer task."""

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from seitpp.pipeline.sizes import DEMO_BATCH, QUICK, Sizes, even_third
+from seitpp.pipeline.steps import Way
 from seitpp.runtime.steps.step import Step, flag_words
 from seitpp.runtime.tables import read_table
-from seitpp.whole.sizes import DEMO_BATCH, QUICK, Sizes, even_third
-from seitpp.whole.steps import Way
 
 
 def make_steps(folder: str | Path, *, quick: bool = False) -> list[Step]:

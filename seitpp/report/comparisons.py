@@ -52,7 +52,7 @@ def _section(stage, dataset, runs):
         {
             "picture": curves_chart(
                 shown, names, title=f"{title}, {when}: {what} against the step, a colour a run", y_label=what,
-                of_evaluations=of_evaluations, colours=colours, labels=dict.fromkeys(colours, ""),
+                of_evaluations=of_evaluations, colours=colours, values_at_ends=True,
             ),
             "caption": f"{when.capitalize()}: {what}",
         }

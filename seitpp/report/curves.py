@@ -1,7 +1,11 @@
 """Curves of the runs of a stage in one chart: training and evaluation, a colour a run, every seed a line."""
 
+# pyright: reportArgumentType=false
+# The stubs of pandas do not know what a column is.
+
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from seitpp.report.found_runs import Run
@@ -34,17 +38,16 @@ def trained(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def steps_per_epoch(run: Run) -> int | None:
     """How many steps see every training image once; None where the run does not say."""
-    config, images = run.config, run.results["train_images"].max() if len(run.results) else 0
-    parts = (config.get("batch_size"), config.get("accum_iter", 1), run.environment.get("processes") or 1)
-    if not all(isinstance(part, int) and part > 0 for part in parts) or not images > 0:
-        return None
-    return int(images) // math.prod(parts) or None
+    images = int(run.results["train_images"].max()) if len(run.results) else 0
+    parts = [run.config.get("batch_size"), run.config.get("accum_iter", 1), run.environment.get("processes") or 1]
+    known = [part for part in parts if isinstance(part, int) and part > 0]
+    return images // math.prod(known) or None if len(known) == len(parts) else None
 
 
 def curves_chart(
     runs: Sequence[Run], names: Sequence[str], *, title: str, y_label: str, of_evaluations: bool, factor: float = 1.0,
     colours: dict[str, tuple[str, bool]] | None = None, labels: dict[str, str] | None = None, epochs: bool = False,
-    rules: Sequence[Any] = (),
+    values_at_ends: bool = False,
 ) -> Any:  # fmt: skip
     """The chart of a measure, a line a training.
 
@@ -58,7 +61,7 @@ def curves_chart(
         colours: by the runs' labels, see `run_colours`; None: as that says.
         labels: what stands at the lines' ends, by the runs' labels; None: those.
         epochs: whether the axis counts epochs, where all runs say how long one is.
-        rules: horizontal lines, `seitpp.runtime.charts.Rule`.
+        values_at_ends: whether every line ends with its last value instead.
     Returns: Markup; empty where nobody measured it.
     """
     runs, colours, labels = runs[:MOST_RUNS], colours or run_colours(runs), labels or {}
@@ -74,11 +77,10 @@ def curves_chart(
             if name is None:
                 continue
             scale = 1 / (per_epoch[run.label] or 1) if counted else 1.0
-            lines.append(
-                curve(
-                    chosen, name, offset=0 if of_evaluations else 1, scale=scale, factor=factor, label=label,
-                    colour=colour, dashed=broken, marked=of_evaluations,
-                )
+            line = curve(
+                chosen, name, offset=0 if of_evaluations else 1, scale=scale, factor=factor, label=label,
+                colour=colour, dashed=broken, marked=of_evaluations,
             )  # fmt: skip
+            lines.append(replace(line, label=f"{line.points[-1][1]:.4g}") if values_at_ends else line)
             label = ""
-    return line_chart(lines, title=title, x_label="epoch" if counted else "step", y_label=y_label, rules=rules)
+    return line_chart(lines, title=title, x_label="epoch" if counted else "step", y_label=y_label)

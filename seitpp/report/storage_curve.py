@@ -16,13 +16,17 @@ from seitpp.report.found_results import STORAGE_CURVE
 from seitpp.report.found_runs import Found, Run, reading
 from seitpp.report.tables import Cell, Table
 from seitpp.runtime.charts import Line, line_chart
+from seitpp.runtime.intervals import standard_error
 from seitpp.runtime.tables import read_table
 
 CURVE = "storage_curve.csv"
 REPORTED = Path(__file__).with_name("reported.csv")
 """What papers report, a row a figure."""
 _COLUMNS = ("budget", "storage", "init", "augmentation", "images", "bytes", "bytes_with_tokenizer", "metric", "mean")
-_NUMBERS = ("budget", "images", "bytes", "bytes_with_tokenizer", "mean", "std", "seeds", "quality", "side")
+_NUMBERS = (
+    *("budget", "images", "bytes", "bytes_with_tokenizer"),
+    *("mean", "std", "seeds", "quality", "side", "test_images"),
+)
 _UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "bytes": 1.0}
 _IMAGENET = "imagenet-1k"
 
@@ -124,6 +128,9 @@ def _table(table, name, dataset):
         )  # fmt: skip
         rows.append((_name(row), [*counts, accuracy]))
     caption = f"{dataset}: top-1 accuracy in % on what so many bytes hold, the best of each budget marked"
+    if not pd.isna(test_images := table["test_images"].max()):
+        error = 100 * standard_error(0.5, int(test_images))
+        caption += f"; {int(test_images):,} test images, so one standard error is at most {error:.1f} points"
     return Table(name=name, caption=caption, columns=columns, rows=rows)
 
 

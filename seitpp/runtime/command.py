@@ -89,7 +89,9 @@ def _exit_code(main, config_class, argv, recipes, rank):
 def _typed():
     """How this process was called, without its flags."""
     started = getattr(sys.modules["__main__"], "__spec__", None)
-    return sys.argv[0].split(" ") if started is None else ["python", "-m", started.name]
+    if started is None or sys.argv[0].startswith("seitpp "):
+        return sys.argv[0].split(" ")
+    return ["python", "-m", started.name]
 
 
 def _say(line, rank):

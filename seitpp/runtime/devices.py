@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from seitpp.runtime.errors import UserError
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -17,6 +19,8 @@ def make_accelerator(mixed_precision: str | None = "auto") -> "Accelerator":
             oneDNN make the products, twice as fast as MKL on AMD; one with bf16 units may use them. Models that are
             made after that attend in plain products: fused attention would ask oneDNN for many tiny ones, each of
             which costs more to prepare than to make.
+
+    Raises: UserError if several processes were started that have no GPU each and were not told to run on CPUs.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -31,7 +35,13 @@ def make_accelerator(mixed_precision: str | None = "auto") -> "Accelerator":
             mixed_precision = "bf16" if torch.cuda.is_available() else "no"
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
         AcceleratorState._reset_state()  # another stage of this process; Accelerate has no public way to choose anew
+    _check_launch()
     accelerator = Accelerator(mixed_precision=mixed_precision)
+    if accelerator.num_processes < int(os.environ.get("WORLD_SIZE", "1")):
+        raise UserError(
+            f"{os.environ['WORLD_SIZE']} processes were started on a machine without a GPU, and each takes itself for "
+            "the only one: start them with seitpp launch, or set ACCELERATE_USE_CPU=1"
+        )
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.fsdp_version == 2 and mixed_precision == "bf16":
         from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -39,6 +49,17 @@ def make_accelerator(mixed_precision: str | None = "auto") -> "Accelerator":
         # Accelerate's own policy would round the loss to bf16 too, and sum gradients in it.
         plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     return accelerator
+
+
+def _check_launch():
+    """Refuse more processes than there are GPUs, before torch does in words of its own."""
+    rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    on_cpus = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
+    if rank >= gpus > 0 and not on_cpus:
+        raise UserError(
+            f"process {rank} of this machine has no GPU, as there are {gpus}: start at most so many, or set "
+            "ACCELERATE_USE_CPU=1 for all to run on CPUs"
+        )
 
 
 def compile_in_place(model: torch.nn.Module, backend: str = "inductor") -> None:

@@ -39,7 +39,8 @@ def make_own(kind: Any, spec: str) -> Any:
 
 def short(value: Any) -> str:
     """A tensor's type and shape, an error with its kind, or a value, in one line."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dtype is not None and shape is not None:
+        return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"
     words = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else repr(value)
     return " ".join(words.split())[:100]

@@ -109,7 +109,8 @@ def opened_trackers(accelerator: "Accelerator", run: RunFolder, first: int) -> I
     if names and accelerator.is_main_process:
         _silence_writer_threads()
         with writing(run.path / "tensorboard"):
-            accelerator.log_with = [_tensorboard(run, first) if name == "tensorboard" else name for name in names]
+            chosen: list[Any] = [_tensorboard(run, first) if name == "tensorboard" else name for name in names]
+            accelerator.log_with = chosen
             accelerator.init_trackers(_PROJECT, init_kwargs=_arguments(run, names))
         for tracker in accelerator.trackers:
             if tracker.name != "tensorboard":

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from seitpp.demo.image_split import prepare_folder
-from seitpp.whole.leak_free import assign_parts, merge_near_duplicates, split_by_hash
 from seitpp.demo.openmoji import DrawConfig, base_emoji, line_drawing, main, prepare_openmoji
+from seitpp.pipeline.leak_free import assign_parts, merge_near_duplicates, split_by_hash
 from seitpp.runtime.errors import UserError
 
 

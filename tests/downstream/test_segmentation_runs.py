@@ -136,21 +136,23 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(stores, tmp_path, monkey
     assert [name for name in one if not one[name].equal(other[name])] == []
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_whole_batch_does(stores, tmp_path):
     """The statistics of batch norm and the mean over labelled pixels are of all processes' windows."""
     words = [
         "--store", str(stores / "train"), "--eval_store", str(stores / "val"), "--steps", "5", "--lr", "0.004",
-        "--mixed_precision", "no", "--drop_path", "0", "--head.dropout", "0", "--pictures", "0", "--encoder.width", "24",
-        "--encoder.depth", "2", "--encoder.heads", "3", "--encoder.token_dropout", "0", "--encoder.embedding_std", "0.5",
-        "--head.channels", "12", "--head.auxiliary_channels", "8", "--class_weights", "1,2,3", "--log_every", "1",
+        "--mixed_precision", "no", "--drop_path", "0", "--head.dropout", "0", "--pictures", "0", "--log_every", "1",
+        "--encoder.width", "24", "--encoder.depth", "2", "--encoder.heads", "3", "--encoder.token_dropout", "0",
+        "--encoder.embedding_std", "0.5", "--head.channels", "12", "--head.auxiliary_channels", "8",
+        "--class_weights", "1,2,3",
     ]  # fmt: skip
     launches = [
-        {"processes": count, "argv": [*words, "--batch_size", f"{8 // count}", "--output_dir", str(tmp_path / f"{count}")]}
-        for count in (1, 2)
-    ]  # fmt: skip
+        {"processes": count, "argv": [*words, "--batch_size", str(8 // count), "--output_dir", str(tmp_path / name)]}
+        for name, count in (("1", 1), ("2", 2))
+    ]
     done = tiny.run(
         tiny.TESTS / "stage_processes.py", "seitpp.downstream.segmentation.train", "segmentation",
-        "SegmentationConfig", json.dumps(launches),
+        "SegmentationConfig", json.dumps(launches), timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one, two = json.loads(done.stdout)
@@ -164,7 +166,6 @@ def test_two_processes_train_as_one_with_the_whole_batch_does(stores, tmp_path):
     assert len(losses[0]) == 5
     assert losses[1] == pytest.approx(losses[0], rel=2e-3)
     assert losses[1][:2] == pytest.approx(losses[0][:2], rel=1e-5)
-
 
 
 @pytest.mark.slow

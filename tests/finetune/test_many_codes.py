@@ -63,7 +63,7 @@ def test_rows_are_packed_and_the_codebook_takes_no_place(world):
 def test_pretraining_is_measured_in_nats_of_both_numbers(pretrained):
     found = read_json(pretrained / "summary.json")
     assert 10 < found["eval_cross_entropy"] < 25
-    assert 5 < found["position_baseline"] < found["unigram_baseline"] < math.log(32) + math.log(4096)
+    assert 5 < found["unigram_baseline"] < math.log(32) + math.log(4096) < found["position_baseline"]  # of 30 images
     assert (pretrained / "weights" / "model.safetensors").stat().st_size < 1_000_000
 
 

@@ -18,7 +18,7 @@ IMPORTED_AS = {
 }
 IMPORTED_BY = {
     "tensorboard": "Accelerate", "wandb": "Accelerate", "trackio": "Accelerate", "datasets": "timm",
-    "mkdocs-material": "mkdocs", "mkdocstrings": "mkdocs",
+    "mkdocs-material": "mkdocs", "mkdocstrings": "mkdocs", "s3fs": "fsspec", "gcsfs": "fsspec",
 }  # fmt: skip
 """What others import for us."""
 

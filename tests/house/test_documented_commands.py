@@ -17,7 +17,8 @@ from seitpp.runtime.command import parse
 from seitpp.store_cli import ACTIONS, as_flags
 
 _COMMAND = re.compile(
-    r"(?:\w+=\S+ )?(?:seitpp (?=[a-z])|python -m (?=seitpp\.)|accelerate launch (?:--\S+ \S+ )*-m )(.*)"
+    r"(?:\w+=\S+ )?(?:seitpp (?:launch (?:--\S+ \S+ )*)?(?=[a-z])|"
+    r"python -m (?=seitpp\.)|accelerate launch (?:--\S+ \S+ )*-m )(.*)"
 )
 _BLOCK, _INLINE = re.compile(r"```\w*\n(.*?)```", re.DOTALL), re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _REMARK = re.compile(r"\s{2,}(?=[^\s-])|\s#\s")

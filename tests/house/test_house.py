@@ -19,7 +19,7 @@ ROOMS = {  # from the ground up: a room may import those above it in this table,
     "finetune": "finetune",
     "downstream": "downstream",
     "report": "seitpp/report",
-    "whole": "seitpp/whole",
+    "pipeline": "seitpp/pipeline",
     "demo": "seitpp/demo",
 }
 NEVER = {("tokens", "training"), ("coloradapt", "tokenizers")}

@@ -55,6 +55,8 @@ def test_runs_of_a_stage_share_a_chart_of_training_and_one_of_evaluations(tmp_pa
     assert [chart["caption"].split(":")[0] for chart in section["charts"]] == ["Training", "Evaluation"]
     assert section["legend"] == [("c-run hue-0", "first"), ("c-run hue-1", "second")]
     assert section["left_out"] == 0
+    ends = [re.findall(r'class="end c-run hue-."[^>]*>([^<]*)<', chart["picture"]) for chart in section["charts"]]
+    assert ends == [["4", "3"], ["3", "2"]]  # the last values, from the top
     for chart in section["charts"]:
         lines = polylines(chart["picture"])
         assert sorted(lines) == ["c-run hue-0", "c-run hue-1"]

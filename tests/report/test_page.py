@@ -70,7 +70,7 @@ def test_without_a_log_the_commands_are_those_that_the_runs_recorded(tmp_path):
 
 def test_all_sections_of_a_whole_demo_are_there_and_a_missing_stage_has_none(demo):
     own = ["Pipeline", "Your own images"]
-    assert len(report(demo).headings) == 11
+    assert len(report(demo).headings) == 12
     assert report(demo / "probe").headings == [own[0], "Results", own[1], "Environment"]
     assert report(demo / "store" / "train").headings == [own[0], "Storage", own[1]]
     page = report(demo / "scratch", demo / "tokenizer")

@@ -121,7 +121,7 @@ def test_on_imagenet_the_papers_numbers_are_a_column_beside_ours(tmp_path):
     results = (tmp_path / "page" / "results.csv").read_text()
     assert "0.751" not in results
     assert "What pre-training does not improve" in page.text
-    assert "75.1" not in page.source[page.source.index('<p class="lead">') : page.source.index("</header>")]
+    assert "75.1" not in page.source[page.source.index('<div class="lead">') : page.source.index("</header>")]
 
 
 def test_on_other_data_they_are_a_table_of_their_own_that_says_so(tmp_path):

@@ -63,6 +63,7 @@ def test_the_table_has_the_accuracy_of_every_point_and_its_bytes(curve):
     assert [name for name, cells in table.rows if cells[-1].best] == [texts[1][0], texts[5][0]]
     assert [cells[-1].value for _, cells in table.rows] == pytest.approx([40, 46, 25, 20, 50, 52])
     assert table.rows[0][1][-1].std == pytest.approx(3)
+    assert table.caption.endswith("; 50 test images, so one standard error is at most 7.1 points")  # sqrt(1 / 4 / 50)
 
 
 def test_a_sentence_a_budget_compares_the_best_of_both_kinds_and_says_what_is_not_known(curve):

@@ -23,6 +23,8 @@ from seitpp.finetune.explore import ExploreConfig
 from seitpp.finetune.probe import ProbeConfig
 from seitpp.finetune.train import FinetuneConfig
 from seitpp.mtm.pretrain import PretrainConfig
+from seitpp.pipeline.fit import FitConfig
+from seitpp.pipeline.split import SplitConfig
 from seitpp.runtime.command import parse, run_command
 from seitpp.runtime.config import StageConfig, require
 from seitpp.runtime.errors import Interrupted
@@ -36,8 +38,6 @@ from seitpp.tokenizers.tokenize import TokenizeConfig
 from seitpp.tokenizers.tokenize_ray import TokenizeRayConfig
 from seitpp.tokenizers.train import TrainTokenizerConfig
 from seitpp.tokens.store import TokenStore
-from seitpp.whole.fit import FitConfig
-from seitpp.whole.split import SplitConfig
 
 STAGES = {
     "train_tokenizer": ("seitpp.tokenizers.train", TrainTokenizerConfig),
@@ -58,8 +58,8 @@ STAGES = {
     "adversarial": ("seitpp.downstream.adversarial", AdversarialConfig),
     "ablation": ("seitpp.downstream.ablation", AblationConfig),
     "storage_curve": ("seitpp.downstream.storage_curve", StorageCurveConfig),
-    "split": ("seitpp.whole.split", SplitConfig),
-    "fit": ("seitpp.whole.fit", FitConfig),
+    "split": ("seitpp.pipeline.split", SplitConfig),
+    "fit": ("seitpp.pipeline.fit", FitConfig),
 }
 RECIPES = sorted(path for path in recipes_folder(".").glob("*/*.yaml") if path.parent.name != "accelerate")
 

@@ -284,6 +284,7 @@ def test_a_class_that_lacks_an_attribute_is_told_which(own, attribute):
         ("(2, 3), 7,", "(2, 3), 2**25,", "codebook_size is 33554432, expected a number from 2 to 16,777,216"),
         ("(2, 3), 7,", "(2, 3), 8,", "codebook has 7 rows, codebook_size is 8"),
         ('"euclidean"', '"nearest"', "lookup is 'nearest'"),
+        ("    preprocessing =", "    geometry = 'helix'\n    preprocessing =", "geometry is 'helix', expected 'grid'"),
         ('{"range": [0, 1]}', '{"range": {1}}', "preprocessing is {'range': {1}}, expected a dict that JSON can hold"),
         ("[:, None])", ")", "codebook is float32 (7,), expected a (k, c) tensor"),
         ("* 6).round().long()", "* 6).round()", "gave float32 (1, 2, 3), expected int64 ids"),

@@ -341,7 +341,10 @@ def test_an_id_that_is_no_code_is_found_before_it_is_looked_up(folder):
     refused(folder, r"shard-00000\.arrow: id 511 with a codebook of 300")
 
 
-@pytest.mark.parametrize("codes", [1, 37, 255, 256, 257, 300, 391, 511, 512, 513, 600, 768, 1000, 5000, 65535, 65536])
+@pytest.mark.parametrize(
+    "codes",
+    [1, 37, 255, 256, 257, 300, 391, 511, 512, 513, 600, 768, 1000, 5000, 65535, 65536, 65537, 2**18, 2**24 - 5],
+)
 @pytest.mark.parametrize("tokens", [6, 8, 13])
 def test_rows_with_an_id_that_is_no_code_are_those_that_unpacking_finds(codes, tokens):
     width = 1 << codec.bits_per_token(codes)

@@ -144,7 +144,7 @@ def test_rows_of_so_many_codes_can_not_be_coded(tmp_path):
 
 def test_the_published_files_have_no_place_for_so_many_codes(tmp_path):
     make_store(tmp_path / "store")
-    with pytest.raises(UserError, match="has 131,072 codes, .* Use --format parquet") as refused:
+    with pytest.raises(UserError, match=r"has 131,072 codes, .* Use --format parquet") as refused:
         export_store(ExportConfig(store=str(tmp_path / "store"), format="seit", out=str(tmp_path / "out")))
     tiny.one_line(str(refused.value))
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -148,7 +148,7 @@ class TiTok(nn.Module):
     def latents(self, images: Tensor) -> Tensor:
         """Encoder output before quantisation, of any length: (b, 3, H, W) in [0, 1] to (b, c, 1, tokens)."""
         patches = rearrange(self.to_patches(images), "b d h w -> b (h w) d")
-        _, row = self.encoder(patches, repeat(self.latent_tokens, "n d -> b n d", b=len(images)))
+        _, row = self.encoder(patches, self.latent_tokens.expand(images.shape[0], -1, -1))
         if self.lookup == "cosine":
             row = rearrange(rearrange(row, "b n d -> b (n d)"), "b (d n) -> b d 1 n", n=self.config.tokens)
         else:
@@ -159,7 +159,7 @@ class TiTok(nn.Module):
         """Decoder: embeddings (b, c, 1, tokens), of length 1 where codes are, to images (b, 3, H, W), not clamped."""
         row = self.post_quant(rearrange(embeddings, "b c 1 n -> b n c"))
         height, width = self.patches
-        masks = repeat(self.mask_token, "1 d -> b n d", b=len(row), n=height * width)
+        masks = self.mask_token.expand(row.shape[0], height * width, -1)
         patches, _ = self.decoder(masks, row)
         maps = rearrange(patches, "b (h w) d -> b d h w", h=height, w=width)
         if self.config.pixel_decoder is None:
@@ -219,7 +219,7 @@ class _Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, patches: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        cls_tokens = repeat(self.cls_token, "1 d -> b 1 d", b=len(patches))
+        cls_tokens = self.cls_token.expand(patches.shape[0], 1, -1)
         shown = torch.cat([cls_tokens, patches], dim=1) + self.positions
         x = self.norm_before(torch.cat([shown, row + self.row_positions], dim=1))
         for block in self.blocks:

@@ -49,14 +49,17 @@ class ReadAhead:
             return self.fetch(file, start, length)
         blocks = self._wanted(file, first, last)
         try:
-            content = b"".join(each.result() for each in blocks)
+            return b"".join(
+                each.result()[max(0, start - base) : max(0, start + length - base)]
+                for base, each in zip(
+                    range(first * self.block, (last + 1) * self.block, self.block), blocks, strict=True
+                )
+            )
         except BaseException:
             with self._lock:
                 for key in [key for key, each in self._blocks.items() if each in blocks and each.done()]:
                     del self._blocks[key]
             raise
-        begin = start - first * self.block
-        return content[begin : begin + length]
 
     def _follows(self, file: int, block: int) -> bool:
         """Whether a block, or the one before it, was read a short while ago."""

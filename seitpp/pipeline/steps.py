@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from seitpp.pipeline.sizes import Sizes
 from seitpp.runtime.steps.step import Step, flag_words
-from seitpp.whole.sizes import Sizes
 
 _LAUNCHED = {
     "train-tokenizer": "seitpp.tokenizers.train", "train-tokenadapt": "seitpp.tokenadapt.train",

@@ -25,6 +25,9 @@ from typing import Literal
 
 import numpy as np
 
+from seitpp.pipeline.leak_free import divide
+from seitpp.pipeline.look_alikes import find_look_alikes
+from seitpp.pipeline.photos import Photos, open_photos
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import require, require_seed
 from seitpp.runtime.errors import UserError
@@ -38,9 +41,6 @@ from seitpp.tokenizers.sources.images import ImageFolder
 from seitpp.tokenizers.sources.labels import label_by_name
 from seitpp.tokenizers.sources.listing.left_out import counted, write_skipped
 from seitpp.tokenizers.sources.source import source_fingerprint
-from seitpp.whole.leak_free import divide
-from seitpp.whole.look_alikes import find_look_alikes
-from seitpp.whole.photos import Photos, open_photos
 
 FILE = "split.json"
 _SHOWN = 30
@@ -60,6 +60,8 @@ class SplitConfig:
     """fraction of each class's images that is for testing"""
     labels: Location | None = None
     """CSV with columns key,label: classes of the images instead of their folders; key is the path from the folder"""
+    class_level: int = 0
+    """which of the folders above an image is its class: 0 the first below the folder, -1 the last"""
     unlabelled: bool = False
     """whether the folders in it are no classes"""
     form: Literal["links", "hard_links", "lists"] = "links"
@@ -71,6 +73,7 @@ class SplitConfig:
         require(self, "images", len(self.images) == 1, "must name one folder of images")
         require(self, "test", 0 < self.test < 1, "must lie in (0, 1)")
         require(self, "unlabelled", not (self.unlabelled and self.labels), "and labels exclude each other")
+        require(self, "class_level", not (self.class_level and (self.labels or self.unlabelled)), "excludes the others")
         require_seed(self)
 
 
@@ -78,7 +81,11 @@ def main(config: SplitConfig) -> None:
     """Divide, write, and say how many there are of each class."""
     folder = Path(config.output_dir)
     check_places(config)
-    photos = open_photos(with_home(config.images[0]), labels=config.labels, unlabelled=config.unlabelled)
+    photos = open_photos(
+        with_home(config.images[0]), labels=config.labels, unlabelled=config.unlabelled,
+        class_level=config.class_level,
+    )  # fmt: skip
+    print("\n".join(photos.notices), end="\n" if photos.notices else "")
     if not _is_there(config, photos):
         write_split(config, photos)
     print("\n".join(described(folder)))

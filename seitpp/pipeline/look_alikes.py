@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from einops import rearrange
 
+from seitpp.pipeline.leak_free import THUMBNAIL_SIZE, merge_near_duplicates
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.progress import Progress
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
 from seitpp.tokenizers.sources.pixels import BrokenImage, quiet_decoding, read_image
 from seitpp.tokenizers.tokenize import spare_cores
-from seitpp.whole.leak_free import THUMBNAIL_SIZE, merge_near_duplicates
 
 _AT_ONCE = 512
 

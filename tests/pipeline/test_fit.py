@@ -6,10 +6,10 @@ from test_split import noisy_images
 
 import seitpp
 import tiny
+from seitpp.pipeline import sizes
+from seitpp.pipeline.fit import FitConfig, fit_images
+from seitpp.pipeline.given import open_given, sample_of
 from seitpp.runtime.errors import UserError
-from seitpp.whole import sizes
-from seitpp.whole.fit import FitConfig, fit_images
-from seitpp.whole.given import open_given, sample_of
 
 SHORT = {
     "train-tokenizer": {"steps": 4, "warmup_steps": 1, "model.widths": [32], "model.codebook_size": 32},
@@ -22,8 +22,8 @@ SHORT = {
 @pytest.fixture
 def here(monkeypatch):
     """Steps run in this process, and are short."""
-    monkeypatch.setattr("seitpp.whole.fit.StepRunner", RunnerHere)
-    monkeypatch.setattr("seitpp.whole.trial.StepRunner", RunnerHere)
+    monkeypatch.setattr("seitpp.pipeline.fit.StepRunner", RunnerHere)
+    monkeypatch.setattr("seitpp.pipeline.trial.StepRunner", RunnerHere)
     monkeypatch.setattr(sizes, "QUICK", SHORT)
 
 
@@ -77,7 +77,7 @@ def test_a_trial_holds_out_images_of_classes_that_others_are_left_of(tmp_path):
 
 @pytest.mark.slow
 def test_a_dry_run_measures_every_step_and_writes_nothing(tmp_path, here, capsys, monkeypatch):
-    monkeypatch.setattr("seitpp.whole.trial.TRIAL", {"steps": 2, "warmup_steps": 1, "save_every": 1, "log_every": 1})
+    monkeypatch.setattr("seitpp.pipeline.trial.TRIAL", {"steps": 2, "warmup_steps": 1, "save_every": 1, "log_every": 1})
     photos = noisy_images(tmp_path / "photos", {"ant": 30, "bee": 30})
     noisy_images(photos, {"one": 1})
     fit(photos, tmp_path / "run", dry_run=True, unlabelled=True)

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 import tiny
+from seitpp.pipeline.leak_free import divide, merge_near_duplicates
+from seitpp.pipeline.split import SplitConfig, main
 from seitpp.runtime.errors import UserError
 from seitpp.tokenizers.sources.source import open_source
-from seitpp.whole.leak_free import divide, merge_near_duplicates
-from seitpp.whole.split import SplitConfig, main
 
 
 def noisy_images(folder, counts, *, seed=0):
@@ -132,6 +132,16 @@ def test_a_table_gives_the_classes_and_what_it_lacks_or_names_in_vain_is_kept_or
     assert "1 in the table of labels, but not there" in capsys.readouterr().out
 
 
+def test_classes_may_be_folders_further_down(tmp_path, capsys):
+    photos = noisy_images(tmp_path / "photos", {"2024/ant": 4, "2024/bee": 4, "2025/ant": 4})
+    folder = split(photos, tmp_path / "split", class_level=1, test=0.25)
+    counts = json.loads((folder / "split.json").read_text())["classes"]
+    assert counts == {"ant": [6, 2], "bee": [3, 1]}
+    assert all(name.startswith(("ant/202", "bee/2024/")) for name in names_in(folder / "train"))
+    split(noisy_images(tmp_path / "other", {"all/ant": 4, "all/bee": 4}), tmp_path / "other-split")
+    assert "are the folders in it the classes? --class_level 1" in capsys.readouterr().out
+
+
 def test_folders_that_are_no_classes_make_one_flat_folder(tmp_path):
     photos = noisy_images(tmp_path / "photos", {"a/b": 8})
     folder = split(photos, tmp_path / "split", unlabelled=True, test=0.25)
@@ -157,8 +167,8 @@ def test_the_same_command_again_changes_nothing_and_another_split_is_refused(tmp
     ("lines", "message"),
     [
         ("ant/00.png,a/b", "line 2: the label 'a/b' can't be a folder's name"),
-        ("ant/00.png,a\nant/00.png,b", "line 3: ant/00.png is there twice"),
-        ("gone.png,a", "none of its 1 keys is an image of"),
+        ("ant/00.png,a\nant/00.png,b", "line 3: ant/00.png is 'b' here and 'a' in line 2"),
+        ("gone.png,a", "names no row of"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_in_one_line(tmp_path, lines, message):

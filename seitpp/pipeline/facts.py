@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seitpp.pipeline.leak_free import hash_of
 from seitpp.tokenizers.sources.pixels import BrokenImage, open_image, quiet_decoding
 from seitpp.tokenizers.tokenizer import Tokenizer
-from seitpp.whole.leak_free import hash_of
 
 _LOOKED_AT = 256
 """Images whose size is read."""

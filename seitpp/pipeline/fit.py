@@ -8,8 +8,8 @@
 
 It splits the images (look-alikes on one side) unless they are split, trains a tokenizer, makes tokens, trains
 TokenAdapt, pre-trains by masked token modelling, trains a classifier from that and from scratch, probes, measures,
-and writes a report and a bundle. Sizes are chosen by what is there (`seitpp.whole.sizes` has the rules). Every step is
-a command that is printed before it runs. To resume, rerun the same command.
+and writes a report and a bundle. Sizes are chosen by what is there (`seitpp.pipeline.sizes` has the rules). Every
+step is a command that is printed before it runs. To resume, rerun the same command.
 
     runs/mine/fit.json      of what, what was found, and the sizes that were chosen
     runs/mine/images/       train and test: links, the images stay as they are
@@ -21,6 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seitpp.pipeline.facts import Facts, grid_of
+from seitpp.pipeline.given import Given, divide_given, open_given
+from seitpp.pipeline.hub_tokenizer import local_tokenizer
+from seitpp.pipeline.sizes import Sizes, plan
+from seitpp.pipeline.split import SplitConfig
+from seitpp.pipeline.steps import Way, fit_steps
+from seitpp.pipeline.trial import as_lines, estimate
 from seitpp.runtime.command import run_command
 from seitpp.runtime.config import StageConfig, from_dict, require
 from seitpp.runtime.errors import UserError
@@ -34,13 +41,6 @@ from seitpp.runtime.schema import anything, read_described, record, table
 from seitpp.runtime.steps.runner import StepRunner
 from seitpp.tokenizers.sources.listing.left_out import sentence
 from seitpp.tokenizers.tokenizer import load_tokenizer
-from seitpp.whole.facts import Facts, grid_of
-from seitpp.whole.given import Given, divide_given, open_given
-from seitpp.whole.hub_tokenizer import local_tokenizer
-from seitpp.whole.sizes import Sizes, plan
-from seitpp.whole.split import SplitConfig
-from seitpp.whole.steps import Way, fit_steps
-from seitpp.whole.trial import as_lines, estimate
 
 FILE = "fit.json"
 _MEND = "mend it, or choose another --output_dir"
@@ -57,6 +57,8 @@ class FitConfig(StageConfig):
     directly in it are unlabelled. It stays as it is"""
     labels: Location | None = None
     """CSV with columns key,label: classes of the images instead of their folders; key is the path from the folder"""
+    class_level: int = 0
+    """which of the folders above an image is its class: 0 the first below the folder, -1 the last"""
     unlabelled: bool = False
     """whether the folders in it are no classes: then features are learned, and no classifier"""
     test: float = 0.2
@@ -74,13 +76,16 @@ class FitConfig(StageConfig):
         require(self, "images", len(self.images) == 1, "must name one folder of images")
         require(self, "test", 0 < self.test < 1, "must lie in (0, 1)")
         require(self, "unlabelled", not (self.unlabelled and self.labels), "and labels exclude each other")
+        require(self, "class_level", not (self.class_level and (self.labels or self.unlabelled)), "excludes the others")
         require(self, "resume", self.resume == "auto", "must be auto: to start afresh choose another --output_dir")
 
 
 def fit_images(config: FitConfig) -> None:
     """Look at what is there, plan, split, run the steps, say what to do next."""
     folder = claim(config, is_fit, "what seitpp fit made")
-    given = open_given(with_home(config.images[0]), labels=config.labels, unlabelled=config.unlabelled)
+    given = open_given(
+        with_home(config.images[0]), labels=config.labels, unlabelled=config.unlabelled, class_level=config.class_level
+    )
     tokenizer = None if config.tokenizer is None else local_tokenizer(config.tokenizer)
     facts, sizes = make_plan(config, given, tokenizer)
     print("\n".join(said(config, given, facts, sizes)), flush=True)
@@ -94,7 +99,7 @@ def fit_images(config: FitConfig) -> None:
     write_json(folder / FILE, {**described_as(config, given), "facts": asdict(facts), "sizes": asdict(sizes)})
     split = SplitConfig(
         images=config.images, output_dir=str(folder / "images"), test=config.test, labels=config.labels,
-        unlabelled=config.unlabelled, seed=config.seed,
+        unlabelled=config.unlabelled, class_level=config.class_level, seed=config.seed,
     )  # fmt: skip
     print("\n".join(["", *divide_given(given, folder / "images", split)]), flush=True)
     way = Way(folder=folder, images=folder / "images", sizes=sizes, tokenizer=tokenizer)
@@ -140,6 +145,7 @@ def said(config: FitConfig, given: Given, facts: Facts, sizes: Sizes) -> list[st
         f"{config.images[0]}: about {facts.images:,} images to learn from and {facts.test_images:,} to test on "
         f"({split}), {facts.classes} classes, short side {facts.side} pixels" + sentence(given.left_out)
     ]
+    lines += given.train.notices
     if given.beside:
         lines.append(f"not read: {', '.join(given.beside)}")
     if facts.classes < 2:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seitpp.whole.facts import Facts
+from seitpp.pipeline.facts import Facts
 
 QUICK: dict[str, dict[str, Any]] = {  # of each stage: enough steps for every part of it to run
     "train-tokenizer": {"steps": 60, "warmup_steps": 5},

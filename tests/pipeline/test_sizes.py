@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from seitpp.cli import STAGES
+from seitpp.pipeline.facts import Facts
+from seitpp.pipeline.hub_tokenizer import local_tokenizer
+from seitpp.pipeline.sizes import even_third, plan
+from seitpp.pipeline.steps import Way, fit_steps
+from seitpp.pipeline.trial import Counts, Estimate, Pace, as_lines, extrapolated, steps_of
 from seitpp.runtime.command import parse
+from seitpp.runtime.errors import UserError
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.steps.step import Step
-from seitpp.whole.facts import Facts
-from seitpp.whole.sizes import even_third, plan
-from seitpp.whole.steps import Way, fit_steps
-from seitpp.whole.trial import Counts, Estimate, as_lines, extrapolated, steps_of
 
 LAPTOP = Facts(
     images=3461, labelled=1300, test_images=560, classes=9, side=300, cores=2, gpus=0, memory=8 * 10**9
@@ -105,6 +108,22 @@ def test_every_step_is_a_command_that_its_stage_takes(facts, monkeypatch):
     assert len(taken) == len(steps) - 1
 
 
+def test_a_tokenizer_that_is_there_is_not_trained_and_every_step_reads_it():
+    facts = replace(STATION, grid=(16, 16))
+    way = Way(folder=Path("run"), images=Path("run/images"), sizes=plan(facts), tokenizer="tokenizers/mine")
+    steps = fit_steps(way, labelled=True)
+    assert "Tokenizer" not in [step.name for step in steps]
+    assert "run/tokenizer" not in " ".join(word for step in steps for word in step.command)
+    assert plan(facts).flags["pretrain"]["view"] is None  # the recipe's 28 x 28 does not fit
+
+
+def test_a_name_on_the_hub_that_is_none_is_one_line():
+    with pytest.raises(UserError, match="hf://not/a/name can't be fetched") as refused:
+        local_tokenizer("hf://not/a/name")
+    tiny.one_line(str(refused.value))
+    assert local_tokenizer("runs/tokenizer") == "runs/tokenizer"
+
+
 # What a trial tells
 
 
@@ -116,21 +135,25 @@ def test_a_training_is_its_start_and_as_many_median_steps_as_are_planned_for_eac
     sizes = plan(LAPTOP)
     step = Step(name="Fine-tuning", command=("seitpp", "finetune", "--output_dir", str(tmp_path)), after=(), seconds=1)
     record = {"seconds": 20.0, "peak_memory_mb": 500}
-    found = extrapolated(step, record, sizes, Counts(LAPTOP, 100, 10), startup=5.0)
+    found = extrapolated(step, record, sizes, Counts(LAPTOP, 100, 10), Pace(0, 0))
     assert found.seconds == pytest.approx(12.0 + 3 * sizes.flags["finetune"]["steps"])
     assert found.memory == 500e6
     assert found.disk == 3 * (tmp_path / "seed-0" / "metrics.jsonl").stat().st_size
 
 
-def test_another_step_grows_with_its_images_but_for_its_start_and_a_store_takes_more_disk(tmp_path):
+def test_another_step_is_its_trial_and_what_each_image_more_takes_and_a_store_takes_more_disk(tmp_path):
     (tmp_path / "store.json").write_bytes(b"1234567890")
     command = ("seitpp", "tokenize", "--output_dir", str(tmp_path))
     counts, record = Counts(replace(LAPTOP, images=1000, test_images=40), 100, 10), {"seconds": 7, "peak_memory_mb": 1}
     train = Step(name="Tokens of the training images", command=command, after=(), seconds=1)
     test = Step(name="Tokens of the test images", command=command, after=(), seconds=1)
-    assert extrapolated(train, record, plan(LAPTOP), counts, 5.0).seconds == pytest.approx(5 + 2 * 10)
-    assert extrapolated(train, record, plan(LAPTOP), counts, 5.0).disk == 100
-    assert extrapolated(test, record, plan(LAPTOP), counts, 5.0).seconds == pytest.approx(5 + 2 * 4)
+    pace = Pace(tokens=0.5, features=0.25)
+    assert extrapolated(train, record, plan(LAPTOP), counts, pace).seconds == pytest.approx(7 + 900 * 0.5)
+    assert extrapolated(train, record, plan(LAPTOP), counts, pace).disk == 100
+    assert extrapolated(test, record, plan(LAPTOP), counts, pace).seconds == pytest.approx(7 + 30 * 0.5)
+    probing = Step(name="Probe", command=("seitpp", "probe", "--output_dir", str(tmp_path)), after=(), seconds=1)
+    assert extrapolated(probing, record, plan(LAPTOP), counts, pace).seconds == pytest.approx(7 + 900 * 1.0)
+    assert extrapolated(probing, record, plan(LAPTOP), counts, pace).disk == 10
 
 
 def test_the_table_counts_cores_and_lanes():

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seitpp.pipeline.facts import Facts, machine, short_side
+from seitpp.pipeline.leak_free import hash_of
+from seitpp.pipeline.photos import Photos, open_photos
+from seitpp.pipeline.split import SplitConfig, described, fingerprint_of_photos, is_split, write_split
 from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import replacing
 from seitpp.tokenizers.sources.listing.left_out import LeftOut
-from seitpp.whole.facts import Facts, machine, short_side
-from seitpp.whole.leak_free import hash_of
-from seitpp.whole.photos import Photos, open_photos
-from seitpp.whole.split import SplitConfig, described, fingerprint_of_photos, is_split, write_split
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation", "eval", "dev")
@@ -64,26 +64,29 @@ class Given:
         )  # fmt: skip
 
 
-def open_given(folder: str | Path, *, labels: str | None, unlabelled: bool) -> Given:
+def open_given(
+    folder: str | Path, *, labels: str | None = None, unlabelled: bool = False, class_level: int = 0
+) -> Given:
     """List the images of a folder; none is decoded.
 
     Args:
         folder: with train/ and test/ or val/ in it, or to be split: see `open_photos`.
         labels: see `open_photos`.
         unlabelled: likewise.
+        class_level: likewise.
     Raises: UserError where there are no images, or they and `labels` do not fit.
     """
     folder = Path(folder)
     parts = {path.name.casefold(): path for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else {}
     train, test = (next((parts[name] for name in names if name in parts), None) for names in (_TRAIN, _TEST))
     if train is None or test is None:
-        photos = open_photos(folder, labels=labels, unlabelled=unlabelled)
+        photos = open_photos(folder, labels=labels, unlabelled=unlabelled, class_level=class_level)
         return Given(photos, None, fingerprint_of_photos(photos), [])
     if labels is not None:
         raise UserError(
             f"{folder} is split already ({train.name}, {test.name}), where classes are folders: no --labels"
         )
-    both = [open_photos(part, unlabelled=unlabelled) for part in (train, test)]
+    both = [open_photos(part, unlabelled=unlabelled, class_level=class_level) for part in (train, test)]
     known = {each for each in both[0].classes if each is not None}
     strange = sorted({each for each in both[1].classes if each is not None} - known)
     if strange:

@@ -15,18 +15,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from seitpp.finetune.load import load_encoder
+from seitpp.finetune.predict import embed
+from seitpp.pipeline.facts import Facts
+from seitpp.pipeline.given import Given, sample_of, write_links
+from seitpp.pipeline.look_alikes import find_look_alikes
+from seitpp.pipeline.sizes import DEMO_BATCH, Sizes
+from seitpp.pipeline.steps import Way, fit_steps
 from seitpp.runtime.machine import cpu_name
 from seitpp.runtime.progress import readable_seconds
 from seitpp.runtime.recipes import read_recipe
 from seitpp.runtime.run_folder import read_metrics
-from seitpp.runtime.steps.process import StepProcess
 from seitpp.runtime.steps.runner import StepRunner
 from seitpp.runtime.steps.step import Step
-from seitpp.whole.facts import Facts
-from seitpp.whole.given import Given, sample_of, write_links
-from seitpp.whole.look_alikes import find_look_alikes
-from seitpp.whole.sizes import DEMO_BATCH, Sizes
-from seitpp.whole.steps import Way, fit_steps
+from seitpp.tokenizers.tokenize_images import tokenize_images
+from seitpp.tokenizers.tokenizer import load_tokenizer
+from seitpp.tokens.store import open_store
 
 TRIAL: dict[str, Any] = {"steps": 8, "warmup_steps": 1, "save_every": 4, "log_every": 1}
 """Of each training: enough to know a step's time, and to have the checkpoints that a long one keeps."""
@@ -78,17 +84,17 @@ def estimate(
         folder = Path(place)
         write_links(folder / "images" / "train", given.train, rest)
         write_links(folder / "images" / "test", given.test or given.train, held)
-        tried = replace(sizes, flags=small, lanes=1)
+        tried = replace(sizes, flags=small)
         way = Way(folder=folder, images=folder / "images", sizes=tried, tokenizer=tokenizer)
         steps = fit_steps(way, labelled=labelled)
-        startup = _startup(folder)
         comparing = _comparing(given, rest) if given.test is None else []
         print(f"trying {len(steps)} steps on {len(sample)} images:", flush=True)
-        _run_quietly(steps, folder)
+        _run_quietly(steps, folder, sizes.lanes)
+        pace = _pace(way)
         lines = (folder / "commands.jsonl").read_text().splitlines()
         records = {record["stage"]: record for record in map(json.loads, lines)}
         counts = Counts(facts, len(rest), len(held))
-        measured = [extrapolated(step, records[step.name], sizes, counts, startup) for step in steps]
+        measured = [extrapolated(step, records[step.name], sizes, counts, pace) for step in steps]
         return [*comparing, *measured], len(sample)
 
 
@@ -106,18 +112,38 @@ class Counts:
     train: int
     test: int
 
-    def growth(self, step: Step) -> float:
-        """How many times as many images a step reads as were tried."""
-        if "test" in step.name.lower() or step.name in ("Evaluation", "Reconstruction"):
-            return self.facts.test_images / max(1, self.test)
-        return self.facts.images / max(1, self.train)
+    def of(self, step: Step) -> tuple[int, int]:
+        """(images that a step reads, those that its trial read)."""
+        if "test" in step.name.lower() or step.name == "Evaluation":
+            return self.facts.test_images, self.test
+        return self.facts.images, self.train
 
 
-def extrapolated(step: Step, record: dict[str, Any], sizes: Sizes, counts: Counts, startup: float) -> Estimate:
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that an image more takes.
+
+    Attributes:
+        tokens: read from its file, resized and encoded.
+        features: from its tokens.
+    """
+
+    tokens: float
+    features: float
+
+    def of(self, stage: str) -> float:
+        """Of a stage that is no training; what its classifiers take is not in it."""
+        return {
+            "tokenize": self.tokens, "embed": self.features, "evaluate": self.features,
+            "probe": self.tokens + 2 * self.features,  # pixels, the encoder, and the same untrained
+        }.get(stage, 0.0)  # fmt: skip
+
+
+def extrapolated(step: Step, record: dict[str, Any], sizes: Sizes, counts: Counts, pace: Pace) -> Estimate:
     """What a step takes as a whole, from what its trial took.
 
     A training: what came before and after its steps, and the median step of the later half, as often as the plan says.
-    Another step: its start, and the rest in proportion to the images that it reads. Decoded images that a training
+    Another step: its trial, and what each image more takes. Decoded images that a training
     keeps are counted as memory.
 
     Args:
@@ -125,12 +151,12 @@ def extrapolated(step: Step, record: dict[str, Any], sizes: Sizes, counts: Count
         record: its line of commands.jsonl.
         sizes: the plan.
         counts: images that there are, and that were tried.
-        startup: seconds that any stage takes before it reads anything.
+        pace: seconds that an image more takes.
     """
     stage = _stage_of(step)
     out = Path(step.command[-1])
     disk, memory = _bytes_of(out), record["peak_memory_mb"] * 1e6
-    seconds, growth = record["seconds"], counts.growth(step)
+    seconds, (wanted, tried) = record["seconds"], counts.of(step)
     if stage in DEMO_BATCH:
         flags = sizes.flags[stage]
         rates = [line["images_per_second"] for path in (out, out / "seed-0") for line in read_metrics(path)
@@ -141,9 +167,9 @@ def extrapolated(step: Step, record: dict[str, Any], sizes: Sizes, counts: Count
         seconds, disk = once + seeds * steps_of(stage, sizes) * a_step, disk * seeds
         if stage in ("train-tokenizer", "train-tokenadapt"):
             memory += min(_CACHE, max(0, counts.facts.images - counts.train) * 3 * _pixels(sizes))
-    elif step.name not in ("Bundle", "Report", "Reconstruction"):
-        seconds = min(seconds, startup) + max(0.0, seconds - startup) * growth
-        disk *= growth if stage in ("tokenize", "embed") else 1.0
+    else:
+        seconds += max(0, wanted - tried) * pace.of(stage)
+        disk *= max(1.0, wanted / max(1, tried)) if stage in ("tokenize", "embed") else 1.0
     return Estimate(step.name, seconds, memory, disk, step.cores)
 
 
@@ -178,23 +204,29 @@ def _comparing(given: Given, places: list[str]) -> list[Estimate]:
     return [Estimate("Split", seconds, 500e6 + 900 * count, sum(map(len, given.train.keys)) + 150 * count)]
 
 
-def _run_quietly(steps: list[Step], folder: Path) -> None:
-    """Run the steps one after the other; of each only its name is printed, as its command is of a folder that goes."""
+def _run_quietly(steps: list[Step], folder: Path, lanes: int) -> None:
+    """Run the steps, as they will run; of each only its name is printed, as its command is of a folder that goes."""
     out = sys.stdout
     with redirect_stdout(io.StringIO()):
         StepRunner(
-            steps, folder, lanes=1, on_finish=lambda step: print(f"  {step.name}", file=out, flush=True)
+            steps, folder, lanes=lanes, on_finish=lambda step: print(f"  {step.name}", file=out, flush=True)
         ).run()  # fmt: skip
 
 
-def _startup(folder: Path) -> float:
-    """Seconds that a stage takes before it reads anything: the start of Python and torch."""
-    (folder / "logs").mkdir()
-    command = (sys.executable, "-c", "import seitpp.finetune.probe")
-    step = Step(name="start", command=command, after=(), seconds=5)
-    started = time.monotonic()
-    StepProcess(step, folder, 1).thread.join()
-    return time.monotonic() - started
+def _pace(way: Way) -> Pace:
+    """Read, encode and embed the trial's images with its models, once to get warm and once to measure."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer, model = load_tokenizer(way.with_tokenizer[1], device), load_encoder(way.folder / "mtm", device)
+    store = open_store(way.folder / "store" / "train")
+    rows = range(len(store))
+    files, ids, taken = [way.images / "train" / key for key in store.keys(rows)], store.ids(rows), (0.0, 0.0)
+    for _ in range(2):
+        started = time.monotonic()
+        tokenize_images(files, tokenizer)
+        between = time.monotonic()
+        embed(model, ids)
+        taken = (between - started, time.monotonic() - between)
+    return Pace(taken[0] / len(files), taken[1] / len(files))
 
 
 def _bytes_of(place: Path) -> int:
