@@ -7,12 +7,11 @@ A command listens to what it prints (`listening`), a run that begins keeps it (`
 a resumed one appends. Bars are kept as lines, one every ten seconds. In a program of one's own nothing is listened to.
 """
 
-import io
 import re
 import shlex
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -49,8 +48,8 @@ class _Log:
             _append(file, stamped)
 
 
-class _Listener(io.TextIOBase):
-    """A stream that goes on as it was, and tells a log of its lines."""
+class _Listener:
+    """A stream that goes on as it was, and tells a log of its lines; no IOBase, which would flush when it goes."""
 
     def __init__(self, stream: Any, log: _Log) -> None:
         self.stream, self.log, self.rest = stream, log, ""
@@ -66,17 +65,10 @@ class _Listener(io.TextIOBase):
             self.log.take(line.rsplit("\r", 1)[-1])
         return written
 
-    def flush(self) -> None:
-        """Flush the stream."""
-        self.stream.flush()
-
-    def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
-        return self.stream.isatty()
-
-    def fileno(self) -> int:
-        """The stream's file."""
-        return self.stream.fileno()
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write one after the other."""
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -97,7 +89,7 @@ def listening(words: Sequence[str]) -> Iterator[None]:
     former, streams = _LOG, (sys.stdout, sys.stderr)
     _LOG = log = _Log()
     log.take(f"$ {shlex.join(words)}")
-    ours = tuple(_Listener(stream, log) for stream in streams)
+    ours: Any = tuple(_Listener(stream, log) for stream in streams)
     sys.stdout, sys.stderr = ours
     try:
         yield
