@@ -131,7 +131,7 @@ def draw_set(folder: Path, counts: dict[str, int], *, few: int = 0, seed: int = 
 
 def main() -> None:
     """Draw the set that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--train", type=int, default=200, help="training images")
     parser.add_argument("--val", type=int, default=50, help="validation images")
