@@ -119,6 +119,7 @@ def continual(config: ContinualConfig) -> None:
             each = replace(config, seed=seed, output_dir=str(run.path / f"seed-{seed}" / method))
             course = learn(each, method, train_set, test_set, accelerator)
             courses.setdefault(method, []).append(course)
+    run.begin()
     if accelerator.is_main_process:
         write_results(run.path, _results(config, courses, train_set, test_set))
         _draw(config, courses, run.path / "curve.svg")

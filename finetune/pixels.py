@@ -146,6 +146,7 @@ def train_on_pixels(config: PixelsConfig) -> None:
             )
             for metric, value in measures.items() if not metric.endswith("_ema")
         ]  # fmt: skip
+    run.begin()
     if accelerator.is_main_process:
         write_results(run.path, results)
         values = [result.value for result in results if result.metric == "accuracy"]

@@ -160,6 +160,7 @@ def finetune_seeds(config: FinetuneConfig, accelerator: "Accelerator", *, evalua
             )
             for metric, value in measures.items() if not metric.endswith("_ema")
         ]  # fmt: skip
+    run.begin()
     if accelerator.is_main_process:
         write_results(run.path, results)
         measure = best_by(config).measure

@@ -123,6 +123,8 @@ def open_source(
         return _local_tars(_tars_of(spec), classes)
     folder = Path(spec)
     if folder.suffix.lower() == ".csv" and not folder.is_dir():
+        if class_level:
+            raise UserError(f"{folder} is a table, which says classes itself: leave out --class_level {class_level}")
         return open_listed(folder, classes)
     inside = sorted(path for path in folder.iterdir() if not is_hidden(path.name)) if folder.is_dir() else []
     tars = [path for path in inside if path.is_file() and is_tar_name(path.name)]
