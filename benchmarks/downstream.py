@@ -111,9 +111,9 @@ def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=4000, help="images in the folder (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="60 images")
+    parser.add_argument("--quick", action="store_true", help="24 images")
     options = parser.parse_args()
-    count = 60 if options.quick else options.images
+    count = 24 if options.quick else options.images
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_images(folder / "images", count)

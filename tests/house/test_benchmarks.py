@@ -328,7 +328,7 @@ def test_a_second_classifier_is_measured_against_the_first():
     for name in ("robustness: first classifier / second, time", "evaluation of a store / bare forward pass, time"):
         assert read[name]["value"] == pytest.approx(read[name]["ours"] / read[name]["theirs"], rel=2e-3)
     assert (read["robustness: memory at its peak"]["images"], read["robustness: memory at its peak"]["sets"]) == (
-        60,
+        24,
         16,
     )
 

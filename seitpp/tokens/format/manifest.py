@@ -14,7 +14,6 @@ from seitpp.runtime.errors import UserError
 from seitpp.runtime.files import read_json, replacing, write_json
 from seitpp.runtime.schema import check, shown
 from seitpp.tokens.format import manifest_schema
-from seitpp.tokens.format.codebook_tensor import tensors_of
 from seitpp.tokens.format.layout import CODINGS, PLANES, RANS, bits_per_token
 from seitpp.tokens.format.manifest_schema import BASE_COLUMNS, FORMAT
 
@@ -61,6 +60,8 @@ def write_manifest(
     Raises: UserError if shards differ in their columns, or a field is none that a reader would take.
     """
     from safetensors.torch import save_file
+
+    from seitpp.tokens.format.codebook_tensor import tensors_of
 
     codebook_size, codebook_tensors = len(codebook), tensors_of(codebook, lookup)
     columns = _columns_of(shards) if columns is None else columns
