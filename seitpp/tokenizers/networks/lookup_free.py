@@ -5,23 +5,16 @@ arXiv 2409.04410) made them: residual blocks without attention; in the decoder, 
 are of the codes.
 """
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from seitpp.runtime.config import from_dict, require, require_between
-from seitpp.runtime.files import replacing, write_json
-from seitpp.runtime.foreign.conversion import built
-from seitpp.runtime.safetensors_file import read_safetensors
-from seitpp.runtime.schema import anything, read_described, record, table
-from seitpp.runtime.weights import fingerprint_of
-from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
-from seitpp.tokenizers.tokenizer import AGAIN
-from seitpp.tokens.codebook import embed, sign_codes, signs_to_ids
+from seitpp.runtime.config import require, require_between
+from seitpp.tokenizers.networks.saved import SavedTokenizer
+from seitpp.tokens.codebook import sign_codes, signs_to_ids
 
 _GROUPS, _EPS = 32, 1e-6
 """Of all norms."""
@@ -53,7 +46,7 @@ class LookupFreeConfig:
         require(self, "image_size", several, "must make more than one token: the decoder reads their deviation")
 
 
-class LookupFreeTokenizer(nn.Module):
+class LookupFreeTokenizer(SavedTokenizer):
     """The tokenizer of Open-MAGVIT2 behind the Tokenizer protocol.
 
     Args:
@@ -61,16 +54,14 @@ class LookupFreeTokenizer(nn.Module):
     """
 
     name = "lookup_free"
+    config_class = LookupFreeConfig
     lookup = "signs"
     any_size = True
 
     codebook: Tensor
 
     def __init__(self, config: LookupFreeConfig):
-        super().__init__()
-        self.config = config
-        self.resize: Resize = "crop"
-        self.image_size = tuple(config.image_size)
+        super().__init__(config)
         self.grid = tuple(side // 2 ** (len(config.widths) - 1) for side in config.image_size)
         self.codebook_size = 2**config.bits
         self.encoder = _Encoder(config)
@@ -80,13 +71,7 @@ class LookupFreeTokenizer(nn.Module):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes this tokenizer's input."""
-        known = {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [-1, 1]}
-        return {**known, "lookup": self.lookup}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of weights and preprocessing."""
-        return fingerprint_of(self.state_dict(), self.preprocessing)
+        return {**super().preprocessing, "range": [-1, 1], "lookup": self.lookup}
 
     def latents(self, images: Tensor) -> Tensor:
         """Encoder output before quantisation: (b, 3, H, W) in [0, 1] to (b, bits, h, w)."""
@@ -99,33 +84,6 @@ class LookupFreeTokenizer(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
         return signs_to_ids(self.latents(images))
-
-    def decode(self, ids: Tensor) -> Tensor:
-        """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
-        return self.pixels(embed(ids, self.codebook)).clamp(0.0, 1.0)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the folder, whole or not at all."""
-        from safetensors.torch import save_file
-
-        with replacing(folder) as temporary:
-            temporary.mkdir()
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            described = {"kind": self.name, "config": asdict(self.config), "resize": self.resize}
-            write_json(temporary / "tokenizer.json", described)
-
-    @classmethod
-    def load(cls, folder: Path) -> "LookupFreeTokenizer":
-        """Read what `save` wrote.
-
-        Raises: UserError if a file is missing or broken.
-        """
-        described = folder / "tokenizer.json"
-        fields = read_described(described, record({"config": table(anything)}), AGAIN)["config"]
-        config = from_dict(LookupFreeConfig, fields, described)
-        file = folder / "model.safetensors"
-        return built(lambda: cls(config), read_safetensors(file, AGAIN), file)
 
 
 class _Encoder(nn.Module):

@@ -4,9 +4,7 @@ A transformer reads patches of pixels and a row of latent tokens; what it makes 
 the codes beside a mask token for each patch, and a decoder makes pixels of what it puts in their places.
 """
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +12,9 @@ from einops import rearrange
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from seitpp.runtime.config import from_dict, require, require_between
-from seitpp.runtime.files import replacing, write_json
-from seitpp.runtime.foreign.conversion import built
-from seitpp.runtime.safetensors_file import read_safetensors
-from seitpp.runtime.schema import anything, read_described, record, table
-from seitpp.runtime.weights import fingerprint_of
-from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
-from seitpp.tokenizers.tokenizer import AGAIN
-from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.runtime.config import require, require_between
+from seitpp.tokenizers.networks.saved import SavedTokenizer
+from seitpp.tokens.codebook import nearest_code
 
 HEAD_WIDTH = 64
 
@@ -92,7 +84,7 @@ class TiTokConfig:
         require(self, "pixel_decoder", shrink == self.patch_size, f"must enlarge {self.patch_size} times (patch_size)")
 
 
-class TiTok(nn.Module):
+class TiTok(SavedTokenizer):
     """A TiTok behind the Tokenizer protocol. Its grid is a row of tokens.
 
     Two things are as the published first models (those with a `pixel_decoder`) have them: codes count by their
@@ -100,13 +92,11 @@ class TiTok(nn.Module):
     """
 
     name = "titok"
+    config_class = TiTokConfig
     geometry = "none"
 
     def __init__(self, config: TiTokConfig):
-        super().__init__()
-        self.config = config
-        self.resize: Resize = "crop"
-        self.image_size = tuple(config.image_size)
+        super().__init__(config)
         self.patches = tuple(side // config.patch_size for side in config.image_size)
         self.grid = (1, config.tokens)
         self.codebook_size = config.codebook_size
@@ -135,16 +125,6 @@ class TiTok(nn.Module):
         """What the decoder reads for each code, (k, c) float32: for cosine look-up, of length 1."""
         return F.normalize(self.codes, dim=1) if self.lookup == "cosine" else self.codes
 
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """How an image file becomes this tokenizer's input."""
-        return {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [0, 1]}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of weights and preprocessing."""
-        return fingerprint_of(self.state_dict(), self.preprocessing)
-
     def latents(self, images: Tensor) -> Tensor:
         """Encoder output before quantisation, of any length: (b, 3, H, W) in [0, 1] to (b, c, 1, tokens)."""
         patches = rearrange(self.to_patches(images), "b d h w -> b (h w) d")
@@ -171,33 +151,6 @@ class TiTok(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Images (b, 3, H, W) in [0, 1] to ids (b, 1, tokens) int64."""
         return nearest_code(self.latents(images), self.codebook, self.lookup)
-
-    def decode(self, ids: Tensor) -> Tensor:
-        """Ids (b, 1, tokens) to images (b, 3, H, W) in [0, 1]."""
-        return self.pixels(embed(ids, self.codebook)).clamp(0.0, 1.0)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the folder, whole or not at all."""
-        from safetensors.torch import save_file
-
-        with replacing(folder) as temporary:
-            temporary.mkdir()
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            described = {"kind": self.name, "config": asdict(self.config), "resize": self.resize}
-            write_json(temporary / "tokenizer.json", described)
-
-    @classmethod
-    def load(cls, folder: Path) -> "TiTok":
-        """Read what `save` wrote.
-
-        Raises: UserError if a file is missing or broken.
-        """
-        described = folder / "tokenizer.json"
-        fields = read_described(described, record({"config": table(anything)}), AGAIN)["config"]
-        config = from_dict(TiTokConfig, fields, described)
-        file = folder / "model.safetensors"
-        return built(lambda: cls(config), read_safetensors(file, AGAIN), file)
 
 
 class _Transformer(nn.Module):

@@ -1,25 +1,17 @@
 """ViT-VQGAN, the papers' tokenizer: a vision transformer on each side of a cosine-lookup codebook."""
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from seitpp.runtime.config import from_dict, require, require_between
+from seitpp.runtime.config import require, require_between
 from seitpp.runtime.errors import UserError
-from seitpp.runtime.files import replacing, write_json
-from seitpp.runtime.foreign.conversion import built
-from seitpp.runtime.safetensors_file import read_safetensors
-from seitpp.runtime.schema import anything, read_described, record, table
-from seitpp.runtime.weights import fingerprint_of
+from seitpp.tokenizers.networks.saved import SavedTokenizer
 from seitpp.tokenizers.positions import sincos_positions
-from seitpp.tokenizers.sources.decoding.resize import DESCRIBED, Resize
-from seitpp.tokenizers.tokenizer import AGAIN
-from seitpp.tokens.codebook import embed, nearest_code
+from seitpp.tokens.codebook import nearest_code
 from seitpp.tokens.format.layout import MOST_CODES
 
 HEAD_WIDTH = 64
@@ -71,7 +63,7 @@ class ViTVQGANConfig:
         require(self, "image_size", few, "must have at most 1,024 tokens a side")
 
 
-class ViTVQGAN(nn.Module):
+class ViTVQGAN(SavedTokenizer):
     """The papers' tokenizer behind the Tokenizer protocol.
 
     Args:
@@ -82,13 +74,11 @@ class ViTVQGAN(nn.Module):
     """
 
     name = "vit_vqgan"
+    config_class = ViTVQGANConfig
     lookup = "cosine"
 
     def __init__(self, config: ViTVQGANConfig):
-        super().__init__()
-        self.config = config
-        self.resize: Resize = "crop"
-        self.image_size = tuple(config.image_size)
+        super().__init__(config)
         self.grid = tuple(side // config.patch_size for side in config.image_size)
         self.codebook_size = config.codebook_size
         self.to_patches = nn.Conv2d(3, config.encoder.width, config.patch_size, config.patch_size)
@@ -108,16 +98,6 @@ class ViTVQGAN(nn.Module):
         embeddings: what is mixed or warped on them gives each token the same weight and is what the decoder knows.
         """
         return F.normalize(self.codes, dim=1)
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """How an image file becomes this tokenizer's input."""
-        return {"image_size": list(self.image_size), "resize": DESCRIBED[self.resize], "range": [0, 1]}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of weights and preprocessing."""
-        return fingerprint_of(self.state_dict(), self.preprocessing)
 
     def latents(self, images: torch.Tensor) -> torch.Tensor:
         """Encoder output before quantisation, of any length: (b, 3, H, W) in [0, 1] to (b, c, h, w)."""
@@ -141,33 +121,6 @@ class ViTVQGAN(nn.Module):
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Images (b, 3, H, W) in [0, 1] to ids (b, h, w) int64."""
         return nearest_code(self.latents(images), self.codebook, self.lookup)
-
-    def decode(self, ids: torch.Tensor) -> torch.Tensor:
-        """Ids (b, h, w) to images (b, 3, H, W) in [0, 1]."""
-        return self.pixels(embed(ids, self.codebook)).clamp(0.0, 1.0)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the folder, whole or not at all."""
-        from safetensors.torch import save_file
-
-        with replacing(folder) as temporary:
-            temporary.mkdir()
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            described = {"kind": self.name, "config": asdict(self.config), "resize": self.resize}
-            write_json(temporary / "tokenizer.json", described)
-
-    @classmethod
-    def load(cls, folder: Path) -> "ViTVQGAN":
-        """Read what `save` wrote.
-
-        Raises: UserError if a file is missing or broken.
-        """
-        described = folder / "tokenizer.json"
-        fields = read_described(described, record({"config": table(anything)}), AGAIN)["config"]
-        config = from_dict(ViTVQGANConfig, fields, described)
-        file = folder / "model.safetensors"
-        return built(lambda: cls(config), read_safetensors(file, AGAIN), file)
 
 
 class _Transformer(nn.Module):
